@@ -1,0 +1,79 @@
+"""The alignment experiment as functions that `launch` can run and a notebook can call."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+
+from edge_lib.config import ExperimentConfig
+from edge_lib.data.augment import random_crop
+from edge_lib.data.batches import AlignmentBatches, Features
+from edge_lib.data.sources import load_table
+from edge_lib.data.table import Table
+from edge_lib.encoders import load_encoder
+from edge_lib.evaluate import recall_metrics, recall_table
+from edge_lib.features import FeatureStore, Items, OnlineFeatures, open_store
+from edge_lib.models import Aligner
+from edge_lib.runs import Run
+from edge_lib.train import fit
+
+
+def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
+    """Train the heads on the train table, choose the best by the val table's mean R@1."""
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    train, val = load_table(config.data, "train"), load_table(config.data, "val")
+    features = open_features(config, train)
+    batches = AlignmentBatches(train, features, config, rank, world_size)
+    stores = {name: open_store(config, name, val) for name in config.modalities}
+    set_seed(config.seed)
+    aligner = Aligner(config, {name: store.widths for name, store in stores.items()})
+
+    def evaluate(aligner: Aligner) -> dict[str, float]:
+        embeddings, rows = embed_table(aligner, val, stores)
+        recall = recall_table(embeddings, rows, [max(config.loss.dims)], [1], val.groups)
+        metrics = {f"val.{r.query}_to_{r.gallery}.r1": float(r.recall) for r in recall.itertuples()}
+        return {**metrics, "score": float(recall.recall.mean())}
+
+    return fit(aligner, batches, config.train, Run(run_folder), evaluate, config.seed)
+
+
+def open_features(config: ExperimentConfig, table: Table) -> dict[str, Features]:
+    """Where training batches come from: the stores, or the encoders run in every step."""
+    device = _device()
+    if not config.features.online:
+        where = device if config.features.on_device else "cpu"
+        return {name: open_store(config, name, table, where) for name in config.modalities}
+    return {
+        name: OnlineFeatures(
+            Items(table, name),
+            load_encoder(name, modality).to(device),
+            random_crop if modality.augment else None,
+            config.features.precision,
+        )
+        for name, modality in config.modalities.items()
+    }
+
+
+@torch.no_grad()
+def embed_table(
+    aligner: Aligner, table: Table, stores: dict[str, FeatureStore], batch_size: int = 1024
+) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+    """Embeddings (N_m, D) of all items of a table on the CPU, and the row (N_m,) of each."""
+    device = aligner.logit_scale.log_scale.device
+    embeddings, rows = {}, {}
+    for name, store in stores.items():
+        items = np.flatnonzero(store.ok)
+        parts = np.split(items, range(batch_size, len(items), batch_size))
+        head = aligner.heads[name]
+        embedded = [head(store.gather(part).to(device))[1].float().cpu() for part in parts]
+        embeddings[name] = torch.cat(embedded)
+        rows[name] = table.caption_rows[items] if name == "text" else items
+    return embeddings, rows
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")

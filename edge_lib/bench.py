@@ -1,0 +1,235 @@
+"""Measurements against named rivals: `python -m edge_lib.bench NAME [--json]`.
+
+A benchmark is a function without arguments that returns a flat dict of numbers. Where `X.ours`
+stands beside `X.RIVAL` and `X.RIVAL.ratio` (rival / ours), they become one line of the table.
+
+Times are taken in turn within one process, and a ratio is the median of the rounds' ratios, so
+that a busy machine slows both sides alike.
+"""
+
+import argparse
+import json
+import multiprocessing
+import re
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge_lib.losses import matryoshka_info_nce
+
+# --- tools for all benchmarks -----------------------------------------------------------------
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(function: Callable) -> float:
+    """Wall time of one call, the device's queue included."""
+    synchronize()
+    start = perf_counter()
+    function()
+    synchronize()
+    return perf_counter() - start
+
+
+def compare(what: str, functions: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Time the functions in turn; `ours` is one of them, the others are its rivals."""
+    for function in functions.values():
+        function()
+    times = {name: [] for name in functions}
+    for i in range(rounds):  # forth and back, so that nobody always runs after the same neighbour
+        for name in list(functions)[:: 1 if i % 2 else -1]:
+            times[name].append(seconds(functions[name]))
+    result = {f"{what}.{name}": median(found) for name, found in times.items()}
+    for name in functions.keys() - {"ours"}:
+        ratios = [t / o for t, o in zip(times[name], times["ours"], strict=True)]
+        result[f"{what}.{name}.ratio"] = median(ratios)
+        result[f"{what}.{name}.ratio_min"] = min(ratios)
+    return result
+
+
+def peak_memory(function: Callable, *args) -> float:
+    """MB by which `function(*args)`, run alone in a new process, grows at its peak.
+
+    It must return a function: what it does up to there is not counted. On a GPU the allocator
+    counts; on a CPU the kernel does (VmHWM, which unlike ru_maxrss does not inherit the parent's).
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
+        return pool.submit(_growth, function, *args).result()
+
+
+def _growth(function: Callable, *args) -> float:
+    work = function(*args)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> float:
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) / 1024
+
+
+# --- matryoshka: one pass against a loop over sizes -------------------------------------------
+
+DIMS = [4096, 2048, 1024, 512, 256, 128]
+
+
+class _Embeddings(nn.Module):
+    """Stands for a sentence encoder: its inputs are embeddings already."""
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"sentence_embedding": inputs["x"]}
+
+    def get_embedding_dimension(self) -> None:
+        return None
+
+
+def sentence_transformers_loss(a: Tensor, b: Tensor, scale: Tensor, dims: list[int]) -> Tensor:
+    """sentence-transformers' MatryoshkaLoss around its symmetric in-batch loss."""
+    from sentence_transformers.sentence_transformer import losses
+
+    model = _Embeddings()
+    both = dict(directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction")
+    single = losses.MultipleNegativesRankingLoss(model, scale, **both)
+    return losses.MatryoshkaLoss(model, single, dims)([{"x": a}, {"x": b}], None)
+
+
+def open_clip_loss(a: Tensor, b: Tensor, scale: Tensor, dims: list[int]) -> Tensor:
+    """What open_clip's ClipLoss does (src/open_clip/loss.py), once for each size: normalised
+    features, one product of logits for each direction, a cross-entropy for each.
+    """
+    labels = torch.arange(len(a), device=a.device)
+    loss = 0
+    for d in dims:
+        x, y = F.normalize(a[:, :d], dim=-1), F.normalize(b[:, :d], dim=-1)
+        per_image, per_text = scale * x @ y.T, scale * y @ x.T
+        loss += (F.cross_entropy(per_image, labels) + F.cross_entropy(per_text, labels)) / 2
+    return loss
+
+
+def matryoshka_losses(
+    a: Tensor, b: Tensor, scale: Tensor, dims: list[int], chunk: int
+) -> dict[str, Callable[[], Tensor]]:
+    """The same loss four times. a, b (B, D), scale () -> loss ()."""
+    return {
+        "ours": lambda: matryoshka_info_nce(a, b, scale, dims),
+        "ours_chunked": lambda: matryoshka_info_nce(a, b, scale, dims, chunk=chunk),
+        "sentence_transformers": lambda: sentence_transformers_loss(a, b, scale, dims),
+        "open_clip": lambda: open_clip_loss(a, b, scale, dims),
+    }
+
+
+def _inputs(batch: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Loosely aligned features (B, max(DIMS)) and CLIP's first scale, all wanting gradients."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(0)
+    a, noise = torch.randn(2, batch, DIMS[0], generator=generator, device=device)
+    scale = torch.tensor(1 / 0.07, device=device)
+    return [x.requires_grad_() for x in (a.to(dtype), (0.1 * a + noise).to(dtype), scale)]
+
+
+def _step(name: str, batch: int, chunk: int, dtype: torch.dtype = torch.float32) -> Callable:
+    """Forward and backward of one of the losses, as a function to be measured."""
+    torch.set_num_threads(2)
+    small = _inputs(32, dtype)  # libraries take their workspace now, not while we look
+    torch.autograd.grad(matryoshka_losses(*small, DIMS, chunk)[name](), small)
+    inputs = _inputs(batch, dtype)
+    loss = matryoshka_losses(*inputs, DIMS, chunk)[name]
+    return lambda: torch.autograd.grad(loss(), inputs)
+
+
+def matryoshka_errors(batch: int = 512) -> dict[str, float]:
+    """Largest relative error (by norm) of value and gradients against a float64 loop."""
+    inputs = _inputs(batch)
+    exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
+    loss = matryoshka_info_nce(*inputs, DIMS)
+    exact = open_clip_loss(*exact_inputs, DIMS)
+    pairs = zip(
+        [loss, *torch.autograd.grad(loss, inputs)],
+        [exact, *torch.autograd.grad(exact, exact_inputs)],
+        strict=True,
+    )
+    errors = [float((x - y).norm() / y.norm()) for x, y in pairs]
+    return dict(zip(("error.value", "error.a", "error.b", "error.scale"), errors, strict=True))
+
+
+def matryoshka() -> dict[str, float]:
+    """Forward and backward of Matryoshka InfoNCE at six sizes up to 4096."""
+    torch.set_num_threads(2)
+    result = matryoshka_errors()
+    names = list(matryoshka_losses(*_inputs(1), DIMS, chunk=1))
+    if not torch.cuda.is_available():
+        steps = {name: _step(name, 2048, 256) for name in names}
+        result |= compare("seconds", steps, rounds=7)
+        result |= _memory("memory_mb", names, 2048, 256, torch.float32)
+        return result
+    for batch in (16384, 32768):
+        for dtype in (torch.float32, torch.bfloat16):
+            case = f"b{batch}.{str(dtype).removeprefix('torch.')}"
+            memory = _memory(f"memory_mb.{case}", names, batch, 2048, dtype)
+            fitting = [name for name in names if f"memory_mb.{case}.{name}" in memory]
+            steps = {name: _step(name, batch, 2048, dtype) for name in fitting}
+            result |= memory | compare(f"seconds.{case}", steps, rounds=7)
+    return result
+
+
+def _memory(what: str, names: list[str], batch: int, chunk: int, dtype: torch.dtype) -> dict:
+    """Peak over the inputs of each; what does not fit the device is left out."""
+    result = {}
+    for name in names:
+        try:
+            result[f"{what}.{name}"] = peak_memory(_step, name, batch, chunk, dtype)
+        except torch.OutOfMemoryError:
+            continue
+    ours = result[f"{what}.ours"]
+    rivals = {f"{key}.ratio": mb / ours for key, mb in result.items() if not key.endswith(".ours")}
+    return result | rivals
+
+
+# --- the runner -------------------------------------------------------------------------------
+
+BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {"matryoshka": matryoshka}
+
+
+def table(result: dict[str, float]) -> str:
+    """Lines of `what rival ours theirs ratio`, then the numbers that stand alone."""
+    lines = [f"{'':24}{'rival':24}{'ours':>12}{'theirs':>12}{'ratio':>9}"]
+    shown = set()
+    for key in result:
+        if key.endswith(".ratio"):
+            what, rival = key.removesuffix(".ratio").rsplit(".", 1)
+            ours, theirs = result[f"{what}.ours"], result[f"{what}.{rival}"]
+            lines.append(f"{what:24}{rival:24}{ours:12.4g}{theirs:12.4g}{result[key]:8.2f}x")
+            shown |= {key, f"{what}.ours", f"{what}.{rival}"}
+    alone = [f"{key:48}{value:12.4g}" for key, value in result.items() if key not in shown]
+    return "\n".join(lines + alone)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m edge_lib.bench", description=__doc__)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--json", action="store_true", help="one flat JSON object as last line")
+    options = parser.parse_args(arguments)
+    result = BENCHMARKS[options.name]()
+    print(table(result))
+    if options.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tables in (`table`, `sources`, `scenes`), batches out (`batches`)."""

@@ -1,0 +1,253 @@
+"""Scenes: handwritten digits, coloured and placed on a 3x3 grid, with captions that describe them.
+
+The default data set: real handwriting (scikit-learn's `load_digits`, the UCI optical digits of
+Alpaydin & Kaynak 1998), made in seconds, offline, the same bytes from the same seed.
+
+Three properties make recall on it mean something:
+* a split's writers appear in no other split;
+* no two rows of a split describe the same scene, so each query has one right answer;
+* rows come in groups of four *minimal-edit twins* (the scene; one digit changed; one colour
+  changed; one digit moved), so a retriever that misses a single detail misses the row.
+
+The swap probe holds pairs whose two digits exchanged places: the captions have the same words and
+only their binding differs (after Winoground, Thrush et al. 2022).
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+COLOURS = {
+    "red": (235, 45, 45),
+    "green": (50, 190, 70),
+    "blue": (60, 105, 255),
+    "yellow": (245, 225, 50),
+    "purple": (175, 70, 215),
+    "orange": (250, 140, 30),
+    "white": (240, 240, 240),
+    "cyan": (60, 220, 225),
+}
+PLACES = (
+    "at the top left",
+    "at the top",
+    "at the top right",
+    "on the left",
+    "in the centre",
+    "on the right",
+    "at the bottom left",
+    "at the bottom",
+    "at the bottom right",
+)
+CELL = 32  # pixels; an image is 3 x 3 cells
+SIZE = 3 * CELL
+EDITS = ("scene", "digit changed", "colour changed", "digit moved")
+
+# load_digits keeps each writer's digits together and in order. Every writer starts with 0..9
+# written three times; those runs, at 1029 and at 1415 among others, are where one may cut.
+WRITERS = {"train": slice(0, 1029), "val": slice(1029, 1415), "test": slice(1415, 1797)}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One handwritten digit of a scene. `glyph` seeds its handwriting, jitter and tint."""
+
+    digit: int
+    colour: str
+    large: bool
+    cell: int
+    glyph: int
+
+    @property
+    def looks(self) -> tuple:
+        """What a caption can tell of it."""
+        return self.digit, self.colour, self.large, self.cell
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Digits in the order the caption names them, and the caption's phrasing."""
+
+    things: tuple[Thing, ...]
+    phrasing: int
+
+    @property
+    def content(self) -> frozenset:
+        return frozenset(thing.looks for thing in self.things)
+
+    def caption(self) -> str:
+        return PHRASINGS[self.phrasing](self.things)
+
+
+def _plain(things) -> str:
+    parts = [
+        f"a {'large' if t.large else 'small'} {t.colour} {DIGITS[t.digit]} {PLACES[t.cell]}"
+        for t in things
+    ]
+    return _join(parts)
+
+
+def _place_first(things) -> str:
+    parts = [
+        f"{PLACES[t.cell]} a {'large' if t.large else 'small'} {t.colour} {DIGITS[t.digit]}"
+        for t in things
+    ]
+    return _join(parts)
+
+
+def _numerals(things) -> str:
+    parts = [
+        f"a {'big' if t.large else 'little'} {t.colour} {t.digit} {PLACES[t.cell]}" for t in things
+    ]
+    return _join(parts)
+
+
+def _join(parts: list[str]) -> str:
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+
+
+PHRASINGS = (_plain, _place_first, _numerals)
+
+
+def twin_groups(split: str, size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
+    """Yield groups of four twins (in the order of `EDITS`), `size` scenes in all, none twice."""
+    rng = np.random.default_rng([seed, _split_number(split)])
+    seen = set()
+    made = 0
+    while made < size:
+        group = _twins(rng, _random_scene(rng, 1, max_objects))
+        contents = {scene.content for scene in group}
+        if len(contents) < len(group) or contents & seen:
+            continue
+        seen |= contents
+        yield group[: size - made]
+        made += len(group)
+
+
+def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
+    """Yield pairs of scenes that differ only in which of two digits stands where."""
+    rng = np.random.default_rng([seed, _split_number("swap")])
+    seen = set()
+    while len(seen) < size:
+        scene = _random_scene(rng, 2, max(2, max_objects))
+        first, second, *rest = scene.things
+        swapped = replace(first, cell=second.cell), replace(second, cell=first.cell)
+        pair = [scene, replace(scene, things=(*swapped, *rest))]
+        key = frozenset(scene.content for scene in pair)
+        if len(key) == 2 and key not in seen:
+            seen.add(key)
+            yield pair
+
+
+def random_scenes(split: str, size: int, max_objects: int, seed: int) -> Iterator[Scene]:
+    """Yield unrelated scenes, as for training a backbone."""
+    rng = np.random.default_rng([seed, _split_number(split), 1])
+    for _ in range(size):
+        yield _random_scene(rng, 1, max_objects)
+
+
+def render(scene: Scene, split: str) -> Image.Image:
+    """Draw the scene with `split`'s writers: an RGB image of 96 x 96 pixels."""
+    background = 12 + scene.things[0].glyph % 24
+    canvas = np.full((SIZE, SIZE, 3), background, np.float32)
+    for thing in scene.things:
+        _draw(canvas, thing, split)
+    return Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
+
+
+def to_row(scene: Scene, split: str, number: int, group: int) -> dict:
+    """The scene as a row of the one-table schema; the image as PNG bytes."""
+    buffer = io.BytesIO()
+    render(scene, split).save(buffer, "PNG", compress_level=1)
+    return {
+        "id": f"{split}-{number:06d}",
+        "image": buffer.getvalue(),
+        "texts": [scene.caption()],
+        "audio": None,
+        "question": None,
+        "answers": None,
+        "group": group,
+    }
+
+
+def labels(scene: Scene) -> np.ndarray:
+    """(9, 3) per cell: digit, colour, size; -1 where the cell is empty."""
+    table = np.full((9, 3), -1)
+    colours = list(COLOURS)
+    for t in scene.things:
+        table[t.cell] = t.digit, colours.index(t.colour), int(t.large)
+    return table
+
+
+def _random_scene(rng, fewest: int, most: int) -> Scene:
+    # few scenes have a single digit: there are only 1,440 different ones
+    counts = np.arange(fewest, most + 1)
+    odds = np.where(counts == 1, 0.2, 1.0)
+    count = int(rng.choice(counts, p=odds / odds.sum()))
+    cells = rng.permutation(9)[:count]
+    things = tuple(
+        Thing(
+            digit=int(rng.integers(10)),
+            colour=str(rng.choice(list(COLOURS))),
+            large=bool(rng.integers(2)),
+            cell=int(cell),
+            glyph=int(rng.integers(2**31)),
+        )
+        for cell in cells
+    )
+    return Scene(things, phrasing=int(rng.integers(len(PHRASINGS))))
+
+
+def _twins(rng, scene: Scene) -> list[Scene]:
+    def edited(**change) -> Scene:
+        which = int(rng.integers(len(scene.things)))
+        things = list(scene.things)
+        things[which] = replace(things[which], **{k: v(things[which]) for k, v in change.items()})
+        return replace(scene, things=tuple(things))
+
+    taken = {thing.cell for thing in scene.things}
+    free = [cell for cell in range(9) if cell not in taken]
+    twins = [
+        scene,
+        edited(digit=lambda t: (t.digit + int(rng.integers(1, 10))) % 10),
+        edited(colour=lambda t: str(rng.choice([c for c in COLOURS if c != t.colour]))),
+    ]
+    if free:
+        twins.append(edited(cell=lambda t: int(rng.choice(free))))
+    return twins
+
+
+def _draw(canvas: np.ndarray, thing: Thing, split: str) -> None:
+    """Paint one digit into its cell: turned a little, shifted, in a tint of its colour."""
+    rng = np.random.default_rng(thing.glyph)
+    height = int(rng.integers(24, 29) if thing.large else rng.integers(14, 18))
+    width = round(height * rng.uniform(0.8, 1.0))
+    candidates = _glyphs(split)[thing.digit]
+    glyph = Image.fromarray(candidates[int(rng.integers(len(candidates)))])
+    glyph = glyph.resize((width, height), Image.Resampling.BICUBIC)
+    glyph = glyph.rotate(rng.uniform(-12, 12), Image.Resampling.BILINEAR)
+    ink = np.asarray(glyph, np.float32)[..., None] / 255
+    tint = np.array(COLOURS[thing.colour]) * rng.uniform(0.85, 1.0) + rng.uniform(-10, 10, 3)
+    top = thing.cell // 3 * CELL + int(rng.integers(CELL - height + 1))
+    left = thing.cell % 3 * CELL + int(rng.integers(CELL - width + 1))
+    patch = canvas[top : top + height, left : left + width]
+    patch += ink * (tint - patch)
+
+
+@cache
+def _glyphs(split: str) -> list[np.ndarray]:
+    """For each digit, (n, 8, 8) uint8: that digit as the split's writers wrote it."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    writers = WRITERS["test" if split == "swap" else split]
+    images = np.minimum(digits.images[writers] * 16, 255).astype(np.uint8)
+    return [images[digits.target[writers] == digit] for digit in range(10)]
+
+
+def _split_number(split: str) -> int:
+    return ("train", "val", "test", "swap").index(split)

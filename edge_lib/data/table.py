@@ -1,0 +1,131 @@
+"""The one table that every source becomes, read lazily.
+
+Columns: `id`, `image` (encoded bytes), `texts` (list of captions), `audio` (encoded bytes),
+`question`, `answers` (list) and `group` (rows that are edits of one another). Any of them may be
+null: a null is a missing modality. Bytes stay encoded until they are asked for. An item that does
+not decode, or an empty caption, is logged with its id and skipped; `Table.skipped` counts them.
+"""
+
+import hashlib
+import io
+import logging
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, disable_progress_bars
+from PIL import Image, UnidentifiedImageError
+
+log = logging.getLogger(__name__)
+disable_progress_bars()
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("image", pa.binary()),
+        ("texts", pa.list_(pa.string())),
+        ("audio", pa.binary()),
+        ("question", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("group", pa.int64()),
+    ]
+)
+
+
+class Table:
+    """Rows of one split. `rows` arguments are sequences of row numbers."""
+
+    def __init__(self, dataset: Dataset, name: str, fingerprint: str):
+        self.dataset = dataset
+        self.name = name
+        self.fingerprint = fingerprint
+        self.skipped: dict[str, list[str]] = defaultdict(list)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """One name a row; the row's number where the source has none."""
+        return self._column("id") or [str(row) for row in range(len(self))]
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """(N,) rows that are edits of one another share a number; else each row is its own."""
+        groups = self._column("group")
+        return np.array(groups) if groups else np.arange(len(self))
+
+    @cached_property
+    def _captions(self) -> tuple[list[str], np.ndarray]:
+        texts, owners = [], []
+        for row, captions in enumerate(self._column("texts") or [None] * len(self)):
+            captions = [captions] if isinstance(captions, str) else captions or []
+            kept = [caption.strip() for caption in captions if caption and caption.strip()]
+            if not kept:
+                self.skip("no caption", row)
+            texts += kept
+            owners += [row] * len(kept)
+        return texts, np.array(owners, dtype=np.int64)
+
+    @property
+    def captions(self) -> list[str]:
+        """Every caption that is not empty, those of a row together."""
+        return self._captions[0]
+
+    @property
+    def caption_rows(self) -> np.ndarray:
+        """(len(captions),) the row each caption belongs to, ascending."""
+        return self._captions[1]
+
+    def images(self, rows) -> list[Image.Image | None]:
+        """Decode to RGB; None where a row has no image or one that does not decode."""
+        values = self.dataset[list(map(int, rows))]["image"] if "image" in self._names else []
+        return [self._decode(row, value) for row, value in zip(rows, values, strict=True)]
+
+    def _decode(self, row: int, value) -> Image.Image | None:
+        try:
+            content = _encoded_bytes(value)
+            if content is None:
+                self.skip("no image", row)
+                return None
+            return Image.open(io.BytesIO(content)).convert("RGB")
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            # SyntaxError and ValueError: what Pillow raises on some broken PNG and TIFF files
+            self.skip("image does not decode", row, error)
+            return None
+
+    def skip(self, reason: str, row: int, error: Exception | None = None) -> None:
+        """Count and log an item that takes no part."""
+        name = self.ids[int(row)]
+        if name not in self.skipped[reason]:
+            self.skipped[reason].append(name)
+            log.warning("%s: skipped %s: %s%s", self.name, name, reason, f": {error}" * bool(error))
+
+    @property
+    def _names(self) -> list[str]:
+        return self.dataset.column_names
+
+    def _column(self, name: str) -> list | None:
+        return self.dataset.with_format(None)[name][:] if name in self._names else None
+
+
+def _encoded_bytes(value) -> bytes | None:
+    """An image cell: bytes, or {bytes, path} as Hugging Face `Image` columns store it."""
+    if isinstance(value, dict):
+        path = value.get("path")
+        return value.get("bytes") or (Path(path).read_bytes() if path else None)
+    return value or None
+
+
+def fingerprint_files(files: list[Path], *facts: str) -> str:
+    """Name a set of Parquet files by size, time and footer (which holds column statistics)."""
+    digest = hashlib.sha256("\n".join(facts).encode())
+    for path in files:
+        stat = path.stat()
+        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+        with path.open("rb") as file:
+            file.seek(max(0, stat.st_size - 65536))
+            digest.update(file.read())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,186 @@
+"""Trained heads: pool an encoder's tokens, adapt them, project them into the shared space.
+
+    Encoded -> pooler -> (B, L, W) -> MLP -> MatryoshkaHead -> sequence (B, L, D), pooled (B, D)
+
+Every pooler takes `Encoded` and honours its mask: what stands on padding changes nothing.
+"""
+
+import torch
+from torch import nn
+
+from edge_lib.config import ModalityConfig
+from edge_lib.encoders import Encoded
+
+
+class PooledPooler(nn.Module):
+    """The encoder's own pooled vector: needs no tokens."""
+
+    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
+        super().__init__()
+        self.width = pooled_width
+
+    def forward(self, encoded: Encoded) -> torch.Tensor:
+        """Encoded -> (B, 1, P)."""
+        return encoded.pooled[:, None]
+
+
+class MeanPooler(nn.Module):
+    """The mean of the tokens."""
+
+    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
+        super().__init__()
+        self.width = token_width
+
+    def forward(self, encoded: Encoded) -> torch.Tensor:
+        """Encoded -> (B, 1, T)."""
+        weights = encoded.mask[..., None].to(encoded.tokens.dtype)
+        total = (encoded.tokens * weights).sum(1, keepdim=True)
+        return total / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+class ClsPooler(nn.Module):
+    """The first token: a class token, where the encoder has one."""
+
+    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
+        super().__init__()
+        self.width = token_width
+
+    def forward(self, encoded: Encoded) -> torch.Tensor:
+        """Encoded -> (B, 1, T)."""
+        return encoded.tokens[:, :1]
+
+
+class PerceiverPooler(nn.Module):
+    """Perceiver resampler: learned latents cross-attend to [tokens, latents], layer by layer.
+
+    After Flamingo (Alayrac et al. 2022, fig. 5). Costs O(latents x tokens).
+    """
+
+    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
+        super().__init__()
+        self.width = config.width
+        self.embed = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, self.width))
+        self.latents = nn.Parameter(torch.randn(config.num_latents, self.width) * 0.02)
+        layers = [PerceiverLayer(self.width, config.num_heads) for _ in range(config.num_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, encoded: Encoded) -> torch.Tensor:
+        """Encoded -> (B, num_latents, W)."""
+        tokens = self.embed(encoded.tokens)
+        latents = self.latents.expand(len(tokens), -1, -1)
+        # latents are always attended to, so a row without any token gives no NaN
+        mask = torch.cat([encoded.mask, encoded.mask.new_ones(latents.shape[:2])], dim=1)
+        for layer in self.layers:
+            latents = layer(latents, tokens, mask)
+        return self.norm(latents)
+
+
+class PerceiverLayer(nn.Module):
+    """Cross-attention of the latents to [tokens, latents], then an MLP; pre-norm, residual."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"width {width} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.norm_latents, self.norm_tokens = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(width, 2 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(
+        self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """latents (B, L, W), tokens (B, T, W), mask (B, T + L) True = may be seen -> (B, L, W)."""
+        queries = self.norm_latents(latents)
+        context = torch.cat([self.norm_tokens(tokens), queries], dim=1)
+        q, k, v = self.to_q(queries), *self.to_kv(context).chunk(2, dim=-1)
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        seen = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask[:, None, None, :]
+        )  # (B, heads, L, W / heads)
+        latents = latents + self.to_out(seen.transpose(1, 2).flatten(2))
+        return latents + self.mlp(latents)
+
+
+class AttentionPooler(nn.Module):
+    """One learned query attends to the tokens."""
+
+    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
+        super().__init__()
+        self.width = config.width
+        self.embed = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, self.width))
+        self.query = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
+        self.attention = nn.MultiheadAttention(self.width, config.num_heads, batch_first=True)
+
+    def forward(self, encoded: Encoded) -> torch.Tensor:
+        """Encoded -> (B, 1, W)."""
+        tokens = self.embed(encoded.tokens)
+        query = self.query.expand(len(tokens), -1, -1)
+        # a row without any token sees its (zero) tokens rather than nothing, which would be NaN
+        hidden = ~encoded.mask & encoded.mask.any(1, keepdim=True)
+        return self.attention(query, tokens, tokens, key_padding_mask=hidden, need_weights=False)[0]
+
+
+POOLERS = {
+    "pooled": PooledPooler,
+    "mean": MeanPooler,
+    "cls": ClsPooler,
+    "attention": AttentionPooler,
+    "perceiver": PerceiverPooler,
+}
+
+
+class Adapter(nn.Module):
+    """A two-layer MLP on each vector of the sequence."""
+
+    def __init__(self, width_in: int, width: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width_in),
+            nn.Linear(width_in, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, L, width_in) -> (B, L, width)."""
+        return self.layers(x)
+
+
+class MatryoshkaHead(nn.Module):
+    """Project into the shared space, whose first d columns are an embedding for each d of `dims`.
+
+    Kusupati et al. 2022, "Matryoshka Representation Learning".
+    """
+
+    def __init__(self, width: int, dims: list[int]):
+        super().__init__()
+        self.dims = sorted(dims, reverse=True)
+        self.project = nn.Linear(width, self.dims[0], bias=False)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, L, width) -> sequence (B, L, D), pooled (B, D); neither is normalised."""
+        sequence = self.project(x)
+        return sequence, sequence.mean(dim=1)
+
+
+class ModalityHead(nn.Module):
+    """All that is trained for one modality."""
+
+    def __init__(
+        self, config: ModalityConfig, dims: list[int], token_width: int, pooled_width: int
+    ):
+        super().__init__()
+        self.pooler = POOLERS[config.pooler](config, token_width, pooled_width)
+        self.adapter = Adapter(self.pooler.width, config.width, config.dropout)
+        self.matryoshka = MatryoshkaHead(config.width, dims)
+
+    def forward(self, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoded -> sequence (B, L, D), pooled (B, D)."""
+        return self.matryoshka(self.adapter(self.pooler(encoded)))

@@ -1,0 +1,268 @@
+"""Run a function on N processes (and M nodes) from a notebook cell, and get its results back.
+
+1. The function and its arguments are pickled once, so what cannot travel is refused at once.
+2. ``torch.distributed``'s elastic agent **spawns** the processes (a fork would inherit CUDA and
+   bitsandbytes) with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, ... set. No process group is made
+   here: inside, Accelerate or torch makes one (gloo on a CPU, NCCL on GPUs) from those variables.
+3. Each process writes to ``rank-<rank>.log``; local rank 0's lines also appear in the cell.
+4. Results come back pickled; the first failure stops every process and is raised in the cell.
+"""
+
+import contextlib
+import io
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import count
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+_FAILURE_PAUSE = 0.5  # seconds; several times the agent's polling interval of 0.1 s
+_launches = count()
+
+
+class WorkerError(RuntimeError):
+    """A process failed; the message holds its rank, its own traceback and where its log lies."""
+
+
+def launch(
+    fn: Callable,
+    *args: Any,
+    num_processes: int = 1,
+    num_nodes: int = 1,
+    node_rank: int = 0,
+    rdzv_endpoint: str = "localhost:0",
+    log_dir: str | Path | None = None,
+) -> dict[int, Any]:
+    """Run ``fn(*args)`` in ``num_processes`` new processes; ``{rank: result}`` of this node's.
+
+    With several nodes, call it alike on each with one ``rdzv_endpoint="host:port"``; node 0 hosts
+    it. Ranks follow the nodes' addresses (c10d's rule), so read ``RANK`` rather than ``node_rank``.
+    ``log_dir`` keeps every rank's output, over an earlier launch's; without it none is kept.
+    OMP_NUM_THREADS, hence torch's threads, is an equal share of the cores unless already set.
+
+    Interrupting the cell, or SIGTERM, stops the processes first. Python delivers signals to the
+    main thread only: off it, launch works but cannot be interrupted. One launch at a time. A
+    script calls it under ``if __name__ == "__main__":``, as each new process imports the script.
+
+    Raises TypeError for what cannot be pickled or was defined in a cell, ValueError for a bad
+    number or endpoint, WorkerError when a process raises, exits or is killed.
+    """
+    if num_processes < 1 or not 0 <= node_rank < num_nodes:
+        raise ValueError(f"{num_processes=}, {num_nodes=}, {node_rank=}: no such layout")
+    if num_nodes > 1 and rdzv_endpoint.endswith(":0"):
+        raise ValueError(f"{num_nodes=} needs an rdzv_endpoint 'host:port', not {rdzv_endpoint!r}")
+    payload = _pickle((fn, args), f"launch cannot send {_name(fn)} and its arguments to processes")
+    with (
+        _sigterm_put_back(),
+        tempfile.TemporaryDirectory(prefix="edge-glass-") as scratch,
+        _inherited(num_processes),
+        _elastic_silenced(),
+        _no_child_left(),
+    ):
+        logs = Path(log_dir or scratch).resolve()
+        logs.mkdir(parents=True, exist_ok=True)
+        config = LaunchConfig(
+            min_nodes=num_nodes,
+            max_nodes=num_nodes,
+            nproc_per_node=num_processes,
+            # A finished rendezvous stays closed, so each launch needs a name of its own.
+            run_id=f"edge-glass-{next(_launches)}",
+            rdzv_backend="c10d",
+            rdzv_endpoint=rdzv_endpoint,
+            rdzv_configs={"is_host": node_rank == 0},
+            # Else the machine's own name is used, which may not resolve.
+            local_addr="localhost" if rdzv_endpoint.startswith("localhost") else None,
+            max_restarts=0,
+            start_method="spawn",
+            logs_specs=_RankLogs(str(logs)),
+            role="",
+            log_line_prefix_template="${role_name}",  # nothing: the cell shows lines as they are
+            signals_to_handle="SIGTERM",  # SIGINT stays Python's KeyboardInterrupt
+            shutdown_timeout=5,
+        )
+        try:
+            results = elastic_launch(config, _work)(payload, logs)
+        except ChildFailedError as error:
+            problem = _describe(error, logs, kept=log_dir is not None)
+        else:
+            return {rank: pickle.loads(result) for rank, result in sorted(results.items())}
+    # Raised inside, it would keep the agent with its sockets and semaphores in its traceback.
+    raise WorkerError(problem)
+
+
+def _work(payload: bytes, logs: Path) -> bytes:
+    """In a new process: the pickled result of the pickled function."""
+    # Python's own handler would wait for a blocked collective to return. SIGINT is also what the
+    # kernel sends when the parent dies (torch asks for it).
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _write_to(_log_file(logs, os.environ["RANK"]))
+    try:
+        fn, args = pickle.loads(payload)
+        return _pickle(fn(*args), f"launch cannot send back what {_name(fn)} returned")
+    except BaseException as error:
+        get_error_handler().record_exception(error)
+        sys.stdout.flush()
+        # A peer's end breaks our collective. Waiting lets the agent see that end first, so it is
+        # the peer that gets blamed, and stop us before we print what only followed from it.
+        time.sleep(_FAILURE_PAUSE)
+        traceback.print_exc()
+        for child in multiprocessing.active_children():
+            child.terminate()
+        os._exit(1)  # a NCCL communicator or a user's thread can hang an ordinary exit
+
+
+def _write_to(log: Path) -> None:
+    """Point this process's stdout and stderr, also C++'s and its children's, to one file."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    sys.stdout.reconfigure(line_buffering=True)
+
+
+class _RankLogs(LogsSpecs):
+    """Tells elastic where each rank logs; torch's own redirects keep two files and skip macOS."""
+
+    @property
+    def root_log_dir(self) -> str:
+        return self._root_log_dir
+
+    def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
+        logs = {i: _log_file(Path(self._root_log_dir), env["RANK"]) for i, env in envs.items()}
+        errors = {i: log.with_suffix(".error.json") for i, log in logs.items()}
+        # An earlier launch's lines would be shown, and its error blamed.
+        for file in (*logs.values(), *errors.values()):
+            file.unlink(missing_ok=True)
+        for i, env in envs.items():
+            env["TORCHELASTIC_ERROR_FILE"] = str(errors[i])
+        nowhere = dict.fromkeys(envs, "")  # each process points its own output
+        return LogsDest(
+            stdouts=nowhere,
+            stderrs=nowhere,
+            tee_stdouts={0: str(logs[0])},
+            error_files={i: str(error) for i, error in errors.items()},
+        )
+
+
+def _log_file(folder: Path, rank: int | str) -> Path:
+    return folder / f"rank-{rank}.log"
+
+
+def _describe(error: ChildFailedError, logs: Path, kept: bool) -> str:
+    """The first failure: its traceback or, for an end without one, the last lines it wrote."""
+    rank, failure = error.get_first_failure()
+    log = _log_file(logs, rank)
+    if isinstance(failure.message, dict):
+        cause, text = failure.message["message"], failure.message["extraInfo"]["py_callstack"]
+    else:
+        name = failure.signal_name() if failure.exitcode < 0 else "no Python exception"
+        hint = ", often for lack of memory" if name == "SIGKILL" else ""
+        cause = f"ended with exit code {failure.exitcode} ({name}{hint}); its last lines:"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else ["(none)"]
+        text = "\n".join(lines[-20:])
+    where = f"log: {log}" if kept else "log: not kept, give log_dir to keep every rank's"
+    return f"rank {rank}: {cause}\n\n{text}\n{where}"
+
+
+class _Pickler(pickle.Pickler):
+    """Copies tensors whole: memory shared by a process would go away with it."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, FunctionType | type) and obj.__module__ == "__main__":
+            raise pickle.PicklingError(
+                f"{obj.__qualname__} is defined in __main__, which new processes do not have; "
+                "functions it runs live in edge_lib, never in a cell"
+            )
+        return NotImplemented
+
+
+def _name(fn: Callable) -> str:
+    return getattr(fn, "__qualname__", repr(fn))
+
+
+def _pickle(obj: Any, what: str) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(obj)
+    except Exception as error:  # pickle raises PicklingError, TypeError, AttributeError, ...
+        raise TypeError(f"{what}: {error}") from None
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _inherited(num_processes: int) -> Iterator[None]:
+    """What children inherit (OMP_NUM_THREADS, where to import from), put back afterwards."""
+    names = "OMP_NUM_THREADS", "TORCHELASTIC_SIGNALS_TO_HANDLE"  # the second is set by elastic
+    before, paths = {n: os.environ[n] for n in names if n in os.environ}, sys.path[:]
+    affinity = getattr(os, "sched_getaffinity", None)  # what a container grants; Linux only
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
+    # A spawned process reads "" as the directory Python started in, not as the current one.
+    sys.path[:] = [path or os.getcwd() for path in paths]
+    try:
+        yield
+    finally:
+        sys.path[:] = paths
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _sigterm_put_back() -> Iterator[None]:
+    """Put back elastic's SIGTERM handler; a SIGTERM it caught then does what it does outside."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # elastic installs none here
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SignalException:
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _elastic_silenced() -> Iterator[None]:
+    """Drop the agent's own log lines: what matters in them is in WorkerError."""
+    names = "torch.distributed.elastic", "torch.multiprocessing"
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:  # without any handler at all Python would print warnings
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextlib.contextmanager
+def _no_child_left() -> Iterator[None]:
+    """Kill what elastic does not know of: processes of a start or a shutdown interrupted midway."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        for child in set(multiprocessing.active_children()) - before:
+            if isinstance(child, SpawnProcess):
+                child.kill()
+                child.join()

@@ -1,0 +1,90 @@
+"""Models: the parts put together, saved to a folder and loaded from it."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from edge_lib.config import ExperimentConfig, from_root
+from edge_lib.data.batches import Batch
+from edge_lib.encoders import Encoded, load_encoder
+from edge_lib.heads import ModalityHead
+from edge_lib.losses import LogitScale, matryoshka_info_nce
+
+Widths = dict[str, tuple[int, int]]  # modality -> width of its tokens, of its pooled vector
+
+
+class Aligner(nn.Module):
+    """One trained head per modality, into a shared Matryoshka space. Encoders stay outside it."""
+
+    def __init__(self, config: ExperimentConfig, widths: Widths):
+        super().__init__()
+        self.config, self.widths = config, widths
+        heads = {
+            name: ModalityHead(modality, config.loss.dims, *widths[name])
+            for name, modality in config.modalities.items()
+        }
+        self.heads = nn.ModuleDict(heads)
+        self.logit_scale = LogitScale(1 / config.loss.temperature)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch."""
+        vision = self.heads["vision"](batch.encoded["vision"])[1]
+        text = self.heads["text"](batch.encoded["text"])[1]
+        loss = self.config.loss
+        return matryoshka_info_nce(
+            vision,
+            text,
+            self.logit_scale(),
+            dims=loss.dims,
+            weights=loss.weights,
+            chunk=loss.chunk,
+            present=batch.present["vision"] & batch.present["text"],
+            sample_single_dim=loss.sample_single_dim,
+            # the same draw on every rank, and again when a killed run is resumed
+            generator=torch.Generator().manual_seed(self.config.seed + batch.step),
+        )
+
+    @torch.no_grad()
+    def embed(self, modality: str, items: Sequence) -> torch.Tensor:
+        """PIL images (modality "vision") or strings ("text") -> (B, D), not normalised."""
+        return self.heads[modality](self._encode(modality, items))[1]
+
+    def _encode(self, modality: str, items: Sequence) -> Encoded:
+        encoder = self._encoders[modality].to(self.logit_scale.log_scale.device)
+        inputs = encoder.prepare(items)
+        device = self.logit_scale.log_scale.device
+        return encoder(**{name: value.to(device) for name, value in inputs.items()})
+
+    @cached_property
+    def _encoders(self) -> dict:
+        # a plain dict: frozen encoders are loaded by name and are no part of the state
+        return {name: load_encoder(name, m) for name, m in self.config.modalities.items()}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model.safetensors and aligner.json; the folder appears whole or not at all."""
+        folder = from_root(folder)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        temporary.mkdir(parents=True)
+        save_file(self.state_dict(), temporary / "model.safetensors")
+        about = {"config": self.config.model_dump(mode="json"), "widths": self.widths}
+        (temporary / "aligner.json").write_text(json.dumps(about, indent=2) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "Aligner":
+        """Load what `save_pretrained` wrote, in evaluation mode."""
+        folder = from_root(folder)
+        about = json.loads((folder / "aligner.json").read_text())
+        config = ExperimentConfig.model_validate(about["config"])
+        aligner = cls(config, {name: tuple(pair) for name, pair in about["widths"].items()})
+        aligner.load_state_dict(load_file(folder / "model.safetensors"))
+        return aligner.eval()

@@ -1,0 +1,134 @@
+"""A run folder: what was run, on what, and all that came out of it.
+
+runs/<notebook>-<name>-<config hash>/
+    config.yaml     the resolved config
+    env.json        versions, device, git commit, seed, command
+    metrics.jsonl   one line per logged step
+    metrics.json    final numbers, flat: {"test.vision_to_text.r1": 0.93, ...}
+    figures/        NAME.png with the NAME.csv behind it
+    checkpoints/    see checkpoint.py
+    logs/           what every process printed
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from edge_lib.config import ROOT, ExperimentConfig, from_root
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "accelerate", "numpy", "edge-glass")
+
+
+class Run:
+    """One experiment's folder. The same config started again opens the same folder."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = from_root(folder)
+
+    @classmethod
+    def create(cls, config: ExperimentConfig, notebook: str, folder: str | Path = "") -> "Run":
+        """Make (or open) the run's folder and write down its config and environment."""
+        run = cls(folder or ROOT / "runs" / f"{notebook}-{config.name}-{config.digest()}")
+        for part in ("figures", "checkpoints", "logs"):
+            (run.folder / part).mkdir(parents=True, exist_ok=True)
+        previous = run.folder / "config.yaml"
+        if previous.exists() and previous.read_text() != config.to_yaml():
+            raise FileExistsError(f"{run.folder} holds a run of another config; choose another")
+        previous.write_text(config.to_yaml())
+        write_json(run.folder / "env.json", describe_environment(config.seed))
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def history(self) -> pd.DataFrame:
+        """The logged steps, one row a line; empty if nothing was logged."""
+        path = self.folder / "metrics.jsonl"
+        return pd.read_json(path, lines=True) if path.exists() else pd.DataFrame({"step": []})
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`, before a resumed run logs it again."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            # a killed process may leave half a line
+            whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            replace_text(path, "".join(line + "\n" for line in kept))
+
+    def save_metrics(self, **metrics: float) -> dict:
+        """Merge into metrics.json and return all of it. Keys may hold dots: pass `**{...}`."""
+        merged = {**self.metrics(), **metrics}
+        write_json(self.folder / "metrics.json", merged)
+        return merged
+
+    def metrics(self) -> dict:
+        path = self.folder / "metrics.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def save_figure(self, name: str, figure, table: pd.DataFrame) -> Path:
+        """Write figures/NAME.png (200 dpi) and the numbers behind it as figures/NAME.csv."""
+        path = self.folder / "figures" / f"{name}.png"
+        figure.savefig(path, dpi=200, bbox_inches="tight")
+        table.to_csv(path.with_suffix(".csv"), index=False)
+        return path
+
+
+def write_json(path: Path, content: dict) -> None:
+    replace_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write whole or not at all: a reader or a kill never meets half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def describe_environment(seed: int) -> dict:
+    """Versions, device, git commit and command line, for env.json."""
+    return {
+        "command": " ".join(sys.argv),
+        "seed": seed,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device_count": torch.cuda.device_count(),
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,232 @@
+"""One loop for every model, on Accelerate: precision, accumulation and processes by config.
+
+A step is one optimizer update. Batches are a function of their number, weights and optimizer are
+in the checkpoints, so a run that was killed and started again ends with the same weights as one
+that was not.
+"""
+
+import math
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from edge_lib.checkpoint import newest_checkpoint, save_checkpoint
+from edge_lib.config import TrainConfig
+from edge_lib.runs import Run
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient is NaN or infinite; the message holds the step and the rows."""
+
+
+@dataclass
+class Progress:
+    """What a checkpoint must know beside weights and optimizer."""
+
+    step: int = 0
+    best: float = -math.inf
+    seconds: float = 0.0
+
+    def state_dict(self) -> dict:
+        return vars(self).copy()
+
+    def load_state_dict(self, state: dict) -> None:
+        vars(self).update(state)
+
+
+def fit(
+    model: nn.Module,
+    batches: Dataset,
+    config: TrainConfig,
+    run: Run,
+    evaluate: Callable[[nn.Module], dict[str, float]],
+    seed: int,
+) -> dict[str, float]:
+    """Train `model`, whose forward maps a batch to a scalar loss, and keep its best state.
+
+    batches: `batches[i]` is the i-th batch of this process, `batches.steps_per_epoch` of them an
+        epoch; `batches.ids(i)` names its rows.
+    evaluate: metrics of the model; the one called "score" chooses checkpoints/best.
+    Returns time, throughput and memory. Raises NonFiniteLossError.
+    """
+    accelerator = make_accelerator(config, run)
+    total = total_steps(config, batches.steps_per_epoch)
+    optimizer = make_optimizer(model, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(config.warmup, total))
+    model, optimizer = accelerator.prepare(model, optimizer)
+    progress = Progress()
+    accelerator.register_for_checkpointing(schedule, progress)
+    set_seed(seed, device_specific=True)
+    resume(accelerator, run, progress)
+
+    report = Reporter(accelerator, run, config, progress, total)
+    upcoming = range(progress.step * config.accumulation, total * config.accumulation)
+    loader = DataLoader(batches, None, sampler=upcoming, num_workers=config.num_workers)
+    model.train()
+    started, losses = time.perf_counter() - progress.seconds, []
+    for number, batch in zip(upcoming, loader, strict=True):
+        with accelerator.accumulate(model):
+            loss = model(batch.to(accelerator.device))
+            losses.append(loss.detach())
+            accelerator.backward(loss)
+            if not accelerator.sync_gradients:
+                continue
+            norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            loss = guard(torch.stack(losses).mean(), norm, number, batches, config, run)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        losses.clear()
+        progress.step += 1
+        progress.seconds = time.perf_counter() - started
+        report.step(loss, schedule.get_last_lr()[0], norm)
+        if report.due(config.eval_every):
+            keep_best(accelerator, model, evaluate, run, progress, report)
+        if report.due(config.checkpoint_every):
+            save_checkpoint(accelerator, run.checkpoints, progress.step, config.keep_checkpoints)
+    accelerator.end_training()
+    rows = total * config.accumulation * config.batch_size
+    return {
+        "steps": total,
+        "seconds.train": progress.seconds,
+        "samples_per_second": rows / max(progress.seconds, 1e-9),
+        "memory.peak_mb": peak_memory_mb(),
+    }
+
+
+def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
+    tracker = None if config.tracker == "none" else config.tracker
+    accelerator = Accelerator(
+        mixed_precision=PRECISIONS[config.precision],
+        gradient_accumulation_steps=config.accumulation,
+        log_with=tracker,
+        project_dir=run.folder,
+        step_scheduler_with_optimizer=False,
+    )
+    expected = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != expected:
+        raise RuntimeError(f"{accelerator.num_processes} processes where {expected} were launched")
+    if tracker:
+        accelerator.init_trackers(run.folder.name)
+    return accelerator
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only, not on norms, biases, latents' scale or logit_scale."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    steps = max(1, config.epochs * steps_per_epoch // config.accumulation)
+    return min(steps, config.max_steps or steps)
+
+
+def warmup_cosine(warmup: float, total: int) -> Callable[[int], float]:
+    """The factor on the learning rate at each step: linear to 1, then a half cosine to 0."""
+    rise = max(1, round(warmup * total))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+    return factor
+
+
+def resume(accelerator: Accelerator, run: Run, progress: Progress) -> None:
+    """Go on from the newest whole checkpoint, if there is one."""
+    if newest := newest_checkpoint(run.checkpoints):
+        accelerator.load_state(str(newest))
+        accelerator.print(f"resumed from {newest.name}", flush=True)
+    if accelerator.is_main_process:
+        run.rewind(progress.step)
+
+
+def guard(loss, norm, number: int, batches, config: TrainConfig, run: Run) -> float:
+    """The loss as a number, or an error that names the step and its rows.
+
+    fp16 is let off on the norm: its loss scaler overflows now and then, and skips those steps.
+    """
+    value = float(loss)
+    if math.isfinite(value) and (config.precision == "fp16" or math.isfinite(float(norm))):
+        return value
+    step = number // config.accumulation
+    ids = [name for i in range(step * config.accumulation, number + 1) for name in batches.ids(i)]
+    path = run.logs / f"nonfinite-step-{step}.txt"
+    path.write_text("\n".join(ids) + "\n")
+    raise NonFiniteLossError(
+        f"step {step}: loss {value}, gradient norm {float(norm)}; rows {', '.join(ids[:8])}"
+        f"{', ...' if len(ids) > 8 else ''} (all {len(ids)} in {path})"
+    )
+
+
+@dataclass
+class Reporter:
+    """Tells metrics.jsonl, the trackers and the log how far training is."""
+
+    accelerator: Accelerator
+    run: Run
+    config: TrainConfig
+    progress: Progress
+    total: int
+
+    def due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.total
+
+    def step(self, loss: float, lr: float, norm: torch.Tensor) -> None:
+        if self.due(self.config.log_every):
+            rate = self.progress.step * self.config.batch_size * self.config.accumulation
+            rate /= self.progress.seconds
+            self.write(
+                loss=loss,
+                lr=lr,
+                grad_norm=float(norm),
+                samples_per_second=rate,
+                seconds=self.progress.seconds,
+                peak_mb=peak_memory_mb(),
+            )
+
+    def write(self, **metrics: float) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self.run.log(self.progress.step, **metrics)
+        self.accelerator.log(metrics, step=self.progress.step)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        print(f"step {self.progress.step}/{self.total}  {shown}", flush=True)
+
+
+def keep_best(accelerator, model, evaluate, run: Run, progress: Progress, report) -> None:
+    """Evaluate on every process alike (no collectives to wait in); save the best so far."""
+    plain = accelerator.unwrap_model(model)
+    plain.eval()
+    with torch.no_grad():
+        metrics = evaluate(plain)
+    model.train()
+    score = metrics.pop("score")
+    report.write(**metrics)
+    if score > progress.best:
+        progress.best = score
+        if accelerator.is_main_process:
+            plain.save_pretrained(run.checkpoints / "best")
+
+
+def peak_memory_mb() -> float:
+    """Peak memory of this process: allocated on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -123,5 +123,20 @@ def swap_scores(
     return pd.DataFrame(records, columns=["dim", "score", "value", "low", "high", "chance"])
 
 
+def pair_rows(
+    embeddings: dict[str, torch.Tensor], rows: dict[str, np.ndarray]
+) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+    """The first item of each modality for every row that has them all: {name: (N, D)}, (N,)."""
+    first = {name: np.unique(owners, return_index=True) for name, owners in rows.items()}
+    shared = None
+    for owners, _ in first.values():
+        shared = owners if shared is None else np.intersect1d(shared, owners)
+    paired = {
+        name: embeddings[name][places[np.isin(owners, shared)]]
+        for name, (owners, places) in first.items()
+    }
+    return paired, shared
+
+
 def _rows(rows: np.ndarray | None, count: int) -> torch.Tensor:
     return torch.arange(count) if rows is None else torch.as_tensor(rows)

@@ -28,6 +28,7 @@ import math
 from collections.abc import Sequence
 from contextlib import contextmanager
 from enum import Enum
+from itertools import product
 
 import torch
 import torch.distributed as dist
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 EPS = 1e-12  # a shorter vector has no direction: its cosines are 0, and so is its gradient
+BAND = 2**17  # entries of a matrix that go through a CPU's cache at a time: 512 kB in fp32
 EXCLUDED = -1e4  # logit of a pair that does not exist; finite, so that 0 * EXCLUDED is still 0
 
 
@@ -100,7 +102,7 @@ def matryoshka_info_nce(
         logit_scale: () positive multiplier of the cosines; gets a gradient.
         dims: sizes d in any order, 1 <= d <= D, no two alike.
         weights: one a size, in the order of `dims`; 1 each by default.
-        chunk: rows held at a time. Memory is about (len(dims) + 3) * chunk * (global B) floats, for
+        chunk: rows held at a time. Memory is about (len(dims) + 1) * chunk * (global B) floats, for
             one more matrix product. None holds all rows.
         present: (B,) bool, True where both items of the row exist. The others are neither rows nor
             negatives for anybody, and their gradient is 0 whatever they hold, NaN included.
@@ -160,14 +162,14 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, b, scale, present, sizes, chunk, backprop, want_grad):
         half = torch.float16 in (a.dtype, b.dtype) or torch.bfloat16 in (a.dtype, b.dtype)
-        with _tf32(half or torch.is_autocast_enabled(a.device.type)):
-            with torch.autocast(a.device.type, enabled=False):
-                strip = _Strip(a, b, scale, present, sizes, chunk)
-                loss = strip.loss()
-                if want_grad:
-                    # kept in fp32: a gradient of 1e-8 is 0 in fp16 until the loss scale meets it
-                    ctx.save_for_backward(*strip.gradients(backprop))
-                    ctx.dtypes = a.dtype, b.dtype, scale.dtype
+        tf32 = _tf32(half or torch.is_autocast_enabled(a.device.type))
+        with tf32, torch.autocast(a.device.type, enabled=False):
+            strip = _Strip(a, b, scale, present, sizes, chunk)
+            loss = strip.loss()
+            if want_grad:
+                # kept in fp32: a gradient of 1e-8 is 0 in fp16 until the loss scale meets it
+                ctx.save_for_backward(*strip.gradients(backprop))
+                ctx.dtypes = a.dtype, b.dtype, scale.dtype
         return loss
 
     @staticmethod
@@ -197,12 +199,14 @@ class _Strip:
         self.count = self.everywhere.sum(dtype=dtype).clamp(min=1)
 
         self.scale = scale.to(dtype)
-        self.inv_a, self.inv_b = (
-            self._inverse_norms(x) for x in (self.a, self.b)
-        )  # (K, N), (K, M)
+        self.inv_a, self.inv_b = self._inverse_norms(self.a), self._inverse_norms(self.b)
         rows = max(1, min(chunk or len(a), len(a)))
         self.tiles = [slice(i, min(i + rows, len(a))) for i in range(0, len(a), rows)]
-        self.buffer = self.a.new_empty(len(dims) + 3, rows, len(self.b))
+        self.buffer = self.a.new_empty(len(dims) + 1, rows, len(self.b))
+        # elementwise work goes in bands of rows: few enough to stay in a CPU's cache from one
+        # operation to the next, all of a tile on other devices
+        self.band = max(1, BAND // max(1, len(self.b))) if a.device.type == "cpu" else rows
+        self.spare = self.a.new_empty(2, min(rows, self.band), len(self.b))
 
     def _inverse_norms(self, x: Tensor) -> Tensor:
         """(n, D) -> (K, n): 1 / |x| over the first d columns, 0 where there is no direction."""
@@ -210,37 +214,41 @@ class _Strip:
         norms = torch.stack(squares).cumsum(0).sqrt()
         return torch.where(norms > EPS, 1 / norms, 0)
 
-    def _work(self, tile: slice) -> tuple[Tensor, ...]:
-        """The tile's part of the buffer: S of all sizes (K, R, M), and three times (R, M)."""
+    def _work(self, tile: slice) -> tuple[Tensor, Tensor]:
+        """The tile's part of the buffer: S of all sizes (K, R, M), and one more (R, M)."""
         work = self.buffer[:, : tile.stop - tile.start]
-        return work[:-3], *work[-3:]
+        return work[:-1], work[-1]
 
-    def _own(self, tile: slice) -> slice:
-        """The columns in which the rows of a tile meet their own other half."""
-        return slice(self.first + tile.start, self.first + tile.stop)
+    def _bands(self, tile: slice) -> list[slice]:
+        """Rows within the tile that go through elementwise work together."""
+        rows = tile.stop - tile.start
+        return [slice(i, min(i + self.band, rows)) for i in range(0, rows, self.band)]
 
     def _similarities(self, tile: slice) -> None:
         """Fill S (K, R, M) of a tile by running sums over the column blocks."""
-        s, product, *_ = self._work(tile)
+        s, dot = self._work(tile)
         for k, cols in enumerate(self.blocks):
-            product.addmm_(self.a[tile, cols], self.b[:, cols].t(), beta=min(k, 1))
-            torch.mul(product, (self.scale * self.inv_a[k, tile])[:, None], out=s[k])
-            s[k].mul_(self.inv_b[k])
+            dot.addmm_(self.a[tile, cols], self.b[:, cols].t(), beta=min(k, 1))
+            slope = (self.scale * self.inv_a[k, tile])[:, None]
+            for band in self._bands(tile):
+                torch.mul(dot[band], slope[band], out=s[k, band]).mul_(self.inv_b[k])
         if self.masked:
             s.masked_fill_(~(self.here[tile, None] & self.everywhere), EXCLUDED)
 
     def loss(self) -> Tensor:
         """Walk over the tiles for the log-sum-exps; return the loss of the global batch."""
-        shape = len(self.blocks), len(self.a)
-        row, positive = self.a.new_empty(shape), self.a.new_empty(shape)
-        column = self.a.new_full((len(self.blocks), len(self.b)), -math.inf)
+        row, positive = torch.empty_like(self.inv_a), torch.empty_like(self.inv_a)
+        column = torch.full_like(self.inv_b, -math.inf)
         for tile in self.tiles:
             self._similarities(tile)
-            s, _, spare, _ = self._work(tile)
-            positive[:, tile] = s[:, :, self._own(tile)].diagonal(dim1=1, dim2=2)
-            for k in range(len(s)):
-                row[k, tile] = _logsumexp(s[k], 1, spare)
-                column[k] = torch.logaddexp(column[k], _logsumexp(s[k], 0, spare))
+            s, _ = self._work(tile)
+            own = slice(self.first + tile.start, self.first + tile.stop)
+            positive[:, tile] = s[:, :, own].diagonal(dim1=1, dim2=2)
+            for k, band in product(range(len(s)), self._bands(tile)):
+                spare = self.spare[0, : band.stop - band.start]
+                row[k, tile][band] = _logsumexp(s[k, band], 1, spare)
+                partial = _logsumexp(s[k, band], 0, spare)
+                column[k] = torch.logaddexp(column[k], partial)
         column = _gather(column).view(-1, *column.shape).logsumexp(0)
         # 0 for what is missing: exp(EXCLUDED - 0) is then 0 in the gradient too
         self.row = row.masked_fill(~self.here, 0)
@@ -258,36 +266,42 @@ class _Strip:
         reach = local if backprop is BackpropType.LOCAL else slice(None)
         b = self.b[reach]
         da, db, dscale = torch.zeros_like(self.a), torch.zeros_like(b), torch.zeros_like(self.scale)
-        pull_b = torch.zeros_like(self.inv_b[:, reach])  # c of the columns, one row a size
+        pull_b = torch.zeros_like(self.inv_b)  # c of the columns, one row a size
         for tile in reversed(self.tiles):
             if tile is not self.tiles[-1]:
                 self._similarities(tile)
-            s, _, g, h = self._work(tile)
-            h.zero_()
+            h = self._work(tile)[1].zero_()
             pull_a = torch.zeros_like(self.inv_a[0, tile])
             for k, cols in reversed(list(enumerate(self.blocks))):
-                gain = self.world * self.weights[k] / (2 * self.count)
-                self._logit_gradient(k, tile)
-                weighted = s[k].mul_(g)  # S_k has done its duty
-                row_sum = weighted.sum(1) * gain
+                row_sum, column_sum = self._accumulate(k, tile)
                 dscale += row_sum.sum() / self.scale
                 pull_a += row_sum * self.inv_a[k, tile].square()
-                pull_b[k] += weighted.sum(0)[reach] * gain * self.inv_b[k, reach].square()
-                g.mul_((gain * self.scale * self.inv_a[k, tile])[:, None])
-                h.addcmul_(g, self.inv_b[k])
+                pull_b[k] += column_sum * self.inv_b[k].square()
                 torch.mm(h, self.b[:, cols], out=da[tile, cols])
                 da[tile, cols].addcmul_(self.a[tile, cols], pull_a[:, None], value=-1)
                 db[:, cols].addmm_(h[:, reach].t(), self.a[tile, cols])
         for k, cols in enumerate(self.blocks):
-            db[:, cols].addcmul_(b[:, cols], pull_b[k:].sum(0)[:, None], value=-1)
+            db[:, cols].addcmul_(b[:, cols], pull_b[k:, reach].sum(0)[:, None], value=-1)
         return da, db if reach is local else _reduce_scatter(db), dscale
 
-    def _logit_gradient(self, k: int, tile: slice) -> None:
-        """Fill g (R, M) with both softmaxes minus twice the identity: dL/dS_k over w_k / (2 n)."""
-        s, spare, g, _ = self._work(tile)
-        torch.sub(s[k], self.row[k, tile, None], out=g).exp_()
-        g += torch.sub(s[k], self.column[k], out=spare).exp_()
-        g[:, self._own(tile)].diagonal().sub_(2 * self.here[tile])
+    def _accumulate(self, k: int, tile: slice) -> tuple[Tensor, Tensor]:
+        """Add dL/dP_k to H (R, M); return the sums of G_k * S_k over rows (R,) and columns (M,)."""
+        s, h = self._work(tile)
+        here, row = self.here[tile], self.row[k, tile, None]
+        gain = self.world * self.weights[k] / (2 * self.count)
+        slope = (gain * self.scale * self.inv_a[k, tile])[:, None]
+        row_sum, column_sum = torch.empty_like(row[:, 0]), torch.zeros_like(self.column[k])
+        for band in self._bands(tile):
+            # dL/dS_k over gain: both softmaxes less twice the identity
+            g, spare = self.spare[:, : band.stop - band.start]
+            torch.sub(s[k, band], row[band], out=g).exp_()
+            g.add_(torch.sub(s[k, band], self.column[k], out=spare).exp_())
+            g[:, self.first + tile.start + band.start :].diagonal().sub_(2 * here[band])
+            weighted = torch.mul(s[k, band], g, out=spare)
+            row_sum[band] = weighted.sum(1)
+            column_sum += weighted.sum(0)
+            h[band].addcmul_(g.mul_(slope[band]), self.inv_b[k])
+        return gain * row_sum, gain * column_sum
 
 
 def _logsumexp(x: Tensor, dim: int, spare: Tensor) -> Tensor:

@@ -20,11 +20,11 @@ def seeded():
     torch.manual_seed(0)
 
 
-def features(batch=24, width=32, dtype=torch.float32, **kwargs):
+def features(batch=24, width=32, dtype=torch.float32):
     """A pair of aligned but noisy batches, far from unit norm."""
-    a = torch.randn(batch, width, dtype=torch.float64) * torch.rand(batch, 1).mul(5).exp()
-    b = a / 3 + 2 * torch.randn(batch, width, dtype=torch.float64)
-    return [x.to(dtype, **kwargs).requires_grad_() for x in (a, b)]
+    shared, *own = torch.randn(3, batch, width, dtype=torch.float64)
+    a, b = ((shared / 2 + x) * torch.rand(batch, 1).mul(5).exp() for x in own)
+    return [x.to(dtype).requires_grad_() for x in (a, b)]
 
 
 def loop(a, b, scale, dims, weights=None):
@@ -122,7 +122,7 @@ def test_bench_rivals_compute_the_same_loss():
 # --- the same as itself -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 3, 2], [8, 32, 16]])
+@pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]])
 @pytest.mark.parametrize("chunk", [None, 1, 7, 24, 100])
 def test_equals_float64_loop(dims, chunk):
     a, b = features()
@@ -141,7 +141,9 @@ def test_gradcheck(chunk):
     present = torch.tensor([True, True, False, True, True])
     for mask in (None, present):
         torch.autograd.gradcheck(
-            lambda a, b, s, mask=mask: 3 * matryoshka_info_nce(a, b, s, [2, 5, 1], None, chunk, mask),
+            lambda a, b, s, mask=mask: (
+                3 * matryoshka_info_nce(a, b, s, [2, 5, 1], None, chunk, mask)
+            ),
             (a, b, leaf_scale(4.0, torch.float64)),
         )
 
@@ -155,8 +157,10 @@ def test_single_dim_is_one_of_the_dims_unscaled():
     draws = []
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
-        args = dict(sample_single_dim=True, generator=generator)
-        draws.append(singles[round(float(matryoshka_info_nce(a, b, scale, DIMS, weights, **args)), 3)])
+        args = {"sample_single_dim": True, "generator": generator}
+        draws.append(
+            singles[round(float(matryoshka_info_nce(a, b, scale, DIMS, weights, **args)), 3)]
+        )
     assert set(draws) == set(DIMS)
 
 
@@ -180,8 +184,8 @@ def test_backward_twice():
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(dims=[0, 8]), dict(dims=[33]), dict(dims=[8, 8]), dict(dims=[]), dict(weights=[1.0]),
-     dict(chunk=0), dict(present=torch.ones(24)), dict(present=torch.ones(23, dtype=torch.bool))],
+    [{"dims": [0, 8]}, {"dims": [33]}, {"dims": [8, 8]}, {"dims": []}, {"weights": [1.0]},
+     {"chunk": 0}, {"present": torch.ones(24)}, {"present": torch.ones(23, dtype=torch.bool)}],
 )  # fmt: skip
 def test_wrong_arguments(wrong):
     a, b = features()
@@ -207,7 +211,8 @@ def test_missing_items_are_nobodys_business(chunk, scale):
         b[~present] = torch.inf
     ours = grads(matryoshka_info_nce(a, b, scale, DIMS, None, chunk, present), a, b, scale)
     assert_same(ours, theirs)
-    assert not ours[1][~present].any() and not ours[2][~present].any()
+    assert not ours[1][~present].any()
+    assert not ours[2][~present].any()
 
 
 def test_nothing_present():
@@ -244,10 +249,13 @@ def test_zero_vectors():
     with torch.no_grad():
         a[3] = 0
         b[5, :8] = 0  # no direction at the smallest size only
-    value, da, db, dscale = grads(matryoshka_info_nce(a, b, scale := leaf_scale(), DIMS), a, b, scale)
+    scale = leaf_scale()
+    value, da, db, dscale = grads(matryoshka_info_nce(a, b, scale, DIMS), a, b, scale)
     assert torch.isclose(value, loop(a, b, scale, DIMS))
-    assert not da[3].any() and db.isfinite().all() and dscale.isfinite()
-    assert db[5].any() and db.abs().max() < 1e3
+    assert not da[3].any()
+    assert db[5].any()
+    assert db.abs().max() < 1e3
+    assert dscale.isfinite()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -295,7 +303,8 @@ WORLD, LOCAL = 2, 6
 def model_and_batch():
     torch.manual_seed(1)
     model = nn.ModuleDict({"a": nn.Linear(5, 8), "b": nn.Linear(7, 8), "scale": LogitScale()})
-    return model.double(), torch.randn(WORLD * LOCAL, 5).double(), torch.randn(WORLD * LOCAL, 7).double()
+    x, y = (torch.randn(WORLD * LOCAL, width).double() for width in (5, 7))
+    return model.double(), x, y
 
 
 PRESENT = {
@@ -330,8 +339,10 @@ def one_rank(rank, folder):
     a, b = model["a"](x[own]).detach(), model["b"](y[own]).detach()
     for kind in BackpropType:
         leaves = a.clone().requires_grad_(), b.clone().requires_grad_()
-        found[kind] = torch.autograd.grad(info_nce(*leaves, torch.tensor(9.0), backprop=kind), leaves)
-    seeded = dict(sample_single_dim=True, generator=torch.Generator().manual_seed(3))
+        found[kind] = torch.autograd.grad(
+            info_nce(*leaves, torch.tensor(9.0), backprop=kind), leaves
+        )
+    seeded = {"sample_single_dim": True, "generator": torch.Generator().manual_seed(3)}
     found["single"] = step(model, x[own], y[own], **seeded)[0]
     with pytest.raises(ValueError, match="generator"):
         step(model, x[own], y[own], sample_single_dim=True)
@@ -359,7 +370,7 @@ def test_two_processes_equal_one(ranks, name, chunk):
 
 def test_two_processes_draw_the_same_size(ranks):
     model, x, y = model_and_batch()
-    seeded = dict(sample_single_dim=True, generator=torch.Generator().manual_seed(3))
+    seeded = {"sample_single_dim": True, "generator": torch.Generator().manual_seed(3)}
     expected = step(model, x, y, **seeded)[0]
     assert all(torch.isclose(found["single"], expected) for found in ranks)
 

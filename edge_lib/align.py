@@ -13,7 +13,7 @@ from edge_lib.data.batches import AlignmentBatches, Features
 from edge_lib.data.sources import load_table
 from edge_lib.data.table import Table
 from edge_lib.encoders import load_encoder
-from edge_lib.evaluate import recall_metrics, recall_table
+from edge_lib.evaluate import recall_table
 from edge_lib.features import FeatureStore, Items, OnlineFeatures, open_store
 from edge_lib.models import Aligner
 from edge_lib.runs import Run

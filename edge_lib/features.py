@@ -160,7 +160,7 @@ def encode_tables(config: ExperimentConfig) -> dict[str, dict[str, int]]:
                 encoder = encoder or _on_device(load_encoder(modality, modality_config))
                 keep_tokens = modality_config.pooler != "pooled"
                 write_shard(folder, shard, items, encoder, config.features, keep_tokens)
-            store = _finish(folder, items, config.features)
+            store = finish_store(folder, items, config.features)
             skipped = len(store.ok) - int(store.ok.sum())
             summary[f"{split}/{modality}"] = {"items": len(store), "skipped": skipped}
     return summary
@@ -251,7 +251,7 @@ def _check_budget(encoded: Encoded, items: int, dtype: torch.dtype, max_gb: floa
         )
 
 
-def _finish(folder: Path, items: Items, config: FeaturesConfig) -> FeatureStore:
+def finish_store(folder: Path, items: Items, config: FeaturesConfig) -> FeatureStore:
     """Wait for the other processes' shards; process 0 then writes the manifest."""
     shards = _shards(len(items), config)
     # files, not a collective: encoding may take hours, and a collective would time out

@@ -55,6 +55,18 @@ def _direction(query: str, gallery: str) -> dict:
 
 
 @_styled
+def samples(images, captions, columns=4):
+    """Images (n PIL images) with their captions below, in rows of `columns`."""
+    rows = -(-len(images) // columns)
+    bare = {"subplot_kw": {"xticks": [], "yticks": [], "frame_on": False}}
+    figure, grid = _subplots(rows, columns, PAGE, 2.6 * rows, **bare)
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        axes.imshow(image)
+        axes.set_xlabel(textwrap.fill(caption, 28), fontsize=8)
+    return figure, pd.DataFrame({"caption": captions})
+
+
+@_styled
 def loss_curve(history: pd.DataFrame):
     """Training loss and, where `history` (`Run.history()`) has them, `val.<a>_to_<b>.r1` below.
 
@@ -191,7 +203,7 @@ def similarity_heatmap(similarity, row_labels, column_labels, groups=(), names=(
 def retrieval_strip(queries, similarity, right, images, top=5):
     """The `top` images found for each of n captions, with cosines; the right one is framed.
 
-    `similarity`: (n, gallery); `right`: (n,) gallery indices; `images[i]`: item i, a PIL image.
+    `similarity`: (n, gallery); `right`: (n,) gallery indices; `images(i)`: item i, a PIL image.
     A right one not among them comes last. The table: query, caption, rank, item, cosine, right.
     """
     found = [
@@ -209,7 +221,7 @@ def retrieval_strip(queries, similarity, right, images, top=5):
         axes.text(0, 0.5, textwrap.fill(caption, 28), va="center", transform=axes.transAxes)
     for line in table.itertuples():
         axes = grid[line.query, min(line.rank, places)]
-        axes.imshow(images[line.item])
+        axes.imshow(images(line.item))
         missed = f"\nright: rank {line.rank:,}" if line.rank > top else ""
         axes.set_xlabel(f"{line.cosine:.2f}{missed}", fontsize=8)
         axes.set_frame_on(line.right and not missed)

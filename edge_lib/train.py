@@ -71,7 +71,11 @@ def fit(
 
     report = Reporter(accelerator, run, config, progress, total)
     upcoming = range(progress.step * config.accumulation, total * config.accumulation)
-    loader = DataLoader(batches, None, sampler=upcoming, num_workers=config.num_workers)
+    # a generator of its own: starting a loader draws a number, which would put a resumed run off
+    own = torch.Generator()
+    loader = DataLoader(
+        batches, None, sampler=upcoming, num_workers=config.num_workers, generator=own
+    )
     model.train()
     started, losses = time.perf_counter() - progress.seconds, []
     for number, batch in zip(upcoming, loader, strict=True):
@@ -107,6 +111,8 @@ def fit(
 def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
     tracker = None if config.tracker == "none" else config.tracker
     accelerator = Accelerator(
+        # on a CPU it would otherwise leave the launched processes unconnected
+        cpu=not torch.cuda.is_available(),
         mixed_precision=PRECISIONS[config.precision],
         gradient_accumulation_steps=config.accumulation,
         log_with=tracker,
@@ -202,7 +208,7 @@ class Reporter:
             )
 
     def write(self, **metrics: float) -> None:
-        if not self.accelerator.is_main_process:
+        if not metrics or not self.accelerator.is_main_process:
             return
         self.run.log(self.progress.step, **metrics)
         self.accelerator.log(metrics, step=self.progress.step)

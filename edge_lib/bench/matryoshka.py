@@ -1,90 +1,13 @@
-"""Measurements against named rivals: `python -m edge_lib.bench NAME [--json]`.
+"""The one-pass Matryoshka loss against a loop over sizes, in time, memory and error."""
 
-A benchmark is a function without arguments that returns a flat dict of numbers. Where `X.ours`
-stands beside `X.RIVAL` and `X.RIVAL.ratio` (rival / ours), they become one line of the table.
-
-Times are taken in turn within one process, and a ratio is the median of the rounds' ratios, so
-that a busy machine slows both sides alike.
-"""
-
-import argparse
-import json
-import multiprocessing
-import re
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_lib.bench.tools import compare, peak_memory
 from edge_lib.losses import matryoshka_info_nce
-
-# --- tools for all benchmarks -----------------------------------------------------------------
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def seconds(function: Callable) -> float:
-    """Wall time of one call, the device's queue included."""
-    synchronize()
-    start = perf_counter()
-    function()
-    synchronize()
-    return perf_counter() - start
-
-
-def compare(what: str, functions: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Time the functions in turn; `ours` is one of them, the others are its rivals."""
-    for function in functions.values():
-        function()
-    times = {name: [] for name in functions}
-    for i in range(rounds):  # forth and back, so that nobody always runs after the same neighbour
-        for name in list(functions)[:: 1 if i % 2 else -1]:
-            times[name].append(seconds(functions[name]))
-    result = {f"{what}.{name}": median(found) for name, found in times.items()}
-    for name in functions.keys() - {"ours"}:
-        ratios = [t / o for t, o in zip(times[name], times["ours"], strict=True)]
-        result[f"{what}.{name}.ratio"] = median(ratios)
-        result[f"{what}.{name}.ratio_min"] = min(ratios)
-    return result
-
-
-def peak_memory(function: Callable, *args) -> float:
-    """MB by which `function(*args)`, run alone in a new process, grows at its peak.
-
-    It must return a function: what it does up to there is not counted. On a GPU the allocator
-    counts; on a CPU the kernel does (VmHWM, which unlike ru_maxrss does not inherit the parent's).
-    """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        return pool.submit(_growth, function, *args).result()
-
-
-def _growth(function: Callable, *args) -> float:
-    work = function(*args)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = _status("VmRSS")
-    work()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> float:
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) / 1024
-
-
-# --- matryoshka: one pass against a loop over sizes -------------------------------------------
 
 DIMS = [4096, 2048, 1024, 512, 256, 128]
 
@@ -199,37 +122,3 @@ def _memory(what: str, names: list[str], batch: int, chunk: int, dtype: torch.dt
     ours = result[f"{what}.ours"]
     rivals = {f"{key}.ratio": mb / ours for key, mb in result.items() if not key.endswith(".ours")}
     return result | rivals
-
-
-# --- the runner -------------------------------------------------------------------------------
-
-BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {"matryoshka": matryoshka}
-
-
-def table(result: dict[str, float]) -> str:
-    """Lines of `what rival ours theirs ratio`, then the numbers that stand alone."""
-    lines = [f"{'':24}{'rival':24}{'ours':>12}{'theirs':>12}{'ratio':>9}"]
-    shown = set()
-    for key in result:
-        if key.endswith(".ratio"):
-            what, rival = key.removesuffix(".ratio").rsplit(".", 1)
-            ours, theirs = result[f"{what}.ours"], result[f"{what}.{rival}"]
-            lines.append(f"{what:24}{rival:24}{ours:12.4g}{theirs:12.4g}{result[key]:8.2f}x")
-            shown |= {key, f"{what}.ours", f"{what}.{rival}"}
-    alone = [f"{key:48}{value:12.4g}" for key, value in result.items() if key not in shown]
-    return "\n".join(lines + alone)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m edge_lib.bench", description=__doc__)
-    parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--json", action="store_true", help="one flat JSON object as last line")
-    options = parser.parse_args(arguments)
-    result = BENCHMARKS[options.name]()
-    print(table(result))
-    if options.json:
-        print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main()

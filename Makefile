@@ -1,0 +1,30 @@
+# Everything runs in .venv, which is built once and rebuilt when the pins change.
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= params/tiny/align.yaml
+# dependency resolution would bring torchvision, which only open_clip's image transforms need
+OPEN_CLIP := open-clip-torch==3.3.0
+
+.PHONY: align backbones test lint lab showcase
+
+align: .venv/ready
+	$(BIN)/papermill notebooks/01_align.ipynb runs/01_align.ipynb -p config $(CONFIG)
+
+backbones: .venv/ready
+	$(BIN)/papermill notebooks/00_backbones.ipynb runs/00_backbones.ipynb
+
+showcase: .venv/ready
+	$(BIN)/papermill notebooks/01_align.ipynb runs/showcase/01_align.ipynb
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/pytest
+
+lab: .venv/ready
+	$(BIN)/jupyter lab notebooks
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --no-deps $(OPEN_CLIP)
+	touch $@

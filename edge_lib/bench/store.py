@@ -1,0 +1,67 @@
+"""Training heads from the feature store against encoding in every step.
+
+Same batches, same heads, same loss, same optimizer; only where features come from differs. The
+ceiling is a step on features that lie in memory already: what the heads themselves cost.
+
+On a CPU this is `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with `weights: random`
+(speed does not depend on what weights say) on scenes instead of PixMo.
+"""
+
+import tempfile
+from collections.abc import Callable
+from itertools import count
+
+import torch
+
+from edge_lib.align import open_features
+from edge_lib.bench.tools import compare
+from edge_lib.config import ExperimentConfig, load_config
+from edge_lib.data.batches import AlignmentBatches, Batch
+from edge_lib.data.sources import load_table
+from edge_lib.features import encode_tables
+from edge_lib.models import Aligner
+from edge_lib.train import make_optimizer, peak_memory_mb
+
+SCENES = "data.source=scenes data.scenes.train_size={rows} data.scenes.val_size=4 "
+SCENES += "data.scenes.test_size=4 data.scenes.swap_size=2 data.cache_dir={cache}"
+ON_GPU = "vision.weights=random text.weights=random features.on_device=true train.batch_size=512"
+
+
+def store() -> dict[str, float]:
+    """Seconds and samples/s of a training step from the store, online, and heads alone."""
+    on_gpu = torch.cuda.is_available()
+    path, extra = ("params/full/align.yaml", ON_GPU) if on_gpu else ("params/tiny/align.yaml", "")
+    with tempfile.TemporaryDirectory() as cache:
+        scenes = SCENES.format(rows=2048 if on_gpu else 1024, cache=cache)
+        config = load_config(path, f"{scenes} {extra}")
+        encode_tables(config)
+        steps = training_steps(config)
+        result = compare("seconds", steps, rounds=5)
+    for name in steps:
+        result[f"samples_per_second.{name}"] = config.train.batch_size / result[f"seconds.{name}"]
+    return result | {"memory.peak_mb": peak_memory_mb()}
+
+
+def training_steps(config: ExperimentConfig) -> dict[str, Callable[[], None]]:
+    """One training step from each source of features, on one aligner."""
+    table = load_table(config.data, "train")
+    online = config.model_copy(deep=True)
+    online.features.online, online.train.num_workers = True, 0
+    from_store = AlignmentBatches(table, open_features(config, table), config)
+    encoded = AlignmentBatches(table, open_features(online, table), config)
+    widths = {name: features.widths for name, features in from_store.features.items()}
+    aligner = Aligner(config, widths).to("cuda" if torch.cuda.is_available() else "cpu")
+    optimizer = make_optimizer(aligner, config.train)
+
+    def step(batch: Batch) -> None:
+        loss = aligner(batch.to(aligner.logit_scale.log_scale.device))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    numbers, ready = count(), from_store[0]
+    return {
+        "ours": lambda: step(from_store[next(numbers)]),
+        "online": lambda: step(encoded[next(numbers)]),
+        "heads_alone": lambda: step(ready),
+    }

@@ -1,0 +1,72 @@
+"""How a benchmark measures: times in turn within one process, memory in a process of its own.
+
+A ratio is the median of the rounds' ratios, so that a busy machine slows both sides alike.
+"""
+
+import multiprocessing
+import re
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(function: Callable) -> float:
+    """Wall time of one call, the device's queue included."""
+    synchronize()
+    start = perf_counter()
+    function()
+    synchronize()
+    return perf_counter() - start
+
+
+def compare(what: str, functions: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Time the functions in turn; `ours` is one of them, the others are its rivals."""
+    for function in functions.values():
+        function()
+    times = {name: [] for name in functions}
+    for i in range(rounds):  # forth and back, so that nobody always runs after the same neighbour
+        for name in list(functions)[:: 1 if i % 2 else -1]:
+            times[name].append(seconds(functions[name]))
+    result = {f"{what}.{name}": median(found) for name, found in times.items()}
+    for name in functions.keys() - {"ours"}:
+        ratios = [t / o for t, o in zip(times[name], times["ours"], strict=True)]
+        result[f"{what}.{name}.ratio"] = median(ratios)
+        result[f"{what}.{name}.ratio_min"] = min(ratios)
+    return result
+
+
+def peak_memory(function: Callable, *args) -> float:
+    """MB by which `function(*args)`, run alone in a new process, grows at its peak.
+
+    It must return a function: what it does up to there is not counted. On a GPU the allocator
+    counts; on a CPU the kernel does (VmHWM, which unlike ru_maxrss does not inherit the parent's).
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
+        return pool.submit(_growth, function, *args).result()
+
+
+def _growth(function: Callable, *args) -> float:
+    work = function(*args)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> float:
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) / 1024

@@ -1,0 +1,71 @@
+"""Small things several test modules make: images as bytes, tables of a few rows."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from edge_lib.config import load_config
+from edge_lib.data.table import SCHEMA, Table
+
+
+@pytest.fixture(scope="session")
+def encode_image():
+    """encode_image(seed, format, mode) -> the bytes of a small noisy image."""
+
+    def encode(seed=0, format="PNG", mode="RGB", size=(12, 10)):
+        noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(noise).convert(mode).save(buffer, format)
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def make_table():
+    """make_table([{column: value}, ...]) -> a Table of the one schema; what is not given is null."""
+
+    def make(rows):
+        return Table(Dataset(pa.Table.from_pylist(rows, schema=SCHEMA)), "small", "fingerprint")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_vision(tmp_path_factory):
+    """A folder with a random two-layer CLIP vision checkpoint and its image processor."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "vision"
+    torch.manual_seed(0)
+    CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+        )
+    ).save_pretrained(folder)
+    side = {"height": 32, "width": 32}
+    CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_align(tiny_vision, tmp_path_factory):
+    """small_align("key=value ...") -> the tiny alignment config, cut to seconds; one cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    small = (
+        f"vision.encoder={tiny_vision} data.cache_dir={cache} data.scenes.train_size=96 "
+        "data.scenes.val_size=16 data.scenes.test_size=16 data.scenes.swap_size=2 "
+        "vision.num_latents=2 vision.width=16 text.width=16 loss.dims=[16,8] "
+        "train.batch_size=16 train.epochs=2 train.eval_every=4 train.checkpoint_every=2 "
+    )
+    return lambda overrides="": load_config("params/tiny/align.yaml", small + overrides)

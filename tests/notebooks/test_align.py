@@ -1,0 +1,85 @@
+"""01_align, executed by papermill as a user would, on a smaller config."""
+
+import json
+
+import nbformat
+import papermill
+import psutil
+import pytest
+from papermill.exceptions import PapermillExecutionError
+from PIL import Image
+
+from edge_lib.config import ROOT
+
+SMALL = (
+    "data.scenes.train_size=2000 data.scenes.val_size=200 data.scenes.test_size=200 "
+    "data.scenes.swap_size=20 train.epochs=12 train.eval_every=40 evaluate.tsne_rows=60 "
+)
+
+
+def execute(tmp_path, overrides):
+    output = tmp_path / "out.ipynb"
+    papermill.execute_notebook(
+        ROOT / "notebooks/01_align.ipynb",
+        output,
+        {"overrides": overrides, "run_dir": str(tmp_path / "run")},
+        cwd=tmp_path,
+        progress_bar=False,
+    )
+    return nbformat.read(output, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory, cache):
+    """A run on two processes, from a working directory that is not the repository's."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    notebook = execute(folder, f"{SMALL} data.cache_dir={cache} launch.num_processes=2")
+    return folder / "run", notebook
+
+
+def test_recall_is_far_above_what_a_broken_loss_would_give(executed):
+    metrics = json.loads((executed[0] / "metrics.json").read_text())
+    assert metrics["test.vision_to_text.r1"] > 0.3  # chance 0.005; twins found blindly 0.25
+    assert metrics["test.text_to_vision.r1"] > 0.3
+    assert metrics["test.text_to_vision.r10"] > 0.8
+    assert metrics["test.text_to_vision.r1.dim8"] <= metrics["test.text_to_vision.r1"] + 0.05
+
+
+def test_figures_and_their_numbers_are_there(executed):
+    figures = executed[0] / "figures"
+    names = {"samples", "loss_curve", "recall_by_dim", "tsne", "similarity", "retrieval"}
+    names |= {"swap_probe"}
+    assert {path.stem for path in figures.glob("*.png")} == names
+    for name in names:
+        assert min(Image.open(figures / f"{name}.png").size) > 300
+        assert len((figures / f"{name}.csv").read_text().splitlines()) > 1
+
+
+def test_run_folder_says_what_was_run(executed):
+    run, _ = executed
+    assert json.loads((run / "env.json").read_text())["torch"].startswith("2.13")
+    assert "num_processes: 2" in (run / "config.yaml").read_text()
+    assert {path.name for path in (run / "logs").glob("rank-*.log")} == {"rank-0.log", "rank-1.log"}
+    assert "seconds.total" in json.loads((run / "metrics.json").read_text())
+
+
+def test_no_cell_left_a_warning_of_ours_or_an_error(executed):
+    outputs = [o for cell in executed[1].cells for o in cell.get("outputs", [])]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 7
+
+
+def test_failing_process_is_shown_in_the_notebook_and_leaves_none_behind(tmp_path, cache):
+    before = {process.pid for process in psutil.process_iter()}
+    overrides = f"{SMALL} data.cache_dir={cache} launch.num_processes=2 train.batch_size=33"
+    with pytest.raises(PapermillExecutionError, match="does not divide among 2 processes"):
+        execute(tmp_path, overrides)
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "data/batches.py" in text  # the child's own traceback
+    left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before]
+    assert not [p for p in left if "edge_lib" in " ".join(p.info["cmdline"] or [])]

@@ -10,11 +10,13 @@ import difflib
 import hashlib
 import json
 import shlex
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -185,7 +187,7 @@ class BackboneConfig(Section):
 
 class ExperimentConfig(Section):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    seed: int = 0
+    seed: Count = 0
     data: DataConfig = DataConfig()
     vision: ModalityConfig | None = None
     text: ModalityConfig | None = None
@@ -231,9 +233,13 @@ def load_config(path: str | Path, overrides: str = "") -> ExperimentConfig:
     layers = _read_layers(from_root(path))
     if overrides:
         layers.append(("overrides", _parse_overrides(overrides)))
-    merged = OmegaConf.merge(*(layer for _, layer in layers))
+    merged = reduce(_merge, (OmegaConf.to_container(layer) for _, layer in layers))
     try:
-        return ExperimentConfig.model_validate(OmegaConf.to_container(merged, resolve=True))
+        values = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+    except OmegaConfBaseException as error:  # a ${reference} that leads nowhere
+        raise ConfigError(f"{layers[-1][0]}: {error.full_key}: {error.msg}") from None
+    try:
+        return ExperimentConfig.model_validate(values)
     except ValidationError as error:
         lines = [_explain(problem, layers) for problem in error.errors()]
         raise ConfigError("\n".join(lines)) from None
@@ -250,21 +256,30 @@ def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list:
         raise ConfigError(f"{path}: no such config file{hint}")
     try:
         content = OmegaConf.load(path)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not OmegaConf.is_dict(content):
         raise ConfigError(f"{path}: expected keys and values at the top level")
     parent = content.pop("extends", None)
+    if not isinstance(parent, str | None):
+        raise ConfigError(f"{path}: extends: expected the name of one file, got {parent!r}")
     below = _read_layers((path.parent / parent).resolve(), (*seen, path)) if parent else []
     return [*below, (str(path), content)]
 
 
+def _merge(below: dict, above: dict) -> dict:
+    """Deep merge. Unlike OmegaConf's it lets a list replace a section, for pydantic to name it."""
+    both = {k for k in below.keys() & above.keys() if isinstance(below[k], dict)}
+    nested = {k: _merge(below[k], above[k]) for k in both if isinstance(above[k], dict)}
+    return {**below, **above, **nested}
+
+
 def _parse_overrides(overrides: str):
-    words = shlex.split(overrides)
-    for word in words:
-        if "=" not in word:
-            raise ConfigError(f"overrides: {word!r} is not of the form dotted.key=value")
     try:
+        words = shlex.split(overrides)
+        for word in words:
+            if "=" not in word:
+                raise ValueError(f"{word!r} is not of the form dotted.key=value")
         return OmegaConf.from_dotlist(words)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"overrides: {error}") from None
@@ -274,9 +289,9 @@ def _explain(problem: dict, layers: list) -> str:
     """One line for one pydantic error: origin, dotted key, what is wrong, the nearest spelling."""
     *parents, last = problem["loc"] or ("",)
     key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
-    origin = next(
-        (name for name, layer in reversed(layers) if _has(layer, problem["loc"])), layers[-1][0]
-    )
+    files = [layer for layer in layers if layer[0] != "overrides"]
+    holders = (name for name, layer in reversed(layers) if _has(layer, problem["loc"]))
+    origin = next(holders, files[-1][0])
     if problem["type"] != "extra_forbidden":
         given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
         return f"{origin}: {key}: {problem['msg']}{given}"

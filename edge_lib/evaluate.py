@@ -17,7 +17,7 @@ def retrieval_ranks(
 
     queries (Q, D), gallery (G, D), compared by cosine. A gallery item is right if it comes from
     the query's row (any of several counts: COCO's any-hit rule). Ties count against the query, so
-    that embeddings that all collapsed to one point have a recall of 0.
+    that embeddings that collapsed to one point, or are NaN, have a recall of 0.
     """
     query_rows = _rows(query_rows, len(queries)).to(queries.device)
     gallery_rows = _rows(gallery_rows, len(gallery)).to(queries.device)
@@ -27,7 +27,7 @@ def retrieval_ranks(
         scores = queries[start : start + chunk] @ gallery.T
         right = query_rows[start : start + chunk, None] == gallery_rows
         best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-        ranks.append(((scores >= best) & ~right).sum(1))
+        ranks.append((~(scores < best) & ~right).sum(1))
     return torch.cat(ranks).cpu().numpy()
 
 

@@ -30,7 +30,7 @@ def encode_image():
 
 @pytest.fixture(scope="session")
 def make_table():
-    """make_table([{column: value}, ...]) -> a Table of the one schema; what is not given is null."""
+    """make_table([{column: value}, ...]) -> a Table; what is not given is null."""
 
     def make(rows):
         return Table(Dataset(pa.Table.from_pylist(rows, schema=SCHEMA)), "small", "fingerprint")

@@ -230,7 +230,7 @@ def test_a_file_that_holds_no_config_is_named(tmp_path, content):
 
 def test_a_section_that_became_a_list_is_refused(write):
     write("parent.yaml", "name: x\ntrain: {lr: 1}\n")
-    assert "train" in message(write("child.yaml", "extends: parent.yaml\ntrain: [1]\n"))
+    assert "child.yaml" in message(write("child.yaml", "extends: parent.yaml\ntrain: [1]\n"))
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,7 @@ def swap_values(images, texts, **kwargs):
 
 RIGHT = [[1.0, 0.0], [0.0, 1.0]]
 WRONG = [[0.0, 1.0], [1.0, 0.0]]
+LEANING = [[0.95, 0.31], [0.8, 0.6]]
 
 
 @pytest.mark.parametrize(
@@ -255,11 +256,11 @@ WRONG = [[0.0, 1.0], [1.0, 0.0]]
         (RIGHT, WRONG, 0, 0, 0),
         ([[0.95, 0.31], [0.71, 0.72]], RIGHT, 1, 1, 1),
         # both images lean to text 0, yet image 1 less: each text finds its image
-        ([[0.95, 0.31], [0.8, 0.6]], RIGHT, 0, 1, 0),
-        (RIGHT, [[0.95, 0.31], [0.8, 0.6]], 1, 0, 0),
+        (LEANING, RIGHT, 0, 1, 0),
+        (RIGHT, LEANING, 1, 0, 0),
         (RIGHT + RIGHT, RIGHT + WRONG, 0.5, 0.5, 0.5),
-        (RIGHT + [[0.95, 0.31], [0.8, 0.6]], RIGHT + RIGHT, 0.5, 1, 0.5),
-        (RIGHT + [[0.95, 0.31], [0.8, 0.6]], [[0.95, 0.31], [0.8, 0.6]] + RIGHT, 0.5, 0.5, 0),
+        (RIGHT + LEANING, RIGHT + RIGHT, 0.5, 1, 0.5),
+        (RIGHT + LEANING, LEANING + RIGHT, 0.5, 0.5, 0),
         ([[1.0, 1.0]] * 2, [[1.0, 1.0]] * 2, 0, 0, 0),
         ([[1.0, 1.0]] * 2, RIGHT, 0, 0, 0),
         (RIGHT, [[1.0, 1.0]] * 2, 0, 0, 0),

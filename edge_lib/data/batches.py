@@ -72,7 +72,7 @@ class AlignmentBatches(Dataset):
 
     def _blocks(self, rows: np.ndarray, hard_negatives: bool) -> np.ndarray:
         """(N, 1) single rows, or (N, G) whole groups, to be shuffled as they are."""
-        if not hard_negatives:
+        if not hard_negatives or not len(rows):
             return rows[:, None]
         groups, sizes = np.unique(self.table.groups[rows], return_counts=True)
         size = int(sizes.max())

@@ -117,11 +117,14 @@ def twin_groups(split: str, size: int, max_objects: int, seed: int) -> Iterator[
     """Yield groups of four twins (in the order of `EDITS`), `size` scenes in all, none twice."""
     rng = np.random.default_rng([seed, _split_number(split)])
     seen = set()
-    made = 0
+    made = rejected = 0
     while made < size:
         group = _twins(rng, _random_scene(rng, 1, max_objects))
         contents = {scene.content for scene in group}
         if len(contents) < len(group) or contents & seen:
+            rejected += 1
+            if rejected > 10 * size + 1000:
+                raise ValueError(f"only {made} different scenes found, not {size}")
             continue
         seen |= contents
         yield group[: size - made]

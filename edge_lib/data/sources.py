@@ -88,10 +88,11 @@ def _read_parquet(
     if source:
         wanted = {source.image_column: "image", source.caption_column: "texts"}
         wanted |= {source.id_column: "id"} if source.id_column else {}
-    available = pq.read_schema(files[0]).names
-    missing = [column for column in wanted if column not in available]
-    if missing:
-        raise ConfigError(f"{files[0]} has no column {missing}; it has {available}")
+    for file in files:
+        available = pq.read_schema(file).names
+        missing = [column for column in wanted if column not in available]
+        if missing:
+            raise ConfigError(f"{file} has no column {missing}; it has {available}")
     dataset = Dataset.from_parquet(
         list(map(str, files)), cache_dir=str(cache_dir / "arrow"), columns=list(wanted) or None
     )

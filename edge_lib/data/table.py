@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 log = logging.getLogger(__name__)
 disable_progress_bars()
@@ -49,18 +49,19 @@ class Table:
     @cached_property
     def ids(self) -> list[str]:
         """One name a row; the row's number where the source has none."""
-        return self._column("id") or [str(row) for row in range(len(self))]
+        names = enumerate(self._column("id"))
+        return [str(row if name is None else name) for row, name in names]
 
     @cached_property
     def groups(self) -> np.ndarray:
         """(N,) rows that are edits of one another share a number; else each row is its own."""
-        groups = self._column("group")
-        return np.array(groups) if groups else np.arange(len(self))
+        groups = enumerate(self._column("group"))
+        return np.array([-1 - row if group is None else group for row, group in groups])
 
     @cached_property
     def _captions(self) -> tuple[list[str], np.ndarray]:
         texts, owners = [], []
-        for row, captions in enumerate(self._column("texts") or [None] * len(self)):
+        for row, captions in enumerate(self._column("texts")):
             captions = [captions] if isinstance(captions, str) else captions or []
             kept = [caption.strip() for caption in captions if caption and caption.strip()]
             if not kept:
@@ -81,7 +82,8 @@ class Table:
 
     def images(self, rows) -> list[Image.Image | None]:
         """Decode to RGB; None where a row has no image or one that does not decode."""
-        values = self.dataset[list(map(int, rows))]["image"] if "image" in self._names else []
+        there = "image" in self.dataset.column_names
+        values = self.dataset[list(map(int, rows))]["image"] if there else [None] * len(rows)
         return [self._decode(row, value) for row, value in zip(rows, values, strict=True)]
 
     def _decode(self, row: int, value) -> Image.Image | None:
@@ -90,9 +92,8 @@ class Table:
             if content is None:
                 self.skip("no image", row)
                 return None
-            return Image.open(io.BytesIO(content)).convert("RGB")
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-            # SyntaxError and ValueError: what Pillow raises on some broken PNG and TIFF files
+            return _to_rgb(Image.open(io.BytesIO(content)))
+        except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
             self.skip("image does not decode", row, error)
             return None
 
@@ -103,12 +104,16 @@ class Table:
             self.skipped[reason].append(name)
             log.warning("%s: skipped %s: %s%s", self.name, name, reason, f": {error}" * bool(error))
 
-    @property
-    def _names(self) -> list[str]:
-        return self.dataset.column_names
+    def _column(self, name: str) -> list:
+        """A whole column; nulls where the source has no such column."""
+        there = name in self.dataset.column_names
+        return self.dataset[name][:] if there else [None] * len(self)
 
-    def _column(self, name: str) -> list | None:
-        return self.dataset.with_format(None)[name][:] if name in self._names else None
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _encoded_bytes(value) -> bytes | None:

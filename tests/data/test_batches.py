@@ -16,7 +16,7 @@ class Remembered:
         self.ok = np.asarray(ok, bool)
 
     def gather(self, items):
-        assert ((0 <= items) & (items < len(self.ok))).all()
+        assert ((items >= 0) & (items < len(self.ok))).all()
         return Encoded(None, None, torch.as_tensor(items).float()[:, None])
 
 

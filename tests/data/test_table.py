@@ -60,7 +60,7 @@ def test_a_table_without_captions_says_so_for_each_row(encode_image):
 def test_rows_without_id_or_group_stand_for_themselves():
     table = table_of(texts=["a", "b", "c"])
     assert table.ids == ["0", "1", "2"]
-    assert table.groups.tolist() == [0, 1, 2]
+    assert len(set(table.groups)) == 3
 
 
 def test_rows_with_a_null_id_stand_for_themselves(make_table):

@@ -63,7 +63,7 @@ class ScenesConfig(Section):
     train_size: Positive = 8000
     val_size: Positive = 2000
     test_size: Positive = 2000
-    swap_size: Positive = 500
+    swap_size: Positive = Field(500, description="pairs of the swap probe")
     max_objects: Annotated[int, Field(ge=1, le=9)] = 4
     seed: int = 0
 
@@ -106,6 +106,12 @@ class ModalityConfig(Section):
     num_heads: Positive = 4
     width: Positive = Field(256, description="of the pooler and of the MLP adapter")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.pooler in ("attention", "perceiver") and self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        return self
 
 
 class LossConfig(Section):
@@ -293,7 +299,8 @@ def _explain(problem: dict, layers: list) -> str:
     holders = (name for name, layer in reversed(layers) if _has(layer, problem["loc"]))
     origin = next(holders, files[-1][0])
     if problem["type"] != "extra_forbidden":
-        given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+        # a section's own check says what it minds; its whole content would drown that
+        given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
         return f"{origin}: {key}: {problem['msg']}{given}"
     allowed = sorted(_section(parents).model_fields)
     near = difflib.get_close_matches(str(last), allowed, n=1)

@@ -172,7 +172,7 @@ def identity(config: ModalityConfig) -> str:
         return f"{source} {config.weights} {architecture._commit_hash}"
     digest = hashlib.sha256()
     for path in sorted(source.rglob("*")):
-        if path.suffix in (".safetensors", ".bin", ".json", ".txt"):
+        if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
             digest.update(path.name.encode() + path.read_bytes())
     return f"{config.encoder} {config.weights} {digest.hexdigest()}"
 

@@ -81,8 +81,6 @@ class PerceiverLayer(nn.Module):
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()
-        if width % num_heads:
-            raise ValueError(f"width {width} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.norm_latents, self.norm_tokens = nn.LayerNorm(width), nn.LayerNorm(width)
         self.to_q = nn.Linear(width, width, bias=False)

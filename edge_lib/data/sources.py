@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from glob import glob
 from itertools import count
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _load_parquet(config: DataConfig, split: str) -> Table:
 
 def _matches(pattern: str, split: str) -> list[Path]:
     path = from_root(pattern)
-    found = sorted(path.parent.glob(path.name))
+    found = sorted(map(Path, glob(str(path), recursive=True)))
     if not found:
         raise ConfigError(f"data.parquet.{split}: no file matches {path}")
     return found

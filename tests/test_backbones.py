@@ -1,0 +1,71 @@
+"""The vision backbone that ships, and how it is trained and judged."""
+
+import pytest
+import torch
+from transformers import CLIPVisionModel
+
+from edge_lib.backbones import (
+    LabelledScenes,
+    SceneReader,
+    cell_tokens,
+    linear_probe,
+    normalise,
+    occupied,
+)
+from edge_lib.config import BackboneConfig, ModalityConfig
+from edge_lib.data import scenes
+from edge_lib.encoders import ASSETS, VisionEncoder
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    return LabelledScenes.make("test", 400, 9, seed=7)
+
+
+def test_shipped_backbone_reads_unseen_writers(unseen):
+    backbone = CLIPVisionModel.from_pretrained(ASSETS / "tiny-clip", dtype=torch.float32).eval()
+    scores = linear_probe(backbone, LabelledScenes.make("train", 1200, 9, seed=7), unseen)
+    assert scores["digit"] >= 0.97
+    assert scores["colour"] >= 0.97
+
+
+def test_shipped_backbones_are_small():
+    size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
+    assert size <= 8e6
+    assert (ASSETS / "tiny-clip" / "README.md").exists()
+
+
+def test_shipped_processor_prepares_pixels_as_training_did(unseen):
+    encoder = VisionEncoder(ModalityConfig(encoder="tiny-clip"))
+    made = list(scenes.random_scenes("test", 3, 9, 7))
+    images = [scenes.render(scene, "test") for scene in made]
+    found = encoder.prepare(images)["pixel_values"]
+    torch.testing.assert_close(found, normalise(unseen.pixels[:3]), atol=1e-5, rtol=1e-5)
+
+
+def test_cell_tokens_average_the_patches_of_a_cell():
+    grid = torch.arange(36.0).view(6, 6)
+    hidden = torch.cat([torch.tensor([-1.0]), grid.flatten()])[None, :, None]
+    expected = torch.nn.functional.avg_pool2d(grid[None, None], 2).flatten()
+    torch.testing.assert_close(cell_tokens(hidden)[0, :, 0], expected)
+
+
+def test_labels_say_what_was_drawn(unseen):
+    made = list(scenes.random_scenes("test", 400, 9, 7))
+    counts = occupied(unseen.labels).sum(1).tolist()
+    assert counts == [len(scene.things) for scene in made]
+    thing = made[0].things[0]
+    assert unseen.labels[0, thing.cell, 0] == thing.digit
+
+
+def test_saved_backbone_is_the_trained_one(tmp_path):
+    torch.manual_seed(0)
+    reader = SceneReader(BackboneConfig(width=16, num_layers=1, num_heads=2)).eval()
+    reader.save_pretrained(tmp_path)
+    loaded = CLIPVisionModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    pixels = torch.randn(2, 3, scenes.SIZE, scenes.SIZE)
+    found = loaded(pixels).last_hidden_state
+    torch.testing.assert_close(
+        found, reader.backbone(pixels).last_hidden_state, atol=5e-3, rtol=5e-3
+    )
+    assert next(reader.backbone.parameters()).dtype == torch.float32

@@ -8,9 +8,11 @@ OPEN_CLIP := open-clip-torch==3.3.0
 .PHONY: align backbones test lint lab showcase
 
 align: .venv/ready
+	@mkdir -p runs
 	$(BIN)/papermill notebooks/01_align.ipynb runs/01_align.ipynb -p config $(CONFIG)
 
 backbones: .venv/ready
+	@mkdir -p runs
 	$(BIN)/papermill notebooks/00_backbones.ipynb runs/00_backbones.ipynb
 
 showcase: .venv/ready

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 
-from edge_lib.config import ExperimentConfig
+from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.augment import random_crop
 from edge_lib.data.batches import AlignmentBatches, Features
 from edge_lib.data.sources import load_table
@@ -15,6 +15,7 @@ from edge_lib.data.table import Table
 from edge_lib.encoders import load_encoder
 from edge_lib.evaluate import recall_table
 from edge_lib.features import FeatureStore, Items, OnlineFeatures, open_store
+from edge_lib.launch import local_device
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
 from edge_lib.train import fit
@@ -22,11 +23,15 @@ from edge_lib.train import fit
 
 def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
     """Train the heads on the train table, choose the best by the val table's mean R@1."""
+    if len(config.modalities) < 2:
+        raise ConfigError("an alignment needs two modalities: give vision and text")
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     train, val = load_table(config.data, "train"), load_table(config.data, "val")
     features = open_features(config, train)
     batches = AlignmentBatches(train, features, config, rank, world_size)
     stores = {name: open_store(config, name, val) for name in config.modalities}
+    run = Run(run_folder)
+    run.remember("features", [str(store.folder.name) for store in stores.values()])
     set_seed(config.seed)
     aligner = Aligner(config, {name: store.widths for name, store in stores.items()})
 
@@ -36,12 +41,12 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
         metrics = {f"val.{r.query}_to_{r.gallery}.r1": float(r.recall) for r in recall.itertuples()}
         return {**metrics, "score": float(recall.recall.mean())}
 
-    return fit(aligner, batches, config.train, Run(run_folder), evaluate, config.seed)
+    return fit(aligner, batches, config.train, run, evaluate, config.seed)
 
 
 def open_features(config: ExperimentConfig, table: Table) -> dict[str, Features]:
     """Where training batches come from: the stores, or the encoders run in every step."""
-    device = _device()
+    device = local_device()
     if not config.features.online:
         where = device if config.features.on_device else "cpu"
         return {name: open_store(config, name, table, where) for name in config.modalities}
@@ -71,9 +76,3 @@ def embed_table(
         embeddings[name] = torch.cat(embedded)
         rows[name] = table.caption_rows[items] if name == "text" else items
     return embeddings, rows
-
-
-def _device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")

@@ -8,7 +8,6 @@ key, what is allowed and the nearest spelling.
 
 import difflib
 import hashlib
-import json
 import shlex
 from functools import reduce
 from pathlib import Path
@@ -182,13 +181,11 @@ class EvaluateConfig(Section):
 
 
 class BackboneConfig(Section):
-    """The tiny vision transformer that 00_backbones trains from scratch."""
+    """The tiny vision backbone that 00_backbones trains from scratch."""
 
-    output: RepoPath = Path("edge_lib/assets/tiny-clip")
-    width: Positive = 128
-    num_layers: Positive = 4
-    num_heads: Positive = 4
-    patch_size: Positive = 16
+    output: RepoPath = Path("edge_lib/assets/tiny-resnet")
+    widths: list[Positive] = Field([32, 64, 128], description="channels, stage by stage")
+    blocks: Positive = Field(1, description="residual blocks a stage")
 
 
 class ExperimentConfig(Section):
@@ -226,12 +223,13 @@ class ExperimentConfig(Section):
         return {name: config for name, config in named.items() if config}
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """The resolved config, less what differs between the nodes of one run."""
+        ours = self.model_dump(mode="json", exclude={"launch": {"node_rank", "rdzv_endpoint"}})
+        return yaml.safe_dump(ours, sort_keys=False)
 
     def digest(self) -> str:
         """Eight hex digits that name this config: equal configs share a run folder."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:8]
 
 
 def load_config(path: str | Path, overrides: str = "") -> ExperimentConfig:

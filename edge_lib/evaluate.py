@@ -43,6 +43,7 @@ def recall_table(
 
     embeddings: modality -> (N_m, D), of which the first d columns are used for dim d.
     rows: modality -> (N_m,) the table row each embedding comes from.
+        A query whose row has no item in the gallery (it was skipped) is not asked.
     groups: (rows of the table,) rows that are edits of one another; resampled together.
     Columns: query, gallery, dim, k, recall, low, high, rows (gallery size), rule.
     """
@@ -51,14 +52,15 @@ def recall_table(
         for gallery in embeddings:
             if query == gallery:
                 continue
+            asked = np.isin(rows[query], rows[gallery])
             one = len(np.unique(rows[gallery])) == len(rows[gallery])
             rule = "one right answer" if one else "any hit of several"
             for dim in dims:
-                a, b = embeddings[query][:, :dim], embeddings[gallery][:, :dim]
-                ranks = retrieval_ranks(a, b, rows[query], rows[gallery])
+                a, b = embeddings[query][asked, :dim], embeddings[gallery][:, :dim]
+                ranks = retrieval_ranks(a, b, rows[query][asked], rows[gallery])
                 for k in ks:
                     hits = ranks < k
-                    low, high = bootstrap_interval(hits, groups[rows[query]], bootstrap)
+                    low, high = bootstrap_interval(hits, groups[rows[query][asked]], bootstrap)
                     record = (query, gallery, dim, k, hits.mean(), low, high, len(b), rule)
                     records.append(record)
     columns = ["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule"]

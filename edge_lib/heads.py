@@ -67,7 +67,7 @@ class PerceiverPooler(nn.Module):
 
     def forward(self, encoded: Encoded) -> torch.Tensor:
         """Encoded -> (B, num_latents, W)."""
-        tokens = self.embed(encoded.tokens)
+        tokens = add_positions(self.embed(encoded.tokens))
         latents = self.latents.expand(len(tokens), -1, -1)
         # latents are always attended to, so a row without any token gives no NaN
         mask = torch.cat([encoded.mask, encoded.mask.new_ones(latents.shape[:2])], dim=1)
@@ -117,11 +117,24 @@ class AttentionPooler(nn.Module):
 
     def forward(self, encoded: Encoded) -> torch.Tensor:
         """Encoded -> (B, 1, W)."""
-        tokens = self.embed(encoded.tokens)
+        tokens = add_positions(self.embed(encoded.tokens))
         query = self.query.expand(len(tokens), -1, -1)
         # a row without any token sees its (zero) tokens rather than nothing, which would be NaN
         hidden = ~encoded.mask & encoded.mask.any(1, keepdim=True)
         return self.attention(query, tokens, tokens, key_padding_mask=hidden, need_weights=False)[0]
+
+
+def add_positions(tokens: torch.Tensor) -> torch.Tensor:
+    """(B, T, W) plus sinusoids of the place in the sequence (Vaswani et al. 2017, section 3.5).
+
+    Attention does not see order, and a convolutional encoder's tokens do not say where they are.
+    """
+    count, width = tokens.shape[1:]
+    kind = {"device": tokens.device, "dtype": torch.promote_types(tokens.dtype, torch.float32)}
+    places = torch.arange(count, **kind)[:, None]
+    rates = 10000 ** (-torch.arange(0, width, 2, **kind) / width)
+    waves = torch.stack([(places * rates).sin(), (places * rates).cos()], dim=-1).flatten(1)
+    return tokens + waves[:, :width].to(tokens.dtype)
 
 
 POOLERS = {

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import torch
 from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -103,6 +104,16 @@ def launch(
             return {rank: pickle.loads(result) for rank, result in sorted(results.items())}
     # Raised inside, it would keep the agent with its sockets and semaphores in its traceback.
     raise WorkerError(problem)
+
+
+def local_device() -> torch.device:
+    """The device of this process: its own GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= there:
+        raise ValueError(f"launch.num_processes is more than the {there} GPUs of this machine")
+    return torch.device("cuda", number)
 
 
 def _work(payload: bytes, logs: Path) -> bytes:

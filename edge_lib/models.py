@@ -14,6 +14,7 @@ from torch import nn
 from edge_lib.config import ExperimentConfig, from_root
 from edge_lib.data.batches import Batch
 from edge_lib.encoders import Encoded, load_encoder
+from edge_lib.features import encode
 from edge_lib.heads import ModalityHead
 from edge_lib.losses import LogitScale, matryoshka_info_nce
 
@@ -58,9 +59,7 @@ class Aligner(nn.Module):
 
     def _encode(self, modality: str, items: Sequence) -> Encoded:
         encoder = self._encoders[modality].to(self.logit_scale.log_scale.device)
-        inputs = encoder.prepare(items)
-        device = self.logit_scale.log_scale.device
-        return encoder(**{name: value.to(device) for name, value in inputs.items()})
+        return encode(encoder, encoder.prepare(items), self.config.features.precision)
 
     @cached_property
     def _encoders(self) -> dict:

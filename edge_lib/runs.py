@@ -82,6 +82,20 @@ class Run:
         path = self.folder / "metrics.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
+    def remember(self, name: str, value) -> None:
+        """Write NAME.json the first time; later raise if the value is not what it was.
+
+        For what a run rests on that its config does not show, such as the content of files.
+        """
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            write_json(path, value)
+        elif json.loads(path.read_text()) != value:
+            raise ValueError(
+                f"{self.folder}: its {name} are no longer what they were when it began (data or "
+                "encoders changed); remove the folder, or give another run_dir"
+            )
+
     def save_figure(self, name: str, figure, table: pd.DataFrame) -> Path:
         """Write figures/NAME.png (200 dpi) and the numbers behind it as figures/NAME.csv."""
         path = self.folder / "figures" / f"{name}.png"
@@ -90,7 +104,7 @@ class Run:
         return path
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content) -> None:
     replace_text(path, json.dumps(content, indent=2) + "\n")
 
 

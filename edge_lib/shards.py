@@ -57,7 +57,7 @@ def is_whole(folder: Path, shard: int) -> bool:
     if path.stem.endswith(_crc32(path)):
         return True
     log.warning("%s does not match its checksum; encoding it again", path)
-    path.unlink()
+    path.unlink(missing_ok=True)
     return False
 
 

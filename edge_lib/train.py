@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -35,7 +36,8 @@ class Progress:
 
     step: int = 0
     best: float = -math.inf
-    seconds: float = 0.0
+    seconds: float = 0.0  # of training steps: without evaluation and checkpoints
+    peak_mb: float = 0.0
 
     def state_dict(self) -> dict:
         return vars(self).copy()
@@ -77,7 +79,7 @@ def fit(
         batches, None, sampler=upcoming, num_workers=config.num_workers, generator=own
     )
     model.train()
-    started, losses = time.perf_counter() - progress.seconds, []
+    tick, losses = time.perf_counter(), []
     for number, batch in zip(upcoming, loader, strict=True):
         with accelerator.accumulate(model):
             loss = model(batch.to(accelerator.device))
@@ -92,34 +94,38 @@ def fit(
             optimizer.zero_grad()
         losses.clear()
         progress.step += 1
-        progress.seconds = time.perf_counter() - started
+        progress.seconds += time.perf_counter() - tick
+        progress.peak_mb = max(progress.peak_mb, peak_memory_mb())
         report.step(loss, schedule.get_last_lr()[0], norm)
         if report.due(config.eval_every):
             keep_best(accelerator, model, evaluate, run, progress, report)
         if report.due(config.checkpoint_every):
             save_checkpoint(accelerator, run.checkpoints, progress.step, config.keep_checkpoints)
+        tick = time.perf_counter()
     accelerator.end_training()
     rows = total * config.accumulation * config.batch_size
     return {
         "steps": total,
         "seconds.train": progress.seconds,
         "samples_per_second": rows / max(progress.seconds, 1e-9),
-        "memory.peak_mb": peak_memory_mb(),
+        "memory.peak_mb": progress.peak_mb,
     }
 
 
 def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
     tracker = None if config.tracker == "none" else config.tracker
+    if tracker and tracker not in map(str, get_available_trackers()):
+        raise RuntimeError(f"train.tracker={tracker} is not installed: pip install {tracker}")
+    expected = int(os.environ.get("WORLD_SIZE", 1))
     accelerator = Accelerator(
         # on a CPU it would otherwise leave the launched processes unconnected
-        cpu=not torch.cuda.is_available(),
+        cpu=expected > 1 and not torch.cuda.is_available(),
         mixed_precision=PRECISIONS[config.precision],
         gradient_accumulation_steps=config.accumulation,
         log_with=tracker,
         project_dir=run.folder,
         step_scheduler_with_optimizer=False,
     )
-    expected = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != expected:
         raise RuntimeError(f"{accelerator.num_processes} processes where {expected} were launched")
     if tracker:
@@ -128,7 +134,7 @@ def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only, not on norms, biases, latents' scale or logit_scale."""
+    """AdamW with weight decay on matrices alone, not on norms, biases or logit_scale."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -171,8 +177,9 @@ def guard(loss, norm, number: int, batches, config: TrainConfig, run: Run) -> fl
     value = float(loss)
     if math.isfinite(value) and (config.precision == "fp16" or math.isfinite(float(norm))):
         return value
-    step = number // config.accumulation
-    ids = [name for i in range(step * config.accumulation, number + 1) for name in batches.ids(i)]
+    step = number // config.accumulation + 1
+    first = (step - 1) * config.accumulation
+    ids = [name for i in range(first, number + 1) for name in batches.ids(i)]
     path = run.logs / f"nonfinite-step-{step}.txt"
     path.write_text("\n".join(ids) + "\n")
     raise NonFiniteLossError(
@@ -204,7 +211,7 @@ class Reporter:
                 grad_norm=float(norm),
                 samples_per_second=rate,
                 seconds=self.progress.seconds,
-                peak_mb=peak_memory_mb(),
+                peak_mb=self.progress.peak_mb,
             )
 
     def write(self, **metrics: float) -> None:

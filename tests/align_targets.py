@@ -3,7 +3,7 @@
 import os
 import signal
 
-from edge_lib import features, shards, train
+from edge_lib import encode, shards, train
 from edge_lib.align import train_aligner
 
 
@@ -30,4 +30,4 @@ def encode_and_die(config, shard):
             os.kill(os.getpid(), signal.SIGKILL)
 
     shards.save_file = die
-    return features.encode_tables(config)
+    return encode.encode_tables(config)

@@ -1,6 +1,9 @@
 """Small things several test modules make: images as bytes, tables of a few rows."""
 
 import io
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests, with the same two processes, on a GPU box
 
 import numpy as np
 import pyarrow as pa

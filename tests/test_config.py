@@ -8,7 +8,7 @@ from edge_lib.config import ROOT, ConfigError, ExperimentConfig, load_config
 
 FULL = """
 name: full
-vision: {encoder: tiny-clip, pooler: perceiver}
+vision: {encoder: tiny-resnet, pooler: perceiver}
 text: {encoder: all-MiniLM-L6-v2}
 data: {source: parquet, parquet: {train: [a.parquet], val: [b.parquet], test: [c.parquet]}}
 loss: {dims: [8, 4], weights: [1, 0.5]}

@@ -315,3 +315,12 @@ def test_pairs_of_nothing_in_common_are_empty():
     paired, shared = pair_rows({name: torch.ones(2, 3) for name in rows}, rows)
     assert len(shared) == 0
     assert paired["vision"].shape == (0, 3)
+
+
+def test_a_query_whose_answer_was_skipped_is_not_asked():
+    points = torch.eye(6)
+    embeddings = {"vision": points[:4], "text": points}
+    rows = {"vision": np.arange(4), "text": np.arange(6)}
+    recall = recall_table(embeddings, rows, [6], [1], np.arange(6))
+    assert recall["recall"].tolist() == [1, 1]
+    assert recall["rows"].tolist() == [6, 4]

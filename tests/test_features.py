@@ -7,18 +7,9 @@ from align_targets import encode_and_die
 
 from edge_lib.config import ConfigError
 from edge_lib.data.sources import load_table
+from edge_lib.encode import encode_tables, finish_store, missing_shards, write_shard
 from edge_lib.encoders import load_encoder
-from edge_lib.features import (
-    FeatureStore,
-    Items,
-    OnlineFeatures,
-    encode_tables,
-    finish_store,
-    missing_shards,
-    open_store,
-    store_folder,
-    write_shard,
-)
+from edge_lib.features import FeatureStore, Items, OnlineFeatures, open_store, store_folder
 from edge_lib.launch import WorkerError, launch
 
 
@@ -120,7 +111,7 @@ def test_change_of_preprocessing_never_reads_the_old_entry(config, tiny_vision, 
 
 def test_second_encoding_loads_no_encoder(config, monkeypatch):
     encode_tables(config)
-    monkeypatch.setattr("edge_lib.features.load_encoder", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr("edge_lib.encode.load_encoder", lambda *_: pytest.fail("encoded again"))
     assert encode_tables(config)["train/vision"] == {"items": 96, "skipped": 0}
 
 

@@ -1,5 +1,6 @@
 """Poolers and projections: shapes, padding, gradients, and the Perceiver against plain algebra."""
 
+import itertools
 import math
 
 import pytest
@@ -159,6 +160,9 @@ def perceiver_by_hand(w, tokens, mask, num_layers, num_heads):
     rows = []
     for row_tokens, row_mask in zip(tokens, mask, strict=True):
         seen = linear(norm(row_tokens[row_mask], "embed.0"), "embed.1")
+        for place, channel in itertools.product(range(len(seen)), range(seen.shape[1])):
+            angle = place / 10000 ** ((channel - channel % 2) / seen.shape[1])
+            seen[place, channel] += math.cos(angle) if channel % 2 else math.sin(angle)
         latents = w["latents"]
         for n in range(num_layers):
             layer = f"layers.{n}"
@@ -233,3 +237,10 @@ def test_dropout_acts_in_training_alone():
     assert not torch.equal(head(batch)[1], head(batch)[1])
     head.eval()
     assert torch.equal(head(batch)[1], head(batch)[1])
+
+
+@pytest.mark.parametrize("name", ["attention", "perceiver"])
+def test_attention_knows_where_a_token_stands(name):
+    pooler, batch = make_pooler(name), encoded((7, 7))
+    turned = Encoded(batch.tokens.flip(1), batch.mask, batch.pooled)
+    assert not torch.allclose(pooler(batch), pooler(turned), atol=1e-3)

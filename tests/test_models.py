@@ -7,7 +7,8 @@ import torch
 from edge_lib.align import embed_table, open_features
 from edge_lib.data.batches import AlignmentBatches
 from edge_lib.data.sources import load_table
-from edge_lib.features import encode_tables, open_store
+from edge_lib.encode import encode_tables
+from edge_lib.features import open_store
 from edge_lib.losses import info_nce
 from edge_lib.models import Aligner
 

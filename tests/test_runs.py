@@ -127,3 +127,10 @@ def test_figures_come_with_their_numbers(run):
         assert image.format == "PNG"
         assert image.width > 200
     pd.testing.assert_frame_equal(pd.read_csv(run.folder / "figures" / "recall.csv"), table)
+
+
+def test_a_run_whose_data_changed_is_refused(run):
+    run.remember("features", ["a", "b"])
+    run.remember("features", ["a", "b"])
+    with pytest.raises(ValueError, match="its features are no longer"):
+        run.remember("features", ["a", "c"])

@@ -12,7 +12,7 @@ from torch import nn
 from edge_lib.align import train_aligner
 from edge_lib.checkpoint import newest_checkpoint
 from edge_lib.config import TrainConfig
-from edge_lib.features import encode_tables
+from edge_lib.encode import encode_tables
 from edge_lib.launch import WorkerError, launch
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
@@ -91,9 +91,9 @@ def test_accumulation_takes_the_mean_of_its_batches(run):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nan_stops_with_the_step_and_the_rows(run, precision):
-    with pytest.raises(NonFiniteLossError, match=r"step 4: loss nan.*point-4-0, point-4-1"):
+    with pytest.raises(NonFiniteLossError, match=r"step 5: loss nan.*point-4-0, point-4-1"):
         fit_line(run, Points(broken=[4]), checkpoint_every=2, precision=precision)
-    assert (run.logs / "nonfinite-step-4.txt").read_text().split()[-1] == "point-4-7"
+    assert (run.logs / "nonfinite-step-5.txt").read_text().split()[-1] == "point-4-7"
     weights = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
     assert torch.isfinite(weights["w"]).all()
 

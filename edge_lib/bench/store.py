@@ -18,13 +18,14 @@ from edge_lib.bench.tools import compare
 from edge_lib.config import ExperimentConfig, load_config
 from edge_lib.data.batches import AlignmentBatches, Batch
 from edge_lib.data.sources import load_table
-from edge_lib.features import encode_tables
+from edge_lib.encode import encode_tables
 from edge_lib.models import Aligner
 from edge_lib.train import make_optimizer, peak_memory_mb
 
 SCENES = "data.source=scenes data.scenes.train_size={rows} data.scenes.val_size=4 "
 SCENES += "data.scenes.test_size=4 data.scenes.swap_size=2 data.cache_dir={cache}"
-ON_GPU = "vision.weights=random text.weights=random features.on_device=true train.batch_size=512"
+ON_GPU = "vision.weights=random text.weights=random features.on_device=true "
+ON_GPU += "train.batch_size=512 train.num_workers=0"
 
 
 def store() -> dict[str, float]:
@@ -50,11 +51,13 @@ def training_steps(config: ExperimentConfig) -> dict[str, Callable[[], None]]:
     from_store = AlignmentBatches(table, open_features(config, table), config)
     encoded = AlignmentBatches(table, open_features(online, table), config)
     widths = {name: features.widths for name, features in from_store.features.items()}
-    aligner = Aligner(config, widths).to("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    aligner = Aligner(config, widths).to(device)
     optimizer = make_optimizer(aligner, config.train)
 
     def step(batch: Batch) -> None:
-        loss = aligner(batch.to(aligner.logit_scale.log_scale.device))
+        with torch.autocast(device.type, torch.bfloat16, config.train.precision == "bf16"):
+            loss = aligner(batch.to(device))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

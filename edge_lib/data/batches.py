@@ -72,10 +72,12 @@ class AlignmentBatches(Dataset):
 
     def _blocks(self, rows: np.ndarray, hard_negatives: bool) -> np.ndarray:
         """(N, 1) single rows, or (N, G) whole groups, to be shuffled as they are."""
-        if not hard_negatives or not len(rows):
+        if not hard_negatives or len(rows) < self.batch_size:
             return rows[:, None]
         groups, sizes = np.unique(self.table.groups[rows], return_counts=True)
         size = int(sizes.max())
+        if size == 1:
+            raise ConfigError(f"data.hard_negatives: {self.table.name} has no groups of rows")
         if self.batch_size % size:
             raise ConfigError(
                 f"data.hard_negatives: train.batch_size={self.batch_size} does not hold whole "

@@ -45,11 +45,13 @@ PLACES = (
 )
 CELL = 32  # pixels; an image is 3 x 3 cells
 SIZE = 3 * CELL
+JITTER = 4  # pixels
 EDITS = ("scene", "digit changed", "colour changed", "digit moved")
 
-# load_digits keeps each writer's digits together and in order. Every writer starts with 0..9
-# written three times; those runs, at 1029 and at 1415 among others, are where one may cut.
-WRITERS = {"train": slice(0, 1029), "val": slice(1029, 1415), "test": slice(1415, 1797)}
+# load_digits keeps each writer's digits together: every writer starts with 0..9 three times over,
+# and those runs tell where the next one begins. Every fifth writer is kept for test, and for val.
+STARTS = (0, 130, 256, 386, 516, 646, 776, 905, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
+WRITERS = {"train": (0, 1, 3, 5, 6, 8, 10, 11, 13), "val": (4, 9), "test": (2, 7, 12)}
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,10 @@ def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
 
 
 def random_scenes(split: str, size: int, max_objects: int, seed: int) -> Iterator[Scene]:
-    """Yield unrelated scenes, as for training a backbone."""
+    """Yield unrelated, well filled scenes, as for training a backbone."""
     rng = np.random.default_rng([seed, _split_number(split), 1])
     for _ in range(size):
-        yield _random_scene(rng, 1, max_objects)
+        yield _random_scene(rng, max(1, max_objects // 2), max_objects)
 
 
 def render(scene: Scene, split: str) -> Image.Image:
@@ -225,20 +227,28 @@ def _twins(rng, scene: Scene) -> list[Scene]:
 
 
 def _draw(canvas: np.ndarray, thing: Thing, split: str) -> None:
-    """Paint one digit into its cell: turned a little, shifted, in a tint of its colour."""
+    """Paint one digit into its cell: slanted, turned, off-centre, in a tint of its colour."""
     rng = np.random.default_rng(thing.glyph)
     height = int(rng.integers(24, 29) if thing.large else rng.integers(14, 18))
-    width = round(height * rng.uniform(0.8, 1.0))
+    width = round(height * rng.uniform(0.75, 1.0))
     candidates = _glyphs(split)[thing.digit]
     glyph = Image.fromarray(candidates[int(rng.integers(len(candidates)))])
     glyph = glyph.resize((width, height), Image.Resampling.BICUBIC)
-    glyph = glyph.rotate(rng.uniform(-12, 12), Image.Resampling.BILINEAR)
+    slant = rng.uniform(-0.2, 0.2)  # horizontal shift per row, about the middle row
+    shear = (1, slant, -slant * height / 2, 0, 1, 0)
+    glyph = glyph.transform(glyph.size, Image.Transform.AFFINE, shear, Image.Resampling.BILINEAR)
+    glyph = glyph.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
     ink = np.asarray(glyph, np.float32)[..., None] / 255
     tint = np.array(COLOURS[thing.colour]) * rng.uniform(0.85, 1.0) + rng.uniform(-10, 10, 3)
-    top = thing.cell // 3 * CELL + int(rng.integers(CELL - height + 1))
-    left = thing.cell % 3 * CELL + int(rng.integers(CELL - width + 1))
+    top = thing.cell // 3 * CELL + _off_centre(rng, CELL - height)
+    left = thing.cell % 3 * CELL + _off_centre(rng, CELL - width)
     patch = canvas[top : top + height, left : left + width]
     patch += ink * (tint - patch)
+
+
+def _off_centre(rng, room: int) -> int:
+    """Where in `room` pixels to start: the middle, give or take JITTER."""
+    return int(np.clip(room // 2 + rng.integers(-JITTER, JITTER + 1), 0, room))
 
 
 @cache
@@ -247,9 +257,10 @@ def _glyphs(split: str) -> list[np.ndarray]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    writers = WRITERS["test" if split == "swap" else split]
-    images = np.minimum(digits.images[writers] * 16, 255).astype(np.uint8)
-    return [images[digits.target[writers] == digit] for digit in range(10)]
+    chosen = WRITERS["test" if split == "swap" else split]
+    mine = np.isin(np.searchsorted(STARTS, np.arange(len(digits.images)), "right") - 1, chosen)
+    images = np.minimum(digits.images[mine] * 16, 255).astype(np.uint8)
+    return [images[digits.target[mine] == digit] for digit in range(10)]
 
 
 def _split_number(split: str) -> int:

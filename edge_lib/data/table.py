@@ -2,8 +2,8 @@
 
 Columns: `id`, `image` (encoded bytes), `texts` (list of captions), `audio` (encoded bytes),
 `question`, `answers` (list) and `group` (rows that are edits of one another). Any of them may be
-null: a null is a missing modality. Bytes stay encoded until they are asked for. An item that does
-not decode, or an empty caption, is logged with its id and skipped; `Table.skipped` counts them.
+null: a null is a missing modality. Bytes stay encoded until they are asked for. An image that does
+not decode, or a row without a caption, is logged with its id and skipped; `Table.skipped` counts.
 """
 
 import hashlib
@@ -11,12 +11,15 @@ import io
 import logging
 from collections import defaultdict
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 from PIL import Image
+
+from edge_lib.config import from_root
 
 log = logging.getLogger(__name__)
 disable_progress_bars()
@@ -86,6 +89,14 @@ class Table:
         values = self.dataset[list(map(int, rows))]["image"] if there else [None] * len(rows)
         return [self._decode(row, value) for row, value in zip(rows, values, strict=True)]
 
+    def examples(self, count: int) -> tuple[list[Image.Image], list[str]]:
+        """The first `count` rows that have both: their images and their first captions."""
+        rows, first = np.unique(self.caption_rows, return_index=True)
+        captions = (self.captions[item] for item in first)
+        images = (self.images([row])[0] for row in rows)
+        pairs = (pair for pair in zip(images, captions, strict=True) if pair[0])
+        return tuple(map(list, zip(*islice(pairs, count), strict=True)))
+
     def _decode(self, row: int, value) -> Image.Image | None:
         try:
             content = _encoded_bytes(value)
@@ -120,7 +131,7 @@ def _encoded_bytes(value) -> bytes | None:
     """An image cell: bytes, or {bytes, path} as Hugging Face `Image` columns store it."""
     if isinstance(value, dict):
         path = value.get("path")
-        return value.get("bytes") or (Path(path).read_bytes() if path else None)
+        return value.get("bytes") or (from_root(path).read_bytes() if path else None)
     return value or None
 
 

@@ -9,7 +9,18 @@ import pytest
 from sklearn.datasets import load_digits
 
 from edge_lib.data import scenes
-from edge_lib.data.scenes import CELL, COLOURS, DIGITS, EDITS, PLACES, SIZE, WRITERS, Scene, Thing
+from edge_lib.data.scenes import (
+    CELL,
+    COLOURS,
+    DIGITS,
+    EDITS,
+    PLACES,
+    SIZE,
+    STARTS,
+    WRITERS,
+    Scene,
+    Thing,
+)
 
 SPLITS = ("train", "val", "test")
 
@@ -245,17 +256,26 @@ def test_handwriting_of_a_split_is_its_writers_alone():
     digits = load_digits()
     inks = {}
     for split in SPLITS:
-        images, targets = digits.images[WRITERS[split]], digits.target[WRITERS[split]]
-        # a cut is right where a writer begins: with 0..9, three times
-        assert targets[:30].tolist() == list(range(10)) * 3
+        mine = np.concatenate([np.arange(*STARTS[w : w + 2]) for w in WRITERS[split]])
+        images, targets = digits.images[mine], digits.target[mine]
         inks[split] = {image.tobytes() for image in images}
         for digit, glyphs in enumerate(scenes._glyphs(split)):
             expected = np.minimum(images[targets == digit] * 16, 255)
             np.testing.assert_array_equal(glyphs, expected)
     for one, two in itertools.combinations(SPLITS, 2):
         assert not inks[one] & inks[two]
-    rows = [range(*WRITERS[split].indices(len(digits.target))) for split in SPLITS]
-    assert sorted(itertools.chain(*rows)) == list(range(len(digits.target)))
+    assert sorted(itertools.chain(*WRITERS.values())) == list(range(len(STARTS) - 1))
+
+
+def test_writers_are_cut_where_they_begin():
+    """Each writes 0..9 three times over before anything else."""
+    targets, alphabet = load_digits().target, list(range(10))
+    for start in STARTS[:-1]:
+        runs = [targets[start + i : start + i + 10].tolist() == alphabet for i in (0, 10, 20)]
+        assert sum(runs) >= 1  # not 3: some labels at the beginning are out of order
+        before = [targets[max(0, start - i) :][:10].tolist() == alphabet for i in (10, 20, 30)]
+        assert not any(before) or start == 0
+    assert STARTS[-1] == len(targets)
 
 
 def test_swaps_are_drawn_by_test_writers():

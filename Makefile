@@ -16,7 +16,12 @@ backbones: .venv/ready
 	$(BIN)/papermill notebooks/00_backbones.ipynb runs/00_backbones.ipynb
 
 showcase: .venv/ready
-	$(BIN)/papermill notebooks/01_align.ipynb runs/showcase/01_align.ipynb
+	@mkdir -p runs/showcase/01_align
+	$(BIN)/papermill notebooks/01_align.ipynb runs/showcase/01_align.ipynb -p run_dir runs/showcase-run
+	for name in recall_by_dim tsne retrieval; do \
+		cp runs/showcase-run/figures/$$name.* runs/showcase/01_align/; \
+	done
+	cp runs/showcase-run/metrics.json runs/showcase-run/env.json runs/showcase/01_align/
 
 test: .venv/ready
 	$(BIN)/ruff check .

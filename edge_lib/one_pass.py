@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 EPS = 1e-12  # a shorter vector has no direction: its cosines are 0, and so is its gradient
-BAND = 2**17  # entries of a matrix that go through a CPU's cache at a time: 512 kB in fp32
+BAND = 2**18  # entries of a matrix that go through a CPU's cache at a time: 1 MB in fp32
 EXCLUDED = -1e4  # logit of a pair that does not exist; finite, so that 0 * EXCLUDED is still 0
 
 
@@ -71,8 +71,12 @@ class OnePass(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return *((g * grad).to(dtype) for g, dtype in grads), None, None, None, None, None
+        grads = ctx.saved_tensors
+        # asking a GPU for the value would wait for it; on a CPU it saves a pass over both gradients
+        if grad.device.type != "cpu" or grad != 1:
+            grads = [g * grad for g in grads]
+        grads = (g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True))
+        return *grads, None, None, None, None, None
 
 
 class _Strip:
@@ -161,7 +165,9 @@ class _Strip:
         local = slice(self.first, self.first + len(self.a))
         reach = local if backprop is BackpropType.LOCAL else slice(None)
         b = self.b[reach]
-        da, db, dscale = torch.zeros_like(self.a), torch.zeros_like(b), torch.zeros_like(self.scale)
+        da, db, dscale = torch.empty_like(self.a), torch.empty_like(b), torch.zeros_like(self.scale)
+        for grad in (da, db):
+            grad[:, self.blocks[-1].stop :] = 0  # columns beyond the largest size
         pull_b = torch.zeros_like(self.inv_b)  # c of the columns, one row a size
         for tile in reversed(self.tiles):
             if tile is not self.tiles[-1]:
@@ -175,7 +181,8 @@ class _Strip:
                 pull_b[k] += column_sum * self.inv_b[k].square()
                 torch.mm(h, self.b[:, cols], out=da[tile, cols])
                 da[tile, cols].addcmul_(self.a[tile, cols], pull_a[:, None], value=-1)
-                db[:, cols].addmm_(h[:, reach].t(), self.a[tile, cols])
+                first = int(tile is self.tiles[-1])  # writes over what empty_like left there
+                db[:, cols].addmm_(h[:, reach].t(), self.a[tile, cols], beta=1 - first)
         for k, cols in enumerate(self.blocks):
             db[:, cols].addcmul_(b[:, cols], pull_b[k:, reach].sum(0)[:, None], value=-1)
         return da, db if reach is local else _reduce_scatter(db), dscale

@@ -28,7 +28,7 @@ HIT, QUIET = "#009E73", "0.45"
 STYLE = {
     **sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False}),
     **sns.plotting_context("paper", font_scale=0.92),  # 8.1 and 8.8 pt
-    **{"legend.frameon": False, "figure.dpi": 144, "figure.labelsize": 8},
+    **{"legend.frameon": False, "figure.dpi": 96, "figure.labelsize": 8},
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
 }
 _styled = mpl.rc_context(STYLE)

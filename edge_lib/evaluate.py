@@ -1,9 +1,11 @@
-"""Numbers: retrieval recall at every Matryoshka dim, bootstrap intervals, the swap probe."""
+"""Numbers: retrieval recall at every Matryoshka dim, with bootstrap intervals."""
+
+from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 
 def retrieval_ranks(
@@ -11,24 +13,55 @@ def retrieval_ranks(
     gallery: torch.Tensor,
     query_rows: np.ndarray | None = None,
     gallery_rows: np.ndarray | None = None,
-    chunk: int = 1024,
+    dims: Sequence[int] = (),
+    chunk: int = 256,
 ) -> np.ndarray:
-    """(Q,) how many wrong gallery items score at least as high as the query's best right one.
+    """(len(dims), Q) how many wrong gallery items score at least as high as the query's best right
+    one, by cosine over the first d columns for each d of `dims`; (Q,) over all if there are none.
 
-    queries (Q, D), gallery (G, D), compared by cosine. A gallery item is right if it comes from
-    the query's row (any of several counts: COCO's any-hit rule). Ties count against the query, so
-    that embeddings that collapsed to one point, or are NaN, have a recall of 0.
+    queries (Q, D), gallery (G, D). A gallery item is right if it comes from the query's row (any
+    of several counts: COCO's any-hit rule). Ties count against the query, so that embeddings that
+    collapsed to one point, or are NaN, have a recall of 0.
     """
-    query_rows = _rows(query_rows, len(queries)).to(queries.device)
-    gallery_rows = _rows(gallery_rows, len(gallery)).to(queries.device)
-    queries, gallery = F.normalize(queries.float(), dim=1), F.normalize(gallery.float(), dim=1)
-    ranks = []
-    for start in range(0, len(queries), chunk):
-        scores = queries[start : start + chunk] @ gallery.T
-        right = query_rows[start : start + chunk, None] == gallery_rows
-        best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-        ranks.append((~(scores < best) & ~right).sum(1))
-    return torch.cat(ranks).cpu().numpy()
+    query_rows = np.arange(len(queries)) if query_rows is None else query_rows
+    gallery_rows = np.arange(len(gallery)) if gallery_rows is None else gallery_rows
+    right = torch.from_numpy(right_columns(query_rows, gallery_rows)).to(queries.device)
+    queries, gallery = queries.float(), gallery.float()
+    sizes = sorted(dims or [queries.shape[1]])
+    if sizes[-1] > min(queries.shape[1], gallery.shape[1]):
+        raise ValueError(f"dim {sizes[-1]} of embeddings {queries.shape[1]} wide")
+    # the query's own norm orders nothing
+    norms = {d: gallery[:, :d].norm(dim=1).clamp(min=1e-12) for d in sizes}
+    ranks = {d: [] for d in sizes}
+    for part, columns in zip(queries.split(chunk), right.split(chunk), strict=True):
+        product, start = part.new_zeros(len(part), len(gallery)), 0
+        scores = torch.empty_like(product)
+        for d in sizes:
+            product.addmm_(part[:, start:d], gallery[:, start:d].T)
+            torch.div(product, norms[d], out=scores)
+            ranks[d].append(_ranks_(scores, columns))
+            start = d
+    found = np.stack([torch.cat(ranks[d]).cpu().numpy() for d in dims or sizes])
+    return found if dims else found[0]
+
+
+def _ranks_(scores: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """scores (Q, G), which is overwritten, right (Q, R) -> (Q,) wrong items not below the best
+    right one."""
+    there = right >= 0
+    own = scores.gather(1, right.clamp(min=0)).masked_fill(~there, -torch.inf)  # (Q, R)
+    best = own.amax(1, keepdim=True)
+    # a sum of floats, where they lie, is four times as fast as one of new booleans
+    below = torch.lt(scores, best, out=scores).sum(1).long() - ((own < best) & there).sum(1)
+    return scores.shape[1] - below - there.sum(1)
+
+
+def right_columns(query_rows: np.ndarray, gallery_rows: np.ndarray) -> np.ndarray:
+    """(Q, R) the gallery items of each query's row, -1 where there are fewer than the most."""
+    order = np.argsort(gallery_rows, kind="stable")
+    first, last = (np.searchsorted(gallery_rows[order], query_rows, s) for s in ("left", "right"))
+    places = first[:, None] + np.arange(max(1, (last - first).max(initial=0)))
+    return np.where(places < last[:, None], order[places.clip(max=len(order) - 1)], -1)
 
 
 def recall_table(
@@ -38,31 +71,39 @@ def recall_table(
     ks: list[int],
     groups: np.ndarray,
     bootstrap: int = 0,
+    pairs: list[tuple[str, str]] | None = None,
+    strict: bool = False,
 ) -> pd.DataFrame:
-    """R@k between each two modalities, both ways, at each dim, with 95% bootstrap intervals.
+    """R@k of each pair of modalities, both ways, at each dim, with 95% bootstrap intervals.
 
     embeddings: modality -> (N_m, D), of which the first d columns are used for dim d.
     rows: modality -> (N_m,) the table row each embedding comes from.
         A query whose row has no item in the gallery (it was skipped) is not asked.
     groups: (rows of the table,) rows that are edits of one another; resampled together.
+    pairs: of modalities; all of them by default.
+    strict: ask for each right item on its own, its siblings counting as wrong: of an image with
+        five captions, each must beat the other four. By default any of them is a hit (COCO's rule).
     Columns: query, gallery, dim, k, recall, low, high, rows (gallery size), rule.
     """
     records = []
-    for query in embeddings:
-        for gallery in embeddings:
-            if query == gallery:
-                continue
-            asked = np.isin(rows[query], rows[gallery])
-            one = len(np.unique(rows[gallery])) == len(rows[gallery])
-            rule = "one right answer" if one else "any hit of several"
-            for dim in dims:
-                a, b = embeddings[query][asked, :dim], embeddings[gallery][:, :dim]
-                ranks = retrieval_ranks(a, b, rows[query][asked], rows[gallery])
-                for k in ks:
-                    hits = ranks < k
-                    low, high = bootstrap_interval(hits, groups[rows[query][asked]], bootstrap)
-                    record = (query, gallery, dim, k, hits.mean(), low, high, len(b), rule)
-                    records.append(record)
+    pairs = pairs or list(combinations(embeddings, 2))
+    for query, gallery in (way for a, b in pairs for way in ((a, b), (b, a))):
+        right = right_columns(rows[query], rows[gallery])
+        several = right.shape[1] > 1
+        asked, target = np.nonzero(right >= 0 if strict else right[:, :1] >= 0)
+        rule = "any hit of several" if several else "one right answer"
+        rule = "each of several on its own" if several and strict else rule
+        a, b = embeddings[query][asked], embeddings[gallery]
+        known = rows[query][asked], rows[gallery]
+        if strict:
+            known = right[asked, target], np.arange(len(b))
+        ranks = retrieval_ranks(a, b, *known, dims)
+        for dim, rank in zip(dims, ranks, strict=True):
+            for k in ks:
+                hits = rank < k
+                low, high = bootstrap_interval(hits, groups[rows[query][asked]], bootstrap)
+                record = (query, gallery, dim, k, hits.mean(), low, high, len(b), rule)
+                records.append(record)
     columns = ["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule"]
     return pd.DataFrame(records, columns=columns)
 
@@ -96,35 +137,6 @@ def recall_metrics(recall: pd.DataFrame, split: str) -> dict[str, float]:
     return metrics
 
 
-def swap_scores(
-    images: torch.Tensor, texts: torch.Tensor, dims: list[int], bootstrap: int = 0
-) -> pd.DataFrame:
-    """Winoground's text, image and group score (Thrush et al. 2022) of pairs, at each dim.
-
-    images, texts (2P, D): rows 2p and 2p + 1 are a pair whose two digits exchanged places.
-    Text score: for both images the right caption scores higher. Image score: for both captions
-    the right image does. Group score: both. Chance is 1/4, 1/4 and 1/6.
-    Columns: dim, score, value, low, high, chance.
-    """
-    records = []
-    for dim in dims:
-        a = F.normalize(images[:, :dim].float(), dim=1).unflatten(0, (-1, 2))
-        b = F.normalize(texts[:, :dim].float(), dim=1).unflatten(0, (-1, 2))
-        scores = a @ b.transpose(1, 2)  # (P, image, text)
-        right = scores.diagonal(dim1=1, dim2=2)
-        text = (right > scores.flip(2).diagonal(dim1=1, dim2=2)).all(1)
-        image = (right > scores.flip(1).diagonal(dim1=1, dim2=2)).all(1)
-        for name, hits, chance in (
-            ("text", text, 1 / 4),
-            ("image", image, 1 / 4),
-            ("group", text & image, 1 / 6),
-        ):
-            hits = hits.cpu().numpy()
-            low, high = bootstrap_interval(hits, np.arange(len(hits)), bootstrap)
-            records.append((dim, name, hits.mean(), low, high, chance))
-    return pd.DataFrame(records, columns=["dim", "score", "value", "low", "high", "chance"])
-
-
 def pair_rows(
     embeddings: dict[str, torch.Tensor], rows: dict[str, np.ndarray]
 ) -> tuple[dict[str, torch.Tensor], np.ndarray]:
@@ -138,7 +150,3 @@ def pair_rows(
         for name, (owners, places) in first.items()
     }
     return paired, shared
-
-
-def _rows(rows: np.ndarray | None, count: int) -> torch.Tensor:
-    return torch.arange(count) if rows is None else torch.as_tensor(rows)

@@ -8,7 +8,7 @@ The fingerprint names everything the features depend on (table, encoder, preproc
 so a change of any of them opens another folder. `encode.py` writes stores, `shards.py` their files;
 reading maps the shards into memory, and gathers a batch with one index per shard.
 
-An item is a row's image, or one caption of `Table.captions`.
+An item is a row's image or clip, or one caption of `Table.captions`.
 """
 
 import hashlib
@@ -16,34 +16,42 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
 from edge_lib.config import ExperimentConfig
+from edge_lib.data.speech import RATE
 from edge_lib.data.table import Table
-from edge_lib.encoders import Encoded, Encoder, identity
+from edge_lib.encoded import Encoded
+from edge_lib.pretrained import identity
 from edge_lib.shards import find_shard, map_shard
 
-FORMAT = 1  # raise it when what a shard holds, or how pixels reach the encoder, changes
+if TYPE_CHECKING:  # transformers takes seconds to import, and reading a store needs none of it
+    from edge_lib.encoders import Encoder
+
+FORMAT = 2  # raise it when what a shard holds, or how pixels reach the encoder, changes
+BLANKS = {"vision": Image.new("RGB", (64, 64)), "audio": np.zeros(RATE, np.float32), "text": ""}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class Items:
-    """The images or the captions of a table, as an encoder takes them."""
+    """The images, clips or captions of a table, as an encoder takes them."""
 
     table: Table
     modality: str
 
     def __len__(self) -> int:
-        return len(self.table if self.modality == "vision" else self.table.captions)
+        return len(self.table.items(self.modality))
 
     def get(self, items: Sequence[int]) -> list:
-        """One image or caption each; None where there is none to encode."""
-        if self.modality == "vision":
-            return self.table.images(items)
-        return [self.table.captions[item] for item in items]
+        """One image, clip or caption each; None where there is none to encode."""
+        if self.modality == "text":
+            return [self.table.captions[item] for item in items]
+        return self.table.images(items) if self.modality == "vision" else self.table.clips(items)
 
     def batches(self, start: int, stop: int, size: int) -> list[np.ndarray]:
         """Item numbers from start to stop in batches; captions by length, to pad little."""
@@ -64,6 +72,7 @@ class FeatureStore:
         paths = (find_shard(folder, i) for i in range(self.manifest["shards"]))
         self.shards = [map_shard(path, device) for path in paths]
         self.ok = np.concatenate([shard["ok"].cpu().numpy() for shard in self.shards])
+        self.cut = np.concatenate([shard["cut"].cpu().numpy() for shard in self.shards])
         self.device = torch.device(device)
 
     def __len__(self) -> int:
@@ -103,9 +112,9 @@ class FeatureStore:
 class OnlineFeatures:
     """The same interface as `FeatureStore`, encoding what is asked for when it is asked for."""
 
-    def __init__(self, items: Items, encoder: Encoder, augment=None, precision: str = "fp32"):
+    def __init__(self, items: Items, encoder: "Encoder", augment=None, precision: str = "fp32"):
         self.items, self.encoder, self.augment = items, encoder, augment
-        self.precision = precision
+        self.precision, self.blank = precision, BLANKS[items.modality]
         self.device = next(encoder.parameters()).device
         self.ok = np.ones(len(items), dtype=bool)  # until an item turns out not to decode
 
@@ -113,19 +122,16 @@ class OnlineFeatures:
         return len(self.items)
 
     def gather(self, items) -> Encoded:
-        """(B,) item numbers -> Encoded in float32; an item that does not decode is all zeros."""
+        """(B,) item numbers -> Encoded in float32, of a blank where one does not decode."""
         items = np.asarray(items)
         inputs = self.items.get(items)
         self.ok[items] = [item is not None for item in inputs]
-        good = torch.from_numpy(self.ok[items])
-        if not good.any():
-            raise ValueError(f"none of {len(items)} items can be encoded: {items[:8]}")
-        inputs = [self.augment(x) if self.augment else x for x in inputs if x is not None]
-        encoded = encode(self.encoder, self.encoder.prepare(inputs), self.precision)
-        return Encoded(*(_scatter(part, good) for part in vars(encoded).values()))
+        augmented = (self.augment(x) if self.augment and x is not None else x for x in inputs)
+        inputs = [self.blank if x is None else x for x in augmented]
+        return encode(self.encoder, self.encoder.prepare(inputs), self.precision)
 
 
-def encode(encoder: Encoder, inputs: dict[str, torch.Tensor], precision: str) -> Encoded:
+def encode(encoder: "Encoder", inputs: dict[str, torch.Tensor], precision: str) -> Encoded:
     """Run a frozen encoder on prepared inputs; features come out in float32."""
     device = next(encoder.parameters()).device
     inputs = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
@@ -143,7 +149,7 @@ def store_folder(config: ExperimentConfig, modality: str, table: Table) -> Path:
     modality_config = config.modalities[modality]
     facts = {
         "format": FORMAT,
-        "table": table.fingerprint,
+        "table": table.fingerprint_of(modality),
         "encoder": identity(modality_config),
         "precision": config.features.precision,
         "dtype": config.features.dtype,
@@ -152,10 +158,3 @@ def store_folder(config: ExperimentConfig, modality: str, table: Table) -> Path:
     }
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     return config.data.cache_dir / "features" / f"{modality}-{name}"
-
-
-def _scatter(part: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
-    """Spread the rows of `part` over the places where `good` holds; zeros elsewhere."""
-    whole = part.new_zeros(len(good), *part.shape[1:])
-    whole[good.to(part.device)] = part
-    return whole

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edge_lib.config import ModalityConfig
-from edge_lib.encoders import Encoded
+from edge_lib.encoded import Encoded
 
 
 class PooledPooler(nn.Module):
@@ -106,22 +106,33 @@ class PerceiverLayer(nn.Module):
 
 
 class AttentionPooler(nn.Module):
-    """One learned query attends to the tokens."""
+    """One learned query attends to the tokens, with `num_heads` heads.
+
+    As the query is the same for every row, keys and values need not be made: of a head's query q,
+    keys K x and values V x, `q · K x = (K^T q) · x` and `sum a V x = V (sum a x)`. So tokens are
+    met by two thin products instead of two square ones.
+    """
 
     def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
         super().__init__()
-        self.width = config.width
-        self.embed = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, self.width))
-        self.query = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
-        self.attention = nn.MultiheadAttention(self.width, config.num_heads, batch_first=True)
+        self.width, self.num_heads = config.width, config.num_heads
+        self.norm = nn.LayerNorm(token_width)
+        self.query = nn.Parameter(torch.randn(self.width))
+        self.to_k = nn.Linear(token_width, self.width, bias=False)
+        self.to_v = nn.Linear(token_width, self.width, bias=False)
+        self.to_out = nn.Linear(self.width, self.width)
 
     def forward(self, encoded: Encoded) -> torch.Tensor:
         """Encoded -> (B, 1, W)."""
-        tokens = add_positions(self.embed(encoded.tokens))
-        query = self.query.expand(len(tokens), -1, -1)
+        x = add_positions(self.norm(encoded.tokens))  # (B, T, D)
+        shape = self.num_heads, self.width // self.num_heads
+        q, k, v = (w.unflatten(0, shape) for w in (self.query, self.to_k.weight, self.to_v.weight))
+        reach = torch.einsum("hw,hwd->hd", q, k) / shape[1] ** 0.5
         # a row without any token sees its (zero) tokens rather than nothing, which would be NaN
         hidden = ~encoded.mask & encoded.mask.any(1, keepdim=True)
-        return self.attention(query, tokens, tokens, key_padding_mask=hidden, need_weights=False)[0]
+        scores = (x @ reach.t()).masked_fill(hidden[..., None], -torch.inf)
+        seen = scores.softmax(dim=1).transpose(1, 2) @ x  # (B, H, D)
+        return self.to_out(torch.einsum("bhd,hwd->bhw", seen, v).flatten(1))[:, None]
 
 
 def add_positions(tokens: torch.Tensor) -> torch.Tensor:

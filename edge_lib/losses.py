@@ -58,7 +58,7 @@ def matryoshka_info_nce(
         logit_scale: () positive multiplier of the cosines; gets a gradient.
         dims: sizes d in any order, 1 <= d <= D, no two alike.
         weights: one a size, in the order of `dims`; 1 each by default.
-        chunk: rows held at a time. Memory is about (len(dims) + 1) * chunk * (global B) floats, for
+        chunk: rows held at a time. Memory is about len(dims) * chunk * (global B) floats, for
             one more matrix product. None holds all rows.
         present: (B,) bool, True where both items of the row exist. The others are neither rows nor
             negatives for anybody, and their gradient is 0 whatever they hold, NaN included.
@@ -91,6 +91,37 @@ def matryoshka_info_nce(
     scale = torch.as_tensor(logit_scale, device=a.device)
     want_grad = torch.is_grad_enabled()
     return OnePass.apply(a, b, scale, present, sorted(sizes), chunk, backprop, want_grad)
+
+
+def pairwise_loss(
+    embeddings: dict[str, Tensor],
+    present: dict[str, Tensor],
+    pairs: Sequence[tuple[str, str]],
+    weights: Sequence[float] | None,
+    logit_scale: Tensor,
+    dims: Sequence[int],
+    dim_weights: Sequence[float] | None = None,
+    **options,
+) -> Tensor:
+    """Weighted mean over pairs of modalities of `matryoshka_info_nce`.
+
+    Args:
+        embeddings: modality -> (B, D).
+        present: modality -> (B,) bool. A row takes part in the pairs of which it has both.
+        pairs: those to bring together. One left out may still end up aligned, through a third
+            modality (ImageBind, Girdhar et al. 2023, arXiv 2305.05665).
+        weights: one a pair; 1 each by default.
+        logit_scale: () shared by all pairs.
+        dims, dim_weights, options: as `matryoshka_info_nce` takes them.
+    """
+    weights, total = weights or [1.0] * len(pairs), 0
+    for (a, b), weight in zip(pairs, weights, strict=True):
+        both = present[a] & present[b]
+        one, other = embeddings[a], embeddings[b]
+        total += weight * matryoshka_info_nce(
+            one, other, logit_scale, dims, dim_weights, present=both, **options
+        )
+    return total / sum(weights)
 
 
 def _checked_sizes(a, b, dims, weights, chunk, present) -> list[tuple[int, float]]:

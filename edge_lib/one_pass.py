@@ -35,8 +35,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 EPS = 1e-12  # a shorter vector has no direction: its cosines are 0, and so is its gradient
-BAND = 2**18  # entries of a matrix that go through a CPU's cache at a time: 1 MB in fp32
+BAND = 2**19  # entries of a matrix that go through a CPU's cache at a time: 2 MB in fp32
 EXCLUDED = -1e4  # logit of a pair that does not exist; finite, so that 0 * EXCLUDED is still 0
+SAFE_EXP = 60.0  # up to this scale exp(S) stays within fp32, as do its sums, without a shift
 
 
 class BackpropType(Enum):
@@ -99,10 +100,12 @@ class _Strip:
         self.count = self.everywhere.sum(dtype=dtype).clamp(min=1)
 
         self.scale = scale.to(dtype)
+        # then one exp serves rows and columns; asking a GPU for the scale would wait for it
+        self.shared_exp = scale.device.type == "cpu" and float(scale) <= SAFE_EXP
         self.inv_a, self.inv_b = self._inverse_norms(self.a), self._inverse_norms(self.b)
         rows = max(1, min(chunk or len(a), len(a)))
         self.tiles = [slice(i, min(i + rows, len(a))) for i in range(0, len(a), rows)]
-        self.buffer = self.a.new_empty(len(dims) + 1, rows, len(self.b))
+        self.buffer = self.a.new_empty(len(dims), rows, len(self.b))
         # elementwise work goes in bands of rows: few enough to stay in a CPU's cache from one
         # operation to the next, all of a tile on other devices
         self.band = max(1, BAND // max(1, len(self.b))) if a.device.type == "cpu" else rows
@@ -114,10 +117,9 @@ class _Strip:
         norms = torch.stack(squares).cumsum(0).sqrt()
         return torch.where(norms > EPS, 1 / norms, 0)
 
-    def _work(self, tile: slice) -> tuple[Tensor, Tensor]:
-        """The tile's part of the buffer: S of all sizes (K, R, M), and one more (R, M)."""
-        work = self.buffer[:, : tile.stop - tile.start]
-        return work[:-1], work[-1]
+    def _work(self, tile: slice) -> Tensor:
+        """The tile's part of the buffer: S of all sizes (K, R, M)."""
+        return self.buffer[:, : tile.stop - tile.start]
 
     def _bands(self, tile: slice) -> list[slice]:
         """Rows within the tile that go through elementwise work together."""
@@ -126,7 +128,8 @@ class _Strip:
 
     def _similarities(self, tile: slice) -> None:
         """Fill S (K, R, M) of a tile by running sums over the column blocks."""
-        s, dot = self._work(tile)
+        s = self._work(tile)
+        dot = s[-1]  # the largest size comes last, and takes its place
         for k, cols in enumerate(self.blocks):
             dot.addmm_(self.a[tile, cols], self.b[:, cols].t(), beta=min(k, 1))
             slope = (self.scale * self.inv_a[k, tile])[:, None]
@@ -141,13 +144,11 @@ class _Strip:
         column = torch.full_like(self.inv_b, -math.inf)
         for tile in self.tiles:
             self._similarities(tile)
-            s, _ = self._work(tile)
+            s = self._work(tile)
             own = slice(self.first + tile.start, self.first + tile.stop)
             positive[:, tile] = s[:, :, own].diagonal(dim1=1, dim2=2)
             for k, band in product(range(len(s)), self._bands(tile)):
-                spare = self.spare[0, : band.stop - band.start]
-                row[k, tile][band] = _logsumexp(s[k, band], 1, spare)
-                partial = _logsumexp(s[k, band], 0, spare)
+                row[k, tile][band], partial = self._logsumexps(s[k, band])
                 column[k] = torch.logaddexp(column[k], partial)
         column = _gather(column).view(-1, *column.shape).logsumexp(0)
         # 0 for what is missing: exp(EXCLUDED - 0) is then 0 in the gradient too
@@ -159,6 +160,23 @@ class _Strip:
         if self.world > 1:
             dist.all_reduce(total)
         return total
+
+    def _logsumexps(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the rows and of the columns of a band (R, M) of S."""
+        spare = self.spare[0, : len(s)]
+        if self.shared_exp:
+            torch.exp(s, out=spare)
+            return spare.sum(1).log_(), spare.sum(0).log_()
+        return _logsumexp(s, 1, spare), _logsumexp(s, 0, spare)
+
+    def _softmaxes(self, s: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Row plus column softmax of a band (R, M) of S, from log-sum-exps (R, 1) and (M,)."""
+        g, spare = self.spare[:, : len(s)]
+        if self.shared_exp:
+            torch.add((-row).exp(), (-column).exp(), out=spare)
+            return torch.exp(s, out=g).mul_(spare)
+        torch.sub(s, row, out=g).exp_()
+        return g.add_(torch.sub(s, column, out=spare).exp_())
 
     def gradients(self, backprop: BackpropType) -> tuple[Tensor, Tensor, Tensor]:
         """Walk back over the tiles; return d loss / d (a, b, scale), times the number of ranks."""
@@ -172,15 +190,15 @@ class _Strip:
         for tile in reversed(self.tiles):
             if tile is not self.tiles[-1]:
                 self._similarities(tile)
-            h = self._work(tile)[1].zero_()
+            h = self._work(tile)[-1]  # each entry replaces S of the largest size, once that is used
             pull_a = torch.zeros_like(self.inv_a[0, tile])
             for k, cols in reversed(list(enumerate(self.blocks))):
                 row_sum, column_sum = self._accumulate(k, tile)
                 dscale += row_sum.sum() / self.scale
                 pull_a += row_sum * self.inv_a[k, tile].square()
                 pull_b[k] += column_sum * self.inv_b[k].square()
-                torch.mm(h, self.b[:, cols], out=da[tile, cols])
-                da[tile, cols].addcmul_(self.a[tile, cols], pull_a[:, None], value=-1)
+                torch.mul(self.a[tile, cols], -pull_a[:, None], out=da[tile, cols])
+                da[tile, cols].addmm_(h, self.b[:, cols])
                 first = int(tile is self.tiles[-1])  # writes over what empty_like left there
                 db[:, cols].addmm_(h[:, reach].t(), self.a[tile, cols], beta=1 - first)
         for k, cols in enumerate(self.blocks):
@@ -189,21 +207,23 @@ class _Strip:
 
     def _accumulate(self, k: int, tile: slice) -> tuple[Tensor, Tensor]:
         """Add dL/dP_k to H (R, M); return the sums of G_k * S_k over rows (R,) and columns (M,)."""
-        s, h = self._work(tile)
+        s = self._work(tile)
         here, row = self.here[tile], self.row[k, tile, None]
         gain = self.world * self.weights[k] / (2 * self.count)
         slope = (gain * self.scale * self.inv_a[k, tile])[:, None]
         row_sum, column_sum = torch.empty_like(row[:, 0]), torch.zeros_like(self.column[k])
         for band in self._bands(tile):
             # dL/dS_k over gain: both softmaxes less twice the identity
-            g, spare = self.spare[:, : band.stop - band.start]
-            torch.sub(s[k, band], row[band], out=g).exp_()
-            g.add_(torch.sub(s[k, band], self.column[k], out=spare).exp_())
+            g = self._softmaxes(s[k, band], row[band], self.column[k])
             g[:, self.first + tile.start + band.start :].diagonal().sub_(2 * here[band])
-            weighted = torch.mul(s[k, band], g, out=spare)
+            weighted = torch.mul(s[k, band], g, out=self.spare[1, : len(g)])
             row_sum[band] = weighted.sum(1)
             column_sum += weighted.sum(0)
-            h[band].addcmul_(g.mul_(slope[band]), self.inv_b[k])
+            g.mul_(slope[band])
+            if k == len(s) - 1:
+                torch.mul(g, self.inv_b[k], out=s[-1, band])
+            else:
+                s[-1, band].addcmul_(g, self.inv_b[k])
         return gain * row_sum, gain * column_sum
 
 

@@ -19,7 +19,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from edge_lib.config import ROOT, ExperimentConfig, from_root
 
@@ -35,15 +34,29 @@ class Run:
     @classmethod
     def create(cls, config: ExperimentConfig, notebook: str, folder: str | Path = "") -> "Run":
         """Make (or open) the run's folder and write down its config and environment."""
-        run = cls(folder or ROOT / "runs" / f"{notebook}-{config.name}-{config.digest()}")
-        for part in ("figures", "checkpoints", "logs"):
-            (run.folder / part).mkdir(parents=True, exist_ok=True)
+        run = cls(folder) if folder else cls.of(config, notebook)
+        run._make_folders()
         previous = run.folder / "config.yaml"
         if previous.exists() and previous.read_text() != config.to_yaml():
             raise FileExistsError(f"{run.folder} holds a run of another config; choose another")
         previous.write_text(config.to_yaml())
         write_json(run.folder / "env.json", describe_environment(config.seed))
         return run
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, notebook: str) -> "Run":
+        """The run that `notebook` makes of a config, whether it is there or not."""
+        return cls(ROOT / "runs" / f"{notebook}-{config.name}-{config.digest()}")
+
+    def part(self, name: str) -> "Run":
+        """A run inside this one, with steps and checkpoints of its own."""
+        part = Run(self.folder / name)
+        part._make_folders()
+        return part
+
+    def _make_folders(self) -> None:
+        for name in ("figures", "checkpoints", "logs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -120,6 +133,8 @@ def replace_text(path: Path, text: str) -> None:
 
 def describe_environment(seed: int) -> dict:
     """Versions, device, git commit and command line, for env.json."""
+    import torch  # a second or two, which who only looks for a run's folder need not wait
+
     return {
         "command": " ".join(sys.argv),
         "seed": seed,
@@ -141,8 +156,14 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    """The commit checked out, "-dirty" if a tracked file differs; runs/ holds results, not code."""
+    git = ["git", "-C", str(ROOT)]
+    questions = ["rev-parse", "HEAD"], ["diff", "--name-only", "HEAD", "--", ".", ":!runs"]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changed = (
+            subprocess.run([*git, *q], capture_output=True, text=True, check=True).stdout.strip()
+            for q in questions
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
+    return commit + "-dirty" * bool(changed)

@@ -1,9 +1,9 @@
 """Shard files of the feature store: each appears whole or not at all, and names its own checksum.
 
-A shard holds `ok` (n,) bool, `offsets` (n + 1,), `pooled` (n, P) and, where tokens are kept,
-`tokens` (offsets[-1], D): item i's tokens lie from offsets[i] to offsets[i + 1]. An item that did
-not decode has ok False, zeros for pooled and no tokens; a shard of nothing else has only `ok` and
-`offsets`.
+A shard holds `ok` and `cut` (n,) bool, `offsets` (n + 1,), `pooled` (n, P) and, where tokens are
+kept, `tokens` (offsets[-1], D): item i's tokens lie from offsets[i] to offsets[i + 1]. An item that
+did not decode has ok False, zeros for pooled and no tokens; a shard of nothing else lacks `pooled`
+and `tokens`. One that was longer than the encoder's window has cut True.
 """
 
 import logging
@@ -18,11 +18,13 @@ from safetensors.torch import save_file
 log = logging.getLogger(__name__)
 
 
-def save_shard(folder: Path, shard: int, pooled: list, tokens: list | None) -> None:
+def save_shard(
+    folder: Path, shard: int, pooled: list, tokens: list | None, cut: list[bool]
+) -> None:
     """Write a shard from one pooled vector (P,) and one (T, D) an item, None where skipped."""
     ok = torch.tensor([vector is not None for vector in pooled])
     lengths = torch.zeros(len(pooled), dtype=torch.long)
-    data = {"ok": ok}
+    data = {"ok": ok, "cut": torch.tensor(cut)}
     if ok.any():
         none = torch.zeros_like(next(vector for vector in pooled if vector is not None))
         data["pooled"] = torch.stack([none if vector is None else vector for vector in pooled])

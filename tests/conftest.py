@@ -11,8 +11,14 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from edge_lib.config import load_config
 from edge_lib.data.table import SCHEMA, Table
@@ -59,6 +65,41 @@ def tiny_vision(tmp_path_factory):
     side = {"height": 32, "width": 32}
     CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_audio(tmp_path_factory):
+    """A folder with a random two-layer Whisper encoder (2 s, a token each 40 ms)."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "audio"
+    torch.manual_seed(0)
+    WhisperEncoder(
+        WhisperConfig(
+            d_model=16,
+            encoder_layers=2,
+            encoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            num_mel_bins=20,
+            max_source_positions=50,
+        )
+    ).save_pretrained(folder)
+    extractor = WhisperFeatureExtractor(feature_size=20, hop_length=320, chunk_length=2)
+    extractor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_trimodal(tiny_vision, tiny_audio, tmp_path_factory):
+    """small_trimodal("key=value ...") -> the tiny trimodal config, cut to seconds; one cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    small = (
+        f"vision.encoder={tiny_vision} audio.encoder={tiny_audio} data.cache_dir={cache} "
+        "data.scenes.train_size=96 data.scenes.val_size=16 data.scenes.test_size=16 "
+        "data.scenes.swap_size=2 data.scenes.degraded_size=32 loss.dims=[16,8] "
+        "vision.width=16 audio.width=16 text.width=16 train.batch_size=16 train.epochs=2 "
+        "train.eval_every=4 train.checkpoint_every=2 fusion.width=16 fusion.train.batch_size=16 "
+        "fusion.train.epochs=2 fusion.train.eval_every=4 fusion.train.checkpoint_every=2 "
+    )
+    return lambda overrides="": load_config("params/tiny/trimodal.yaml", small + overrides)
 
 
 @pytest.fixture(scope="session")

@@ -4,27 +4,28 @@ import pytest
 import torch
 from transformers import ResNetModel
 
-from edge_lib.backbones import (
-    LabelledScenes,
+from edge_lib.backbones.vision import (
     SceneReader,
     cell_tokens,
+    draw_scenes,
     linear_probe,
     normalise,
     occupied,
 )
-from edge_lib.config import BackboneConfig, ModalityConfig
+from edge_lib.config import ModalityConfig, VisionBackboneConfig
 from edge_lib.data import scenes
-from edge_lib.encoders import ASSETS, VisionEncoder
+from edge_lib.encoders import VisionEncoder
+from edge_lib.pretrained import ASSETS
 
 
 @pytest.fixture(scope="module")
 def unseen():
-    return LabelledScenes.make("test", 400, 9, seed=7)
+    return draw_scenes("test", 400, 9, seed=7)
 
 
 def test_shipped_backbone_reads_unseen_writers(unseen):
     backbone = ResNetModel.from_pretrained(ASSETS / "tiny-resnet", dtype=torch.float32).eval()
-    scores = linear_probe(backbone, LabelledScenes.make("train", 1200, 9, seed=7), unseen)
+    scores = linear_probe(backbone, draw_scenes("train", 1200, 9, seed=7), unseen)
     assert scores["digit"] >= 0.97
     assert scores["colour"] >= 0.97
 
@@ -40,7 +41,7 @@ def test_shipped_processor_prepares_pixels_as_training_did(unseen):
     made = list(scenes.random_scenes("test", 3, 9, 7))
     images = [scenes.render(scene, "test") for scene in made]
     found = encoder.prepare(images)["pixel_values"]
-    torch.testing.assert_close(found, normalise(unseen.pixels[:3]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, normalise(unseen.inputs[:3]), atol=1e-5, rtol=1e-5)
 
 
 def test_cell_tokens_average_the_patches_of_a_cell():
@@ -59,7 +60,7 @@ def test_labels_say_what_was_drawn(unseen):
 
 def test_saved_backbone_is_the_trained_one(tmp_path):
     torch.manual_seed(0)
-    reader = SceneReader(BackboneConfig(widths=[8, 16])).eval()
+    reader = SceneReader(VisionBackboneConfig(widths=[8, 16])).eval()
     reader.save_pretrained(tmp_path)
     loaded = ResNetModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     pixels = torch.randn(2, 3, scenes.SIZE, scenes.SIZE)

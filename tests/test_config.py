@@ -12,7 +12,7 @@ vision: {encoder: tiny-resnet, pooler: perceiver}
 text: {encoder: all-MiniLM-L6-v2}
 data: {source: parquet, parquet: {train: [a.parquet], val: [b.parquet], test: [c.parquet]}}
 loss: {dims: [8, 4], weights: [1, 0.5]}
-backbone: {output: /somewhere/else}
+backbones: {vision: {output: /somewhere/else}}
 """
 
 
@@ -115,7 +115,7 @@ def test_unknown_key_names_the_key_and_the_nearest(plain, wrong, key, near):
 def test_unknown_key_without_a_neighbour_lists_what_is_allowed(plain):
     text = message(plain, "evaluate.zzz=1")
     assert "did you mean" not in text
-    assert "bootstrap, ks, tsne_perplexity, tsne_rows" in text
+    assert "bootstrap, dims, ks, tsne_perplexity, tsne_rows" in text
 
 
 def test_all_problems_are_told_at_once(plain):
@@ -295,7 +295,7 @@ def test_digest_ignores_order_checkout_and_origin(write, plain):
         "train.lr=1.0000001e-3",
         "launch.num_processes=2",
         "evaluate.ks=[1]",
-        "backbone.output=/somewhere",
+        "backbones.vision.output=/somewhere",
         "vision=null",
     ],
 )

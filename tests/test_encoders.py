@@ -13,6 +13,9 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
     AutoConfig,
     BertConfig,
     CLIPConfig,
@@ -25,11 +28,17 @@ from transformers import (
     ResNetModel,
     SiglipVisionConfig,
     SiglipVisionModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
 )
 
-from edge_lib import encoders
-from edge_lib.config import ModalityConfig
-from edge_lib.encoders import Encoded, check_minilm, identity, load_encoder, locate
+from edge_lib import encoders, pretrained
+from edge_lib.config import ConfigError, ModalityConfig
+from edge_lib.encoded import Encoded
+from edge_lib.encoders import load_encoder
+from edge_lib.heads import ModalityHead
+from edge_lib.pretrained import check_minilm, identity, locate
 
 SIDE = 32
 VIT = {
@@ -237,7 +246,7 @@ def test_encoded_moves_with_what_it_lacks(folders):
 
 def test_text_equals_sentence_transformers(minilm):
     encoded = minilm(**minilm.prepare(TEXTS))
-    expected = SentenceTransformer(str(encoders.MINILM), device="cpu").encode(TEXTS)
+    expected = SentenceTransformer(str(pretrained.MINILM), device="cpu").encode(TEXTS)
     torch.testing.assert_close(encoded.pooled, torch.from_numpy(expected), atol=1e-5, rtol=0)
     torch.testing.assert_close(encoded.pooled.norm(dim=1), torch.ones(3), atol=1e-5, rtol=0)
 
@@ -272,17 +281,17 @@ def test_long_texts_are_cut_to_what_the_model_reads(minilm):
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_minilm_is_shipped_and_needs_no_network(no_network, name):
-    assert locate(ModalityConfig(encoder=name)) == encoders.MINILM
+    assert locate(ModalityConfig(encoder=name)) == pretrained.MINILM
     load_encoder("text", ModalityConfig(encoder=name))
 
 
 def test_a_tampered_minilm_is_refused(tmp_path, monkeypatch):
     check_minilm()
-    content = bytearray((encoders.MINILM / "model.safetensors").read_bytes())
+    content = bytearray((pretrained.MINILM / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "model.safetensors").write_bytes(content)
-    monkeypatch.setattr(encoders, "MINILM", tmp_path)
-    monkeypatch.setitem(encoders.SHIPPED, "all-MiniLM-L6-v2", tmp_path)
+    monkeypatch.setattr(pretrained, "MINILM", tmp_path)
+    monkeypatch.setitem(pretrained.SHIPPED, "all-MiniLM-L6-v2", tmp_path)
     with pytest.raises(RuntimeError, match="not the published"):
         check_minilm()
     with pytest.raises(RuntimeError, match="not the published"):
@@ -296,7 +305,7 @@ def test_names_are_looked_for_among_shipped_then_local_then_the_hub(folders):
     assert locate(config(folders["clip"])) == folders["clip"]
     assert locate(config("openai/clip-vit-base-patch32")) == "openai/clip-vit-base-patch32"
     random_clip = config("openai/clip-vit-base-patch32", weights="random")
-    assert locate(random_clip) == encoders.ASSETS / "architectures" / "clip-vit-base-patch32"
+    assert locate(random_clip) == pretrained.ASSETS / "architectures" / "clip-vit-base-patch32"
     assert locate(config("some/model", weights="random")) == "some/model"
 
 
@@ -381,3 +390,120 @@ def test_the_large_architecture_is_vit_l_14_at_336():
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     assert processor["crop_size"] == {"height": 336, "width": 336}
     assert processor["size"] == {"shortest_edge": 336}
+
+
+# --- audio -----------------------------------------------------------------------------------
+
+WHISPER = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 24,
+    "num_mel_bins": 20,
+    "max_source_positions": 100,
+    "vocab_size": 9,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}
+
+
+def whisper_extractor():
+    return WhisperFeatureExtractor(feature_size=20, hop_length=160, chunk_length=2)
+
+
+@pytest.fixture(scope="module", params=["encoder", "whole", "with head"])
+def whisper(request, tmp_path_factory):
+    """A folder with a Whisper as it is found, and its encoder."""
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(WhisperConfig(**WHISPER)).eval()
+    kinds = {"encoder": model.model.encoder, "whole": model.model, "with head": model}
+    folder = tmp_path_factory.mktemp("whisper")
+    kinds[request.param].save_pretrained(folder)
+    whisper_extractor().save_pretrained(folder)
+    return folder, model.model.encoder
+
+
+def noise(seconds, seed=0):
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, int(16000 * seconds)).astype(np.float32)
+
+
+def audio(folder, **options):
+    return load_encoder("audio", ModalityConfig(encoder=str(folder), **options))
+
+
+def test_whisper_gives_what_transformers_gives(whisper):
+    folder, model = whisper
+    encoder, clips = audio(folder), [noise(0.7), noise(1.6, 1)]
+    found = encoder(**encoder.prepare(clips))
+    features = whisper_extractor()(clips, sampling_rate=16000, return_tensors="pt")
+    expected = model(features.input_features).last_hidden_state
+    assert found.mask.sum(1).tolist() == [35, 80]  # a token each 20 ms
+    assert torch.equal(found.tokens[found.mask], expected[found.mask])
+    means = [tokens[mask].mean(0) for tokens, mask in zip(expected, found.mask, strict=True)]
+    torch.testing.assert_close(found.pooled, torch.stack(means))
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_a_clip_is_heard_alike_in_any_company(whisper):
+    encoder = audio(whisper[0])
+    clips = [noise(0.5), noise(1.9, 1), noise(5.0, 2)]
+    together = encoder(**encoder.prepare(clips))
+    for row, clip in enumerate(clips):
+        alone = encoder(**encoder.prepare([clip]))
+        torch.testing.assert_close(alone.pooled[0], together.pooled[row])
+        torch.testing.assert_close(alone.tokens[0], together.tokens[row])
+
+
+def test_padding_never_reaches_a_head(whisper):
+    encoder = audio(whisper[0])
+    found = encoder(**encoder.prepare([noise(0.5), noise(1.0, 1)]))
+    garbage = found.tokens.masked_fill(~found.mask[..., None], 1e3)
+    for pooler in ("mean", "attention", "perceiver"):
+        head = ModalityHead(ModalityConfig(encoder="x", pooler=pooler, width=8), [4], 16, 16)
+        clean = head(found)[1]
+        torch.testing.assert_close(head(Encoded(garbage, found.mask, found.pooled))[1], clean)
+
+
+def test_a_clip_over_the_window_is_cut_and_said_to_be(whisper):
+    encoder, long = audio(whisper[0]), noise(60)
+    assert [encoder.cuts(clip) for clip in (noise(1.9), noise(2.0), long)] == [False, False, True]
+    found = encoder(**encoder.prepare([long]))
+    expected = encoder(**encoder.prepare([long[:32000]]))
+    assert torch.equal(found.tokens, expected.tokens)
+    assert found.mask.all()
+
+
+def test_audio_spectrogram_transformer(tmp_path):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = ASTModel(ASTConfig(**shape, intermediate_size=24, max_length=100)).eval()
+    model.save_pretrained(tmp_path)
+    extractor = ASTFeatureExtractor(max_length=100)
+    extractor.save_pretrained(tmp_path)
+    encoder, clips = audio(tmp_path), [noise(0.5), noise(0.9, 1)]
+    found = encoder(**encoder.prepare(clips))
+    expected = model(**extractor(clips, sampling_rate=16000, return_tensors="pt"))
+    assert torch.equal(found.tokens, expected.last_hidden_state)
+    assert torch.equal(found.pooled, expected.pooler_output)
+    assert [encoder.cuts(clip) for clip in (noise(1.0), noise(1.1))] == [False, True]
+
+
+def test_other_audio_models_are_refused_by_name(tmp_path):
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="is a bert; audio encoders:"):
+        audio(tmp_path)
+
+
+def test_random_whisper_large_is_the_published_shape():
+    architecture = AutoConfig.from_pretrained(
+        locate(ModalityConfig(encoder="openai/whisper-large-v3", weights="random"))
+    )
+    with torch.device("meta"):
+        encoder = encoders._WhisperEncoder(architecture)
+    assert sum(p.numel() for p in encoder.parameters()) == 636_968_960
+    assert encoder.conv1.weight.shape == (1280, 128, 3)

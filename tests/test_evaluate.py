@@ -12,8 +12,8 @@ from edge_lib.evaluate import (
     recall_metrics,
     recall_table,
     retrieval_ranks,
-    swap_scores,
 )
+from edge_lib.probes import swap_scores, twin_confusions
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +47,20 @@ def test_ranks_equal_the_full_matrix(captions, chunk):
         (images, texts, np.arange(20), shuffled),
         (texts, images, shuffled, np.arange(20)),
     ):
-        found = retrieval_ranks(a, b, a_rows, b_rows, chunk)
+        found = retrieval_ranks(a, b, a_rows, b_rows, chunk=chunk)
         np.testing.assert_array_equal(found, brute_force(a, b, a_rows, b_rows))
         assert found.min() == 0
         assert found.max() > 3
+
+
+@pytest.mark.parametrize("dims", [[3], [8, 2, 5], [2, 8]])
+def test_ranks_at_many_dims_are_those_of_the_columns_alone(dims):
+    rows = np.repeat(np.arange(15), 2)
+    images, texts = torch.randn(15, 8), torch.randn(30, 8)
+    found = retrieval_ranks(images, texts, np.arange(15), rows, dims, chunk=4)
+    for dim, ranks in zip(dims, found, strict=True):
+        alone = brute_force(images[:, :dim], texts[:, :dim], np.arange(15), rows)
+        np.testing.assert_array_equal(ranks, alone)
 
 
 def test_rows_default_to_the_diagonal():
@@ -324,3 +334,45 @@ def test_a_query_whose_answer_was_skipped_is_not_asked():
     recall = recall_table(embeddings, rows, [6], [1], np.arange(6))
     assert recall["recall"].tolist() == [1, 1]
     assert recall["rows"].tolist() == [6, 4]
+
+
+# --- strictly, and by any of several ---------------------------------------------------------
+
+
+def test_any_hit_and_strict_by_hand():
+    """Two images of two captions; image 0 finds its captions first and third, image 1 first and
+    second. Strictly, half of the captions come first."""
+    images = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    captions = torch.tensor([[0.9, 0.1, 0], [0.5, 0, 0.87], [0.1, 1, 0], [0.7, 0.7, 0]])
+    embeddings = {"vision": images, "text": captions}
+    rows = {"vision": np.arange(2), "text": np.array([0, 0, 1, 1])}
+    asked = (embeddings, rows, [3], [1, 2, 3], np.arange(2))
+    kept = [("vision", "text")]
+    loose = recall_table(*asked, pairs=kept).query("query == 'vision'")
+    strict = recall_table(*asked, pairs=kept, strict=True).query("query == 'vision'")
+    assert loose.recall.tolist() == [1, 1, 1]
+    assert strict.recall.tolist() == [0.5, 0.75, 1]
+    assert loose.rule.unique() == ["any hit of several"]
+    assert strict.rule.unique() == ["each of several on its own"]
+    assert strict.rows.unique() == [4]
+
+
+# --- confusions ------------------------------------------------------------------------------
+
+
+def test_twin_confusions_by_hand():
+    """Two groups of three; each query points at the gallery item named below."""
+    gallery = torch.eye(6)
+    finds = [0, 0, 1, 3, 2, 5]  # right, edit A, A and B, right, another scene, right
+    edits = ["scene", "A", "B"]
+    groups = np.array([7, 7, 7, 2, 2, 2])
+    table = twin_confusions(gallery[finds], gallery, groups, edits, [6])
+    found = dict(zip(table["confused"], table["share"], strict=True))
+    assert found == pytest.approx({"A": 1 / 6, "B": 0, "two edits": 1 / 6, "another scene": 1 / 6})
+
+
+def test_twin_confusions_use_the_first_columns():
+    gallery = torch.tensor([[1.0, 0.0], [1.0, 0.1]])
+    queries = gallery * torch.tensor([1.0, 3.0])  # tells them apart by the second column alone
+    table = twin_confusions(queries, gallery, np.zeros(2, int), ["scene", "A"], [1, 2])
+    assert table.query("confused == 'A'").share.tolist() == [0.5, 0.0]

@@ -111,8 +111,8 @@ def test_change_of_preprocessing_never_reads_the_old_entry(config, tiny_vision, 
 
 def test_second_encoding_loads_no_encoder(config, monkeypatch):
     encode_tables(config)
-    monkeypatch.setattr("edge_lib.encode.load_encoder", lambda *_: pytest.fail("encoded again"))
-    assert encode_tables(config)["train/vision"] == {"items": 96, "skipped": 0}
+    monkeypatch.setattr("edge_lib.encode._load_encoder", lambda *_: pytest.fail("encoded again"))
+    assert encode_tables(config)["train/vision"] == {"items": 96, "skipped": 0, "cut": 0}
 
 
 def test_corrupt_images_are_skipped_and_counted(small_align, make_table, encode_image, tmp_path):
@@ -124,7 +124,8 @@ def test_corrupt_images_are_skipped_and_counted(small_align, make_table, encode_
         ]
     )
     items, encoder = Items(table, "vision"), load_encoder("vision", config.vision)
-    for shard in missing_shards(tmp_path, len(items), config.features):  # the second: all broken
+    shards = missing_shards({"test": tmp_path}, {"test": items}, config.features)
+    for _, shard in shards:  # the second: all broken
         write_shard(tmp_path, shard, items, encoder, config.features, keep_tokens=True)
     store = finish_store(tmp_path, items, config.features)
     assert store.ok.tolist() == [True, False, True, False, False, False, True, True]

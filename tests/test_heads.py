@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from edge_lib.config import ModalityConfig
-from edge_lib.encoders import Encoded
+from edge_lib.encoded import Encoded
 from edge_lib.heads import POOLERS, MatryoshkaHead, ModalityHead
 
 TOKEN_WIDTH, POOLED_WIDTH, WIDTH = 12, 6, 16

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 
-from edge_lib.losses import BackpropType, LogitScale, info_nce, matryoshka_info_nce
+from edge_lib.losses import BackpropType, LogitScale, info_nce, matryoshka_info_nce, pairwise_loss
 
 DIMS = [32, 8, 16]
 
@@ -124,9 +124,10 @@ def test_bench_rivals_compute_the_same_loss():
 
 @pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]])
 @pytest.mark.parametrize("chunk", [None, 1, 7, 24, 100])
-def test_equals_float64_loop(dims, chunk):
+@pytest.mark.parametrize("scale", [1 / 0.07, 60.0, 90.0])  # one exp for all, its limit, and beyond
+def test_equals_float64_loop(dims, chunk, scale):
     a, b = features()
-    scale = leaf_scale()
+    scale = leaf_scale(scale)
     a64, b64, s64 = float64(a, b, scale)
     weights = [0.5 + i for i in range(len(dims))]
     ours = matryoshka_info_nce(a, b, scale, dims, weights, chunk)
@@ -295,6 +296,55 @@ def test_logit_scale_is_clamped_but_can_come_back():
     assert scale() < 50
 
 
+# --- several modalities ------------------------------------------------------------------------
+
+PAIRS = [("v", "a"), ("v", "t"), ("a", "t")]
+
+
+def three(seed=0, rows=24):
+    torch.manual_seed(seed)
+    embeddings = {name: torch.randn(rows, 32, requires_grad=True) for name in "vat"}
+    return embeddings, {name: torch.rand(rows) < 0.6 for name in "vat"}
+
+
+def brute_force(embeddings, present, pairs, weights, scale, dims):
+    """Each pair on its own, on the rows that have both, without any mask."""
+    total = 0
+    for (a, b), weight in zip(pairs, weights, strict=True):
+        kept = present[a] & present[b]
+        if kept.any():
+            total = total + weight * loop(embeddings[a][kept], embeddings[b][kept], scale, dims)
+    return total / sum(weights)
+
+
+@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[1:], PAIRS[:1]])
+def test_pairwise_loss_equals_brute_force_on_the_rows_that_are_there(pairs):
+    embeddings, present = three()
+    scale = leaf_scale()
+    weights = [0.5 + i for i in range(len(pairs))]
+    ours = pairwise_loss(embeddings, present, pairs, weights, scale, dims=[32, 8])
+    used = sorted({name for pair in pairs for name in pair})
+    exact = dict(zip("vat", float64(*embeddings.values()), strict=True))
+    (scale64,) = float64(scale)
+    theirs = brute_force(exact, present, pairs, weights, scale64, [32, 8])
+    assert_same(
+        grads(ours, scale, *(embeddings[name] for name in used)),
+        grads(theirs, scale64, *(exact[name] for name in used)),
+    )
+
+
+def test_a_modality_that_is_wholly_missing_costs_nothing_and_learns_nothing():
+    embeddings, present = three()
+    present["a"] = torch.zeros_like(present["a"])
+    embeddings["a"] = torch.full_like(embeddings["a"], torch.nan).requires_grad_()
+    loss = pairwise_loss(embeddings, present, PAIRS, None, torch.tensor(9.0), dims=[32])
+    kept = present["v"] & present["t"]
+    alone = info_nce(embeddings["v"][kept], embeddings["t"][kept], torch.tensor(9.0))
+    torch.testing.assert_close(loss, alone / 3)
+    loss.backward()
+    assert embeddings["a"].grad.eq(0).all()
+
+
 # --- several processes ------------------------------------------------------------------------
 
 WORLD, LOCAL = 2, 6
@@ -321,6 +371,16 @@ def step(model, x, y, **kwargs):
     return loss.detach(), torch.autograd.grad(loss, list(model.parameters()))
 
 
+def pairwise_step(own):
+    """Loss and gradients of this rank's rows; audio is all on the first rank, images on both."""
+    embeddings, present = three(rows=WORLD * LOCAL)
+    present["a"] = torch.arange(WORLD * LOCAL) < LOCAL
+    mine = {name: x.detach().double()[own].requires_grad_() for name, x in embeddings.items()}
+    there = {name: x[own] for name, x in present.items()}
+    loss = pairwise_loss(mine, there, PAIRS, [1, 2, 3], torch.tensor(9.0), dims=[32, 8])
+    return loss.detach(), *torch.autograd.grad(loss, list(mine.values()))
+
+
 def one_rank(rank, folder):
     """Run every case on this rank's half of the batch; save losses and rank-averaged gradients."""
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD)
@@ -336,6 +396,7 @@ def one_rank(rank, folder):
                 dist.all_reduce(g)
                 g /= WORLD  # what DistributedDataParallel does
             found[name, chunk] = [loss, *gradients]
+    found["pairwise"] = pairwise_step(own)
     a, b = model["a"](x[own]).detach(), model["b"](y[own]).detach()
     for kind in BackpropType:
         leaves = a.clone().requires_grad_(), b.clone().requires_grad_()
@@ -366,6 +427,14 @@ def test_two_processes_equal_one(ranks, name, chunk):
     loss, gradients = step(model, x, y, present=PRESENT[name])
     for found in ranks:
         assert_same(found[name, chunk], [loss, *gradients], rtol=1e-9)
+
+
+def test_two_processes_equal_one_when_a_rank_lacks_a_modality(ranks):
+    loss, *gradients = pairwise_step(slice(None))
+    for rank, found in enumerate(ranks):
+        own = slice(rank * LOCAL, (rank + 1) * LOCAL)
+        expected = [loss, *(WORLD * gradient[own] for gradient in gradients)]
+        assert_same(found["pairwise"], expected, rtol=1e-9)
 
 
 def test_two_processes_draw_the_same_size(ranks):

@@ -229,3 +229,60 @@ def test_a_notebook_cell_shows_one_image(setup, tmp_path, monkeypatch):
     outputs = [output for cell in notebook.cells for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
     assert "image/png" in notebook.cells[-1].outputs[0]["data"]
+
+
+def make_seeds() -> pd.DataFrame:
+    """Two arms at two sizes over three seeds, by row: 0.1, 0.2, ..."""
+    index = pd.MultiIndex.from_product([["ours", "theirs"], [8, 64], [0, 1, 2]])
+    table = index.to_frame(index=False, name=["arm", "dim", "seed"])
+    return table.assign(value=0.1 * np.arange(1, 13))
+
+
+def test_arms_draw_the_means_and_the_spread_of_the_seeds():
+    figure, table = plots.arms(make_seeds(), "dim", "value", ylabel="R@1")
+    assert table.set_index(["arm", "dim"])["mean"].round(6).to_dict() == {
+        ("ours", 8): 0.2,
+        ("ours", 64): 0.5,
+        ("theirs", 8): 0.8,
+        ("theirs", 64): 1.1,
+    }
+    assert set(table["seeds"]) == {3}
+    np.testing.assert_allclose(table["highest"] - table["lowest"], 0.2)
+    (axes,) = figure.axes
+    lines = [c.lines[0] for c in axes.containers]
+    for line, (_, part) in zip(lines, table.groupby("arm"), strict=True):
+        assert pairs_of(part, "dim", "mean") == list(zip(*line.get_data(), strict=True))
+    assert len({line.get_color() for line in lines}) == len({x.get_marker() for x in lines}) == 2
+    assert axes.get_ylabel() == "R@1"
+
+
+def test_arms_give_each_panel_its_own_rows():
+    table = pd.concat([make_seeds().assign(what="a"), make_seeds().assign(what="b", value=7.0)])
+    figure, summary = plots.arms(table, "dim", "value", "what", free_y=True, yscale="log")
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    assert set(summary.query("what == 'b'")["mean"]) == {7.0}
+    assert {axes.get_yscale() for axes in figure.axes} == {"log"}
+
+
+def test_dots_are_the_seeds_and_bars_their_means():
+    table = make_seeds().rename(columns={"dim": "pair"})
+    figure, summary = plots.dots(table, "arm", "value", "pair")
+    (axes,) = figure.axes
+    shown = sorted(x for points in drawn(axes) for x, _ in points)
+    np.testing.assert_allclose(shown, table["value"])
+    bars = sorted(x for c in axes.collections for (x, _), _ in c.get_segments())
+    np.testing.assert_allclose(bars, sorted(summary["mean"]))
+
+
+def test_makeup_stacks_the_mean_shares():
+    table = pd.DataFrame(
+        {"dim": [8, 8, 8, 8, 64, 64], "kind": list("ababab"), "share": [0.2, 0.1, 0.4, 0.3, 0.1, 0]}
+    )
+    figure, summary = plots.makeup(table, "dim", "kind", "share")
+    assert summary.set_index("dim").round(6).to_dict() == {
+        "a": {8: 0.3, 64: 0.1},
+        "b": {8: 0.2, 64: 0},
+    }
+    a, b = figure.axes[0].containers
+    np.testing.assert_allclose([bar.get_width() for bar in b], [0.2, 0])
+    np.testing.assert_allclose([bar.get_x() for bar in b], [bar.get_width() for bar in a])

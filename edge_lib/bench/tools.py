@@ -55,6 +55,27 @@ def peak_memory(function: Callable, *args) -> float:
         return pool.submit(_growth, function, *args).result()
 
 
+def peak_memories(function: Callable, cases: list[tuple]) -> list[float]:
+    """MB at the peak of each `function(*case)()`, inputs included, over what a process holds after
+    the first of them has run once. For cases that need more and more: they share the process.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
+        return pool.submit(_peaks, function, cases).result()
+
+
+def _peaks(function: Callable, cases: list[tuple]) -> list[float]:
+    function(*cases[0])()  # libraries take their workspace
+    on_gpu = torch.cuda.is_available()
+    before = torch.cuda.memory_allocated() / 2**20 if on_gpu else _status("VmRSS")
+    peaks = []
+    for case in cases:
+        function(*case)()
+        peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _status("VmHWM")
+        peaks.append(peak - before)
+    return peaks
+
+
 def _growth(function: Callable, *args) -> float:
     work = function(*args)
     if torch.cuda.is_available():

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from edge_lib.config import ConfigError, ExperimentConfig
+from edge_lib.config import MODALITIES, ConfigError, ExperimentConfig
 from edge_lib.data.table import Table
-from edge_lib.encoders import Encoded
+from edge_lib.encoded import Encoded
 
 
 class Features(Protocol):
@@ -60,8 +60,11 @@ class AlignmentBatches(Dataset):
         self.table, self.features, self.seed = table, features, config.seed
         self.batch_size, self.text_dropout = config.train.batch_size, config.train.text_dropout
         self.rank, self.world_size = rank, world_size
-        self.items = {name: usable_items(table, name, f.ok) for name, f in features.items()}
-        count = sum(has_item(items) for items in self.items.values())
+        whole = {name: usable_items(table, name, f.ok) for name, f in features.items()}
+        self.items = {name: self._lose(name, items, config) for name, items in whole.items()}
+        # a group stays together even if some of its rows are made to lack too much to take part
+        kept = whole if config.data.hard_negatives else self.items
+        count = sum(has_item(items) for items in kept.values())
         self.blocks = self._blocks(np.flatnonzero(count >= 2), config.data.hard_negatives)
         self.steps_per_epoch = self.blocks.size // self.batch_size
         if not self.steps_per_epoch:
@@ -69,6 +72,12 @@ class AlignmentBatches(Dataset):
                 f"{table.name}: {self.blocks.size} usable rows do not fill one batch of "
                 f"{self.batch_size}"
             )
+
+    def _lose(self, modality: str, items: list, config: ExperimentConfig) -> list[np.ndarray]:
+        """Each row's items, none for the rows that are made to lack this modality."""
+        rng = np.random.default_rng([config.seed, MODALITIES.index(modality), 2])
+        lost = rng.random(len(items)) < config.data.missing.get(modality, 0)
+        return [row[:0] if gone else row for row, gone in zip(items, lost, strict=True)]
 
     def _blocks(self, rows: np.ndarray, hard_negatives: bool) -> np.ndarray:
         """(N, 1) single rows, or (N, G) whole groups, to be shuffled as they are."""
@@ -109,16 +118,17 @@ class AlignmentBatches(Dataset):
             if name == "text":
                 items[rng.random(len(items)) < self.text_dropout] = -1
             items = items[mine]
-            # a missing item still needs some features: those of item 0, which nobody looks at
-            encoded[name] = features.gather(np.maximum(items, 0))
-            usable = (items >= 0) & features.ok[np.maximum(items, 0)]
+            # a missing item still needs some features: those of any item, which nobody looks at
+            wanted = np.where(items < 0, np.argmax(features.ok), items)
+            encoded[name] = features.gather(wanted)
+            usable = (items >= 0) & features.ok[wanted]
             present[name] = torch.from_numpy(usable)
         return Batch(step, rows[mine], encoded, present)
 
 
 def usable_items(table: Table, modality: str, ok: np.ndarray) -> list[np.ndarray]:
     """For each row, the numbers of its items that could be encoded."""
-    owners = np.arange(len(table)) if modality == "vision" else table.caption_rows
+    owners = table.item_rows(modality)
     items = np.flatnonzero(ok)
     starts = np.searchsorted(owners[items], np.arange(1, len(table)))
     return np.split(items, starts)

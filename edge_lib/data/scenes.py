@@ -13,7 +13,6 @@ The swap probe holds pairs whose two digits exchanged places: the captions have 
 only their binding differs (after Winoground, Thrush et al. 2022).
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -46,6 +45,7 @@ PLACES = (
 CELL = 32  # pixels; an image is 3 x 3 cells
 SIZE = 3 * CELL
 JITTER = 4  # pixels
+SPLITS = ("train", "val", "test", "swap")
 EDITS = ("scene", "digit changed", "colour changed", "digit moved")
 
 # load_digits keeps each writer's digits together: every writer starts with 0..9 three times over,
@@ -81,35 +81,30 @@ class Scene:
     def content(self) -> frozenset:
         return frozenset(thing.looks for thing in self.things)
 
+    def phrases(self) -> list[str]:
+        """One for each thing, in order."""
+        return [PHRASINGS[self.phrasing](thing) for thing in self.things]
+
     def caption(self) -> str:
-        return PHRASINGS[self.phrasing](self.things)
+        *others, last = self.phrases()
+        return ", ".join(others) + " and " + last if others else last
+
+    def captions(self, count: int) -> list[str]:
+        """The caption, and the same said in the phrasings that follow."""
+        phrasings = ((self.phrasing + i) % len(PHRASINGS) for i in range(count))
+        return [replace(self, phrasing=phrasing).caption() for phrasing in phrasings]
 
 
-def _plain(things) -> str:
-    parts = [
-        f"a {'large' if t.large else 'small'} {t.colour} {DIGITS[t.digit]} {PLACES[t.cell]}"
-        for t in things
-    ]
-    return _join(parts)
+def _plain(t: Thing) -> str:
+    return f"a {'large' if t.large else 'small'} {t.colour} {DIGITS[t.digit]} {PLACES[t.cell]}"
 
 
-def _place_first(things) -> str:
-    parts = [
-        f"{PLACES[t.cell]} a {'large' if t.large else 'small'} {t.colour} {DIGITS[t.digit]}"
-        for t in things
-    ]
-    return _join(parts)
+def _place_first(t: Thing) -> str:
+    return f"{PLACES[t.cell]} a {'large' if t.large else 'small'} {t.colour} {DIGITS[t.digit]}"
 
 
-def _numerals(things) -> str:
-    parts = [
-        f"a {'big' if t.large else 'little'} {t.colour} {t.digit} {PLACES[t.cell]}" for t in things
-    ]
-    return _join(parts)
-
-
-def _join(parts: list[str]) -> str:
-    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+def _numerals(t: Thing) -> str:
+    return f"a {'big' if t.large else 'little'} {t.colour} {t.digit} {PLACES[t.cell]}"
 
 
 PHRASINGS = (_plain, _place_first, _numerals)
@@ -117,7 +112,7 @@ PHRASINGS = (_plain, _place_first, _numerals)
 
 def twin_groups(split: str, size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
     """Yield groups of four twins (in the order of `EDITS`), `size` scenes in all, none twice."""
-    rng = np.random.default_rng([seed, _split_number(split)])
+    rng = np.random.default_rng([seed, SPLITS.index(split)])
     seen = set()
     made = rejected = 0
     while made < size:
@@ -135,7 +130,7 @@ def twin_groups(split: str, size: int, max_objects: int, seed: int) -> Iterator[
 
 def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
     """Yield pairs of scenes that differ only in which of two digits stands where."""
-    rng = np.random.default_rng([seed, _split_number("swap")])
+    rng = np.random.default_rng([seed, SPLITS.index("swap")])
     seen = set()
     while len(seen) < size:
         scene = _random_scene(rng, 2, max(2, max_objects))
@@ -150,7 +145,7 @@ def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
 
 def random_scenes(split: str, size: int, max_objects: int, seed: int) -> Iterator[Scene]:
     """Yield unrelated, well filled scenes, as for training a backbone."""
-    rng = np.random.default_rng([seed, _split_number(split), 1])
+    rng = np.random.default_rng([seed, SPLITS.index(split), 1])
     for _ in range(size):
         yield _random_scene(rng, max(1, max_objects // 2), max_objects)
 
@@ -162,21 +157,6 @@ def render(scene: Scene, split: str) -> Image.Image:
     for thing in scene.things:
         _draw(canvas, thing, split)
     return Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
-
-
-def to_row(scene: Scene, split: str, number: int, group: int) -> dict:
-    """The scene as a row of the one-table schema; the image as PNG bytes."""
-    buffer = io.BytesIO()
-    render(scene, split).save(buffer, "PNG", compress_level=1)
-    return {
-        "id": f"{split}-{number:06d}",
-        "image": buffer.getvalue(),
-        "texts": [scene.caption()],
-        "audio": None,
-        "question": None,
-        "answers": None,
-        "group": group,
-    }
 
 
 def labels(scene: Scene) -> np.ndarray:
@@ -252,16 +232,18 @@ def _off_centre(rng, room: int) -> int:
 
 
 @cache
-def _glyphs(split: str) -> list[np.ndarray]:
-    """For each digit, (n, 8, 8) uint8: that digit as the split's writers wrote it."""
+def handwriting():
+    """scikit-learn's digits, read once."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    return load_digits()
+
+
+@cache
+def _glyphs(split: str) -> list[np.ndarray]:
+    """For each digit, (n, 8, 8) uint8: that digit as the split's writers wrote it."""
+    digits = handwriting()
     chosen = WRITERS["test" if split == "swap" else split]
     mine = np.isin(np.searchsorted(STARTS, np.arange(len(digits.images)), "right") - 1, chosen)
     images = np.minimum(digits.images[mine] * 16, 255).astype(np.uint8)
     return [images[digits.target[mine] == digit] for digit in range(10)]
-
-
-def _split_number(split: str) -> int:
-    return ("train", "val", "test", "swap").index(split)

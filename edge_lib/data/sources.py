@@ -1,27 +1,28 @@
 """Sources: what a config's `data` section names, as tables of the one schema."""
 
+import csv
 import hashlib
 import os
 from collections.abc import Iterator
 from glob import glob
-from itertools import count
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, Image
+from datasets import Audio, Dataset, Image
 from filelock import FileLock
 
-from edge_lib.config import ConfigError, DataConfig, ParquetConfig, ScenesConfig, from_root
-from edge_lib.data import scenes
+from edge_lib.config import ConfigError, DataConfig, ScenesConfig, from_root
+from edge_lib.data import degrade, scene_table, scenes, speech
+from edge_lib.data.scene_table import DEGRADED, degraded_rows, scene_rows, scene_splits
 from edge_lib.data.table import SCHEMA, Table, fingerprint_files
 
 
 def splits(config: DataConfig) -> tuple[str, ...]:
-    """The splits a source has; swap is the swap probe."""
-    return (
-        ("train", "val", "test", "swap") if config.source == "scenes" else ("train", "val", "test")
-    )
+    """The splits a source has."""
+    named = ("train", "val", "test")
+    return scene_splits(config.scenes) if config.source == "scenes" else named
 
 
 def load_table(config: DataConfig, split: str) -> Table:
@@ -35,26 +36,20 @@ def _load_scenes(config: DataConfig, split: str) -> Table:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            _write_parquet(path, _scene_rows(config.scenes, split))
-    return _read_parquet([path], f"scenes {split}", config.cache_dir)
+            _write_parquet(path, _scene_rows(config, split))
+    return _read_parquet([path], f"scenes {split}", config.cache_dir, {})
+
+
+def _scene_rows(config: DataConfig, split: str) -> Iterator[dict]:
+    if not split.startswith(DEGRADED):
+        return scene_rows(config.scenes, split)
+    return degraded_rows(config.scenes, load_table(config, split.removeprefix(DEGRADED)))
 
 
 def _scenes_version(config: ScenesConfig) -> str:
-    """Changes with the config and with the code that draws."""
-    text = config.model_dump_json() + Path(scenes.__file__).read_text()
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _scene_rows(config: ScenesConfig, split: str) -> Iterator[dict]:
-    if split == "swap":
-        groups = scenes.swap_pairs(config.swap_size, config.max_objects, config.seed)
-    else:
-        size = getattr(config, f"{split}_size")
-        groups = scenes.twin_groups(split, size, config.max_objects, config.seed)
-    number = count()
-    for group, members in enumerate(groups):
-        for scene in members:
-            yield scenes.to_row(scene, split, next(number), group)
+    """Changes with the config and with the code that draws and speaks."""
+    code = (Path(module.__file__).read_text() for module in (scenes, scene_table, speech, degrade))
+    return hashlib.sha256("".join([config.model_dump_json(), *code]).encode()).hexdigest()[:12]
 
 
 def _write_parquet(path: Path, rows: Iterator[dict]) -> None:
@@ -70,7 +65,14 @@ def _load_parquet(config: DataConfig, split: str) -> Table:
     """Parquet files in PixMo's shape; columns are found under the names the config gives."""
     source = config.parquet
     files = [path for pattern in getattr(source, split) for path in _matches(pattern, split)]
-    return _read_parquet(files, f"parquet {split}", config.cache_dir, source)
+    named = {
+        source.image_column: "image",
+        source.audio_column: "audio",
+        source.caption_column: "texts",
+        source.id_column: "id",
+    }
+    wanted = {column: name for column, name in named.items() if column}
+    return _read_parquet(files, f"parquet {split}", config.cache_dir, wanted)
 
 
 def _matches(pattern: str, split: str) -> list[Path]:
@@ -81,14 +83,11 @@ def _matches(pattern: str, split: str) -> list[Path]:
     return found
 
 
-def _read_parquet(
-    files: list[Path], name: str, cache_dir: Path, source: ParquetConfig | None = None
-) -> Table:
-    """Memory-mapped: `datasets` converts to Arrow once and keeps that under the cache."""
-    wanted = {}
-    if source:
-        wanted = {source.image_column: "image", source.caption_column: "texts"}
-        wanted |= {source.id_column: "id"} if source.id_column else {}
+def _read_parquet(files: list[Path], name: str, cache_dir: Path, wanted: dict) -> Table:
+    """Memory-mapped: `datasets` converts to Arrow once and keeps that under the cache.
+
+    wanted: column in the files -> its name in the schema; all columns if empty.
+    """
     for file in files:
         available = pq.read_schema(file).names
         missing = [column for column in wanted if column not in available]
@@ -98,9 +97,27 @@ def _read_parquet(
         list(map(str, files)), cache_dir=str(cache_dir / "arrow"), columns=list(wanted) or None
     )
     dataset = dataset.rename_columns({old: new for old, new in wanted.items() if old != new})
-    if isinstance(dataset.features.get("image"), Image):
-        dataset = dataset.cast_column("image", Image(decode=False))
+    for column, kind in (("image", Image), ("audio", Audio)):
+        if isinstance(dataset.features.get(column), kind):
+            dataset = dataset.cast_column(column, kind(decode=False))
     return Table(dataset, name, fingerprint_files(files, *wanted))
 
 
-LOADERS = {"scenes": _load_scenes, "parquet": _load_parquet}
+def _load_common_voice(config: DataConfig, split: str) -> Table:
+    """Mozilla Common Voice: a tsv with `path` and `sentence`, and the clips as mp3 beside it."""
+    source = config.common_voice
+    path = source.folder / getattr(source, split)
+    if not path.is_file():
+        raise ConfigError(f"data.common_voice.{split}: no such file {path}")
+    # a sentence may hold quotes, which mean nothing in these files
+    table = pd.read_csv(path, sep="\t", dtype=str, quoting=csv.QUOTE_NONE, keep_default_na=False)
+    missing = {"path", "sentence"} - set(table.columns)
+    if missing:
+        raise ConfigError(f"{path} has no column {sorted(missing)}; it has {list(table.columns)}")
+    clips = [{"bytes": None, "path": str(source.folder / "clips" / name)} for name in table["path"]]
+    columns = {"id": list(table["path"]), "audio": clips, "texts": list(table["sentence"])}
+    dataset = Dataset.from_dict(columns)
+    return Table(dataset, f"common_voice {split}", fingerprint_files([path]))
+
+
+LOADERS = {"scenes": _load_scenes, "parquet": _load_parquet, "common_voice": _load_common_voice}

@@ -2,17 +2,21 @@
 
 Columns: `id`, `image` (encoded bytes), `texts` (list of captions), `audio` (encoded bytes),
 `question`, `answers` (list) and `group` (rows that are edits of one another). Any of them may be
-null: a null is a missing modality. Bytes stay encoded until they are asked for. An image that does
-not decode, or a row without a caption, is logged with its id and skipped; `Table.skipped` counts.
+null: a null is a missing modality. Bytes stay encoded until they are asked for. An image or a clip
+that does not decode, or a row without a caption, is logged with its id and skipped;
+`Table.skipped` counts.
 """
 
 import hashlib
 import io
+import json
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +24,7 @@ from datasets import Dataset, disable_progress_bars
 from PIL import Image
 
 from edge_lib.config import from_root
+from edge_lib.data import speech
 
 log = logging.getLogger(__name__)
 disable_progress_bars()
@@ -85,9 +90,25 @@ class Table:
 
     def images(self, rows) -> list[Image.Image | None]:
         """Decode to RGB; None where a row has no image or one that does not decode."""
-        there = "image" in self.dataset.column_names
-        values = self.dataset[list(map(int, rows))]["image"] if there else [None] * len(rows)
-        return [self._decode(row, value) for row, value in zip(rows, values, strict=True)]
+        return self._decode("image", rows, _to_image)
+
+    def clips(self, rows) -> list[np.ndarray | None]:
+        """Decode to mono samples (n,) at 16 kHz; None where a row has no sound or a broken one."""
+        return self._decode("audio", rows, speech.decode)
+
+    def items(self, modality: str) -> list | range:
+        """What an encoder may be asked for: every row's image or clip, or every caption."""
+        return self.captions if modality == "text" else range(len(self))
+
+    def item_rows(self, modality: str) -> np.ndarray:
+        """The row that each of `items` belongs to, ascending."""
+        return self.caption_rows if modality == "text" else np.arange(len(self))
+
+    def fingerprint_of(self, modality: str) -> str:
+        """Names the items: captions by what they say, so that tables may share their features."""
+        if modality != "text":
+            return self.fingerprint
+        return hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()[:16]
 
     def examples(self, count: int) -> tuple[list[Image.Image], list[str]]:
         """The first `count` rows that have both: their images and their first captions."""
@@ -97,15 +118,20 @@ class Table:
         pairs = (pair for pair in zip(images, captions, strict=True) if pair[0])
         return tuple(map(list, zip(*islice(pairs, count), strict=True)))
 
-    def _decode(self, row: int, value) -> Image.Image | None:
+    def _decode(self, column: str, rows, read: Callable[[bytes], Any]) -> list:
+        there = column in self.dataset.column_names
+        values = self.dataset[list(map(int, rows))][column] if there else [None] * len(rows)
+        return [self._decode_cell(column, *cell, read) for cell in zip(rows, values, strict=True)]
+
+    def _decode_cell(self, column: str, row: int, value, read: Callable[[bytes], Any]):
         try:
             content = _encoded_bytes(value)
             if content is None:
-                self.skip("no image", row)
+                self.skip(f"no {column}", row)
                 return None
-            return _to_rgb(Image.open(io.BytesIO(content)))
-        except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
-            self.skip("image does not decode", row, error)
+            return read(content)
+        except Exception as error:  # decoders raise nearly anything on a broken file
+            self.skip(f"{column} does not decode", row, error)
             return None
 
     def skip(self, reason: str, row: int, error: Exception | None = None) -> None:
@@ -121,14 +147,15 @@ class Table:
         return self.dataset[name][:] if there else [None] * len(self)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_image(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     return image.convert("RGB")
 
 
 def _encoded_bytes(value) -> bytes | None:
-    """An image cell: bytes, or {bytes, path} as Hugging Face `Image` columns store it."""
+    """A cell: bytes, or {bytes, path} as Hugging Face `Image` and `Audio` columns store it."""
     if isinstance(value, dict):
         path = value.get("path")
         return value.get("bytes") or (from_root(path).read_bytes() if path else None)

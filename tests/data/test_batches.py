@@ -6,7 +6,7 @@ import torch
 
 from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.batches import AlignmentBatches
-from edge_lib.encoders import Encoded
+from edge_lib.encoded import Encoded
 
 
 class Remembered:
@@ -20,9 +20,9 @@ class Remembered:
         return Encoded(None, None, torch.as_tensor(items).float()[:, None])
 
 
-def config(batch_size=8, seed=0, text_dropout=0.0, hard_negatives=False):
+def config(batch_size=8, seed=0, text_dropout=0.0, hard_negatives=False, missing=()):
     train = {"batch_size": batch_size, "text_dropout": text_dropout}
-    data = {"hard_negatives": hard_negatives}
+    data = {"hard_negatives": hard_negatives, "missing": dict(missing)}
     return ExperimentConfig(name="x", seed=seed, train=train, data=data)
 
 
@@ -235,3 +235,41 @@ def test_batches_move_whole(make):
     assert moved.encoded["text"].pooled.device.type == "meta"
     assert moved.present["vision"].device.type == "meta"
     np.testing.assert_array_equal(moved.rows, batch.rows)
+
+
+# --- modalities that are to be missing -------------------------------------------------------
+
+
+def seen(batches, name, epochs=3):
+    """{row: the values of present[name] it ever had}."""
+    found = {}
+    for step in range(epochs * batches.steps_per_epoch):
+        batch = batches[step]
+        for row, there in zip(batch.rows, batch.present[name].tolist(), strict=True):
+            found.setdefault(int(row), set()).add(there)
+    return found
+
+
+def test_a_share_of_rows_lacks_a_modality_for_good(make):
+    batches = make(one_each(400), missing={"vision": 0.3})
+    found = seen(batches, "vision")
+    assert all(len(values) == 1 for values in found.values())
+    kept = {row for row, values in found.items() if True in values}
+    # with two modalities, a row that lost one takes no part
+    assert kept == set(found)
+    assert 0.6 * 400 < batches.blocks.size < 0.8 * 400
+    other = make(one_each(400), missing={"vision": 0.3}, seed=1)
+    assert set(other.blocks.ravel()) != set(batches.blocks.ravel())
+    assert {True} == set.union(*seen(make(one_each(40)), "vision").values())
+
+
+def test_groups_stay_whole_though_rows_of_them_lack_something(make):
+    groups = np.arange(80) // 4
+    batches = make(one_each(80), groups=groups, hard_negatives=True, missing={"text": 0.5})
+    for step in range(2 * batches.steps_per_epoch):
+        batch = batches[step]
+        counts = np.bincount(groups[batch.rows], minlength=20)
+        assert set(counts) <= {0, 4}
+    found = seen(batches, "text")
+    assert {False} in found.values()
+    assert {True} in found.values()

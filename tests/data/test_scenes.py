@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from edge_lib.config import ScenesConfig
 from edge_lib.data import scenes
+from edge_lib.data.scene_table import scene_row
 from edge_lib.data.scenes import (
     CELL,
     COLOURS,
@@ -65,7 +67,7 @@ def cells_of(things):
 def test_same_seed_same_rows_other_seed_or_split_other_rows():
     def rows(split, seed):
         made = itertools.chain.from_iterable(groups(split, 8, seed=seed))
-        return [scenes.to_row(scene, split, n, 0) for n, scene in enumerate(made)]
+        return [scene_row(ScenesConfig(), scene, split, n, 0) for n, scene in enumerate(made)]
 
     assert rows("val", 0) == rows("val", 0)
     captions = [str([r["texts"] for r in rows(s, k)]) for s in SPLITS for k in (0, 1)]
@@ -287,7 +289,7 @@ def test_swaps_are_drawn_by_test_writers():
 
 def test_row_holds_the_image_as_png(make_table):
     scene = next(scenes.random_scenes("test", 1, 4, 0))
-    table = make_table([scenes.to_row(scene, "test", 3, 7)])
+    table = make_table([scene_row(ScenesConfig(), scene, "test", 3, 7)])
     assert (table.ids, table.groups.tolist()) == (["test-000003"], [7])
     assert table.captions == [scene.caption()]
     (image,) = table.images([0])

@@ -1,15 +1,23 @@
 """Sources: from files of several shapes to one table."""
 
+import io
 import os
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Image, Value
+import soundfile
+from datasets import Audio, Dataset, Features, Image, Value
 
-from edge_lib.config import ConfigError, DataConfig, ParquetConfig, ScenesConfig
-from edge_lib.data import scenes, sources
+from edge_lib.config import (
+    CommonVoiceConfig,
+    ConfigError,
+    DataConfig,
+    ParquetConfig,
+    ScenesConfig,
+)
+from edge_lib.data import scene_table, scenes, sources, speech
 from edge_lib.data.sources import load_table, splits
 
 
@@ -216,7 +224,7 @@ def test_an_interruption_leaves_no_half_file(small, monkeypatch, moment):
 
     with monkeypatch.context() as patch:
         if moment == "drawing":
-            patch.setattr(scenes, "to_row", stop)
+            patch.setattr(scene_table, "scene_row", stop)
         if moment == "writing":
             patch.setattr(sources.pq, "write_table", half)
         if moment == "renaming":
@@ -231,3 +239,141 @@ def test_what_a_killed_process_left_is_not_read(small):
     load_table(small, "val")
     (folder_of(small) / ".test.parquet.123").write_bytes(b"PAR1 half")
     assert len(load_table(small, "test")) == 8
+
+
+def test_several_captions_say_the_same_in_other_words(tmp_path):
+    sizes = {"train_size": 4, "val_size": 4, "test_size": 40, "swap_size": 2}
+    config = DataConfig(cache_dir=tmp_path, scenes=ScenesConfig(captions=3, **sizes))
+    one = DataConfig(cache_dir=tmp_path, scenes=ScenesConfig(**sizes))
+    table = load_table(config, "test")
+    assert np.bincount(table.caption_rows).tolist() == [3] * 40
+    assert len(set(table.captions)) == 120
+    assert table.captions[::3] == load_table(one, "test").captions
+    numbers = [{word for word in c.split() if word in scenes.COLOURS} for c in table.captions]
+    assert all(numbers[i] == numbers[i + 1] == numbers[i + 2] for i in range(0, 120, 3))
+
+
+# --- spoken and degraded scenes --------------------------------------------------------------
+
+
+@pytest.fixture
+def spoken(tmp_path):
+    scenes_config = ScenesConfig(
+        train_size=8, val_size=4, test_size=4, swap_size=2, speech=True, degraded_size=4
+    )
+    return DataConfig(scenes=scenes_config, cache_dir=tmp_path / "cache")
+
+
+def test_degraded_splits_are_the_same_rows_damaged(spoken):
+    assert splits(spoken)[4:] == ("degraded-train", "degraded-val", "degraded-test")
+    for split, count in (("train", 4), ("val", 4), ("test", 4)):
+        whole, damaged = load_table(spoken, split), load_table(spoken, f"degraded-{split}")
+        assert damaged.ids == whole.ids[:count]
+        assert damaged.captions == whole.captions[:count]
+        assert damaged.groups.tolist() == whole.groups[:count].tolist()
+        pictures = zip(whole.images(range(count)), damaged.images(range(count)), strict=True)
+        for one, two in pictures:
+            hidden = (np.asarray(one) != np.asarray(two)).any(-1)
+            assert 0.3 < hidden.mean() < 0.4
+            assert (np.asarray(two)[hidden] == 128).all()
+        for one, two in zip(whole.clips(range(count)), damaged.clips(range(count)), strict=True):
+            noisy = np.abs(one - two) > 2**-14
+            assert len(one) == len(two)
+            assert 0.4 < noisy.mean() <= 0.51
+
+
+def test_every_caption_is_spoken_by_a_voice_of_its_split(spoken, monkeypatch):
+    said, speak = [], speech.speak
+    monkeypatch.setattr(speech, "speak", lambda *args: said.append(args) or speak(*args))
+    for split in ("train", "val", "test"):
+        said.clear()
+        groups = list(scenes.twin_groups(split, 40, 4, 0))
+        for number, scene in enumerate(scene for group in groups for scene in group):
+            row = scene_table.scene_row(spoken.scenes, scene, split, number, 0)
+            assert said[-1][0] == row["texts"][0] == scene.caption()
+        speakers = {voice.name.split("+")[1] for _, voice in said}
+        assert len(speakers) > 1
+        assert speakers <= set(speech.VARIANTS[split])
+
+
+def test_spoken_rows_are_the_same_again_on_any_number_of_cores(spoken, monkeypatch):
+    groups = enumerate(scenes.twin_groups("train", 40, 4, 0))
+    drawn = enumerate((group, scene) for group, twins in groups for scene in twins)
+    jobs = [(spoken.scenes, scene, "train", n, group) for n, (group, scene) in drawn]
+    first = list(scene_table.in_parallel(scene_table.scene_row, jobs, size=10))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "3")
+    assert first == list(scene_table.in_parallel(scene_table.scene_row, jobs, size=10))
+    assert [row["id"] for row in first] == [f"train-{n:06d}" for n in range(40)]
+    assert all(row["audio"][:4] == b"fLaC" for row in first)
+
+
+def test_captions_are_named_by_what_they_say(spoken, small):
+    whole, damaged = load_table(spoken, "test"), load_table(spoken, "degraded-test")
+    assert whole.fingerprint_of("text") == damaged.fingerprint_of("text")
+    assert whole.fingerprint_of("audio") != damaged.fingerprint_of("audio")
+    other = load_table(small, "test")
+    assert whole.fingerprint_of("text") != other.fingerprint_of("text")
+
+
+# --- audio from elsewhere --------------------------------------------------------------------
+
+
+def tone(seconds=0.5, rate=16000, channels=1, format="FLAC"):
+    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([wave] * channels, 1), rate, format=format)
+    return buffer.getvalue()
+
+
+def test_parquet_with_an_audio_column_and_no_images(tmp_path):
+    clips = [{"bytes": tone(), "path": None}, {"bytes": b"broken", "path": None}, None]
+    columns = {"sound": clips, "sentence": ["one", "two", "three"]}
+    features = Features({"sound": Audio(), "sentence": Value("string")})
+    table = pa.table(columns).cast(features.arrow_schema)
+    pq.write_table(table, tmp_path / "a.parquet")
+    where = {split: [str(tmp_path / "a.parquet")] for split in ("train", "val", "test")}
+    names = {"image_column": None, "audio_column": "sound", "caption_column": "sentence"}
+    config = DataConfig(
+        source="parquet", parquet=ParquetConfig(**where, **names), cache_dir=tmp_path / "cache"
+    )
+    table = load_table(config, "test")
+    clips = table.clips(range(3))
+    assert [clip is None for clip in clips] == [False, True, True]
+    assert len(clips[0]) == 8000
+    assert table.skipped == {"audio does not decode": ["1"], "no audio": ["2"]}
+    assert table.images([0]) == [None]
+
+
+@pytest.fixture
+def common_voice(tmp_path):
+    (tmp_path / "clips").mkdir()
+    for name, rate in (("a.mp3", 32000), ("b.mp3", 48000)):
+        (tmp_path / "clips" / name).write_bytes(tone(1.0, rate, format="MP3"))
+    (tmp_path / "clips" / "c.mp3").write_bytes(b"not an mp3")
+    lines = ["client_id\tpath\tsentence\tup_votes"]
+    lines += ['u\ta.mp3\tShe said "no.\t2', "u\tb.mp3\tNA\t2", "u\tc.mp3\tThree\t2"]
+    lines += ["u\tgone.mp3\t \t0"]
+    (tmp_path / "test.tsv").write_text("\n".join(lines) + "\n")
+    return DataConfig(source="common_voice", common_voice=CommonVoiceConfig(folder=tmp_path))
+
+
+def test_common_voice_reads_tsv_and_mp3(common_voice):
+    table = load_table(common_voice, "test")
+    assert table.ids == ["a.mp3", "b.mp3", "c.mp3", "gone.mp3"]
+    assert table.captions == ['She said "no.', "NA", "Three"]
+    clips = table.clips(range(4))
+    assert [clip is None for clip in clips] == [False, False, True, True]
+    for clip in clips[:2]:  # MP3 pads with some silence
+        assert 16000 <= len(clip) < 19000
+        spectrum = np.abs(np.fft.rfft(clip[:16000]))
+        assert abs(int(spectrum.argmax()) - 440) <= 2
+    assert table.skipped["audio does not decode"] == ["c.mp3", "gone.mp3"]
+    assert table.skipped["no caption"] == ["gone.mp3"]
+
+
+def test_common_voice_says_what_is_missing(common_voice, tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.common_voice\.train: no such file .*train\.tsv"):
+        load_table(common_voice, "train")
+    (tmp_path / "test.tsv").write_text("client\tsentence\nu\tone\n")
+    with pytest.raises(ConfigError, match=r"has no column \['path'\]"):
+        load_table(common_voice, "test")

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 from datasets import Dataset
 from PIL import Image, features
 
@@ -203,3 +204,35 @@ def test_nothing_is_decoded_that_nobody_asks_for(make_table, encode_image, monke
     assert table.images([0])[0] is not None
     assert len(opened) == 1
     assert not table.skipped
+
+
+# --- clips -----------------------------------------------------------------------------------
+
+
+def sound(seconds=0.1, rate=16000, channels=1, format="WAV"):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (int(seconds * rate), channels))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, noise, rate, format=format)
+    return buffer.getvalue()
+
+
+def test_broken_and_missing_clips_are_skipped_with_their_ids(make_table, caplog):
+    whole = sound()
+    audio = [whole, None, b"", b"not a sound", whole[:20], sound(0), sound(60, 8000, 2)]
+    table = make_table([{"id": f"r{i}", "audio": value} for i, value in enumerate(audio)])
+    with caplog.at_level(logging.WARNING):
+        clips = table.clips(range(len(audio)))
+    assert [clip is not None for clip in clips] == [True, *[False] * 5, True]
+    assert len(clips[-1]) == 60 * 16000
+    assert table.skipped["no audio"] == ["r1", "r2"]
+    assert table.skipped["audio does not decode"] == ["r3", "r4", "r5"]
+    assert "small: skipped r5: audio does not decode: no samples" in caplog.text
+
+
+def test_clips_may_lie_in_files(tmp_path):
+    (tmp_path / "a.flac").write_bytes(sound(format="FLAC"))
+    cells = [{"bytes": None, "path": str(tmp_path / name)} for name in ("a.flac", "gone.flac")]
+    table = table_of(audio=cells)
+    one, two = table.clips([0, 1])
+    assert (len(one), two) == (1600, None)
+    assert table.skipped["audio does not decode"] == ["1"]

@@ -11,8 +11,9 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from edge_lib.config import ROOT
+from edge_lib.config import ROOT, ScenesConfig
 from edge_lib.data import scenes
+from edge_lib.data.scene_table import scene_row
 
 SMALL = (
     "data.scenes.train_size=2000 data.scenes.val_size=200 data.scenes.test_size=200 "
@@ -85,7 +86,7 @@ def parquet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parquet")
     for split, size in (("train", 320), ("val", 64), ("test", 64)):
         made = [s for group in scenes.twin_groups(split, size, 4, seed=3) for s in group]
-        rows = [scenes.to_row(scene, split, i, 0) for i, scene in enumerate(made)]
+        rows = [scene_row(ScenesConfig(), scene, split, i, 0) for i, scene in enumerate(made)]
         images = [{"bytes": row["image"], "path": None} for row in rows]
         captions = [row["texts"][0] for row in rows]
         images[5]["bytes"], images[9]["bytes"], captions[7] = b"not an image", b"", " "

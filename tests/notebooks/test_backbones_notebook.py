@@ -7,23 +7,32 @@ import papermill
 from edge_lib.config import ROOT
 
 SMALL = (
-    "data.scenes.train_size=640 data.scenes.val_size=64 data.scenes.test_size=200 "
-    "train.epochs=2 train.eval_every=10 train.log_every=2 backbone.widths=[8,16,32]"
+    "backbones.vision.data.train_size=640 backbones.vision.data.val_size=64 "
+    "backbones.vision.data.test_size=200 backbones.vision.train.epochs=2 "
+    "backbones.vision.train.log_every=2 backbones.vision.widths=[8,16,32] "
+    "backbones.speech.data.train_size=256 backbones.speech.data.val_size=16 "
+    "backbones.speech.data.test_size=16 backbones.speech.train.epochs=2 "
+    "backbones.speech.train.log_every=2 backbones.speech.width=32 backbones.speech.layers=1"
 )
 
 
 def test_trains_and_publishes_only_what_passes_the_probe(tmp_path):
-    output = tmp_path / "published"
+    outputs = " ".join(f"backbones.{x}.output={tmp_path}/{x}" for x in ("vision", "speech"))
     papermill.execute_notebook(
         ROOT / "notebooks/00_backbones.ipynb",
         tmp_path / "out.ipynb",
-        {"overrides": f"{SMALL} backbone.output={output}", "run_dir": str(tmp_path / "run")},
+        {"overrides": f"{SMALL} {outputs}", "run_dir": str(tmp_path / "run")},
         cwd=tmp_path,
         progress_bar=False,
     )
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["probe.size"] > 0.6  # a coin gives 0.5
     assert metrics["probe.digit"] < 0.97
-    assert not output.exists()
-    assert "not published: the probe stays below 0.97" in (tmp_path / "out.ipynb").read_text()
-    assert (tmp_path / "run" / "checkpoints" / "best" / "model.safetensors").exists()
+    assert metrics["speech.word_error_rate"] > 0.3  # words put in may take it over 1
+    assert metrics["speech.size"] > 0.45
+    assert not (tmp_path / "vision").exists()
+    assert not (tmp_path / "speech").exists()
+    said = (tmp_path / "out.ipynb").read_text()
+    assert "vision not published: the probe stays below 0.97" in said
+    assert "speech not published: its word error rate is not below 0.05" in said
+    assert (tmp_path / "run/vision/checkpoints/best/model.safetensors").exists()

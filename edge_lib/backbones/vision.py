@@ -8,9 +8,7 @@ beforehand that a shape may move.
 """
 
 import os
-import shutil
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +17,11 @@ import torch.nn.functional as F
 from accelerate.utils import set_seed
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from torch.utils.data import Dataset
 from transformers import ResNetConfig, ResNetModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from edge_lib.config import BackboneConfig, ExperimentConfig
+from edge_lib.backbones.examples import Examples, Labelled
+from edge_lib.config import VisionBackboneConfig
 from edge_lib.data import scenes
 from edge_lib.runs import Run
 from edge_lib.train import fit
@@ -46,55 +44,24 @@ Accuracy of a linear probe on its frozen features, on writers it has never seen:
 """
 
 
-@dataclass
-class LabelledScenes(Dataset):
-    """Rendered scenes as a training set: batches are a function of their number."""
+def draw_scenes(split: str, size: int, max_objects: int, seed: int, batch_size: int = 64):
+    """Examples: `size` scenes by the split's writers.
 
-    pixels: torch.Tensor  # (N, 3, 96, 96) uint8
-    labels: torch.Tensor  # (N, 9, 3), the last class of each question where a cell is empty
-    batch_size: int = 64
-    seed: int = 0
-
-    @classmethod
-    def make(cls, split: str, size: int, max_objects: int, seed: int, batch_size: int = 64):
-        """`size` scenes by the split's writers."""
-        made = list(scenes.random_scenes(split, size, max_objects, seed))
-        pixels = np.stack([np.asarray(scenes.render(scene, split)) for scene in made])
-        labels = torch.from_numpy(np.stack([scenes.labels(scene) for scene in made]))
-        empty = torch.tensor(list(QUESTIONS.values())) - 1
-        pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return cls(pixels, torch.where(labels < 0, empty, labels), batch_size, seed)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.pixels) // self.batch_size
-
-    def _rows(self, step: int) -> np.ndarray:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pixels))
-        return order[position * self.batch_size : (position + 1) * self.batch_size]
-
-    def ids(self, step: int) -> list[str]:
-        return [f"scene {row}" for row in self._rows(step)]
-
-    def __getitem__(self, step: int) -> "LabelledBatch":
-        rows = self._rows(step)
-        return LabelledBatch(normalise(self.pixels[rows]), self.labels[rows])
-
-
-@dataclass
-class LabelledBatch:
-    pixels: torch.Tensor  # (B, 3, 96, 96)
-    labels: torch.Tensor  # (B, 9, 3)
-
-    def to(self, device) -> "LabelledBatch":
-        return LabelledBatch(self.pixels.to(device), self.labels.to(device))
+    Inputs (N, 3, 96, 96) uint8; labels (N, 9, 3), the last class of each question where a cell is
+    empty.
+    """
+    made = list(scenes.random_scenes(split, size, max_objects, seed))
+    pixels = np.stack([np.asarray(scenes.render(scene, split)) for scene in made])
+    labels = torch.from_numpy(np.stack([scenes.labels(scene) for scene in made]))
+    empty = torch.tensor(list(QUESTIONS.values())) - 1
+    pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return Examples(pixels, torch.where(labels < 0, empty, labels), batch_size, seed)
 
 
 class SceneReader(nn.Module):
     """A backbone with a linear head that names what stands in each cell."""
 
-    def __init__(self, config: BackboneConfig):
+    def __init__(self, config: VisionBackboneConfig):
         super().__init__()
         self.backbone = ResNetModel(
             ResNetConfig(
@@ -107,24 +74,24 @@ class SceneReader(nn.Module):
         self.head = nn.Linear(config.widths[-1], sum(QUESTIONS.values()))
 
     def answers(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, 3, 96, 96) -> logits (B, 9, classes) of each question."""
-        cells = cell_tokens(self.backbone(pixels).last_hidden_state)
+        """(B, 3, 96, 96) uint8 -> logits (B, 9, classes) of each question."""
+        cells = cell_tokens(self.backbone(normalise(pixels)).last_hidden_state)
         return self.head(cells).float().split(list(QUESTIONS.values()), dim=-1)
 
-    def forward(self, batch: LabelledBatch) -> torch.Tensor:
+    def forward(self, batch: Labelled) -> torch.Tensor:
         """Mean cross-entropy of the cells' answers."""
-        parts, labels = self.answers(batch.pixels), batch.labels.flatten(0, 1).unbind(-1)
+        parts, labels = self.answers(batch.inputs), batch.labels.flatten(0, 1).unbind(-1)
         pairs = zip(parts, labels, strict=True)
         return torch.stack([F.cross_entropy(part.flatten(0, 1), y) for part, y in pairs]).mean()
 
     @torch.no_grad()
-    def accuracy(self, data: LabelledScenes) -> dict[str, float]:
+    def accuracy(self, data: Examples) -> dict[str, float]:
         """Share of occupied cells whose digit, colour and size are named right."""
         right, device = [], self.head.weight.device
-        for pixels, labels in zip(data.pixels.split(256), data.labels.split(256), strict=True):
-            parts = self.answers(normalise(pixels.to(device)))
+        for batch in data.chunks():
+            parts = self.answers(batch.inputs.to(device))
             named = torch.stack([part.argmax(-1).cpu() for part in parts], dim=-1)  # (B, 9, 3)
-            right.append((named == labels)[occupied(labels)])
+            right.append((named == batch.labels)[occupied(batch.labels)])
         return dict(zip(QUESTIONS, torch.cat(right).float().mean(0).tolist(), strict=True))
 
     def save_pretrained(self, folder: Path) -> None:
@@ -136,32 +103,23 @@ class SceneReader(nn.Module):
         ).save_pretrained(folder)
 
 
-def train_backbone(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
+def train_vision(config: VisionBackboneConfig, seed: int, run_folder: Path) -> dict[str, float]:
     """Train a `SceneReader` on train writers; keep the one that reads val writers' digits best."""
     if int(os.environ["WORLD_SIZE"]) > 1:
-        raise ValueError("the tiny backbone trains on one process; set launch.num_processes=1")
-    data, size = config.data.scenes, config.train.batch_size
-    train = LabelledScenes.make("train", data.train_size, data.max_objects, config.seed, size)
-    val = LabelledScenes.make("val", data.val_size, data.max_objects, config.seed)
-    set_seed(config.seed)
+        raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
+    data, size = config.data, config.train.batch_size
+    train = draw_scenes("train", data.train_size, data.max_objects, seed, size)
+    val = draw_scenes("val", data.val_size, data.max_objects, seed)
+    set_seed(seed)
 
     def evaluate(reader: SceneReader) -> dict[str, float]:
         accuracy = reader.accuracy(val)
         return {**{f"val.{k}": v for k, v in accuracy.items()}, "score": accuracy["digit"]}
 
-    reader = SceneReader(config.backbone)
-    return fit(reader, train, config.train, Run(run_folder), evaluate, config.seed)
+    return fit(SceneReader(config), train, config.train, Run(run_folder), evaluate, seed)
 
 
-def publish(checkpoint: Path, output: Path, scores: dict[str, float]) -> Path:
-    """Copy a checkpoint to where the package ships it, with a model card that holds its scores."""
-    shutil.copytree(checkpoint, output, dirs_exist_ok=True)
-    lines = "\n".join(f"| {name} | {score:.4f} |" for name, score in scores.items())
-    (output / "README.md").write_text(CARD.format(scores=lines))
-    return output
-
-
-def linear_probe(backbone: nn.Module, train: LabelledScenes, test: LabelledScenes) -> dict:
+def linear_probe(backbone: nn.Module, train: Examples, test: Examples) -> dict:
     """Accuracy on `test` of logistic regressions on frozen cell means (N, D) fitted to `train`."""
     x, y = _cell_features(backbone, train)
     x_test, y_test = _cell_features(backbone, test)
@@ -174,9 +132,9 @@ def linear_probe(backbone: nn.Module, train: LabelledScenes, test: LabelledScene
 
 
 @torch.no_grad()
-def _cell_features(backbone: nn.Module, data: LabelledScenes) -> tuple[np.ndarray, np.ndarray]:
+def _cell_features(backbone: nn.Module, data: Examples) -> tuple[np.ndarray, np.ndarray]:
     """(cells, D) features and (cells, 3) labels of the occupied cells."""
-    parts = data.pixels.split(256)
+    parts = data.inputs.split(256)
     cells = torch.cat([cell_tokens(backbone(normalise(p)).last_hidden_state) for p in parts])
     there = occupied(data.labels)
     return cells[there].numpy(), data.labels[there].numpy()

@@ -1,9 +1,4 @@
-"""Pictures of results: each function returns the figure and the table of the numbers in it.
-
-A modality has one colour, marker and dash everywhere; "vision → text" has its colour from vision,
-its marker and dash from text. Palette: Okabe & Ito (2008), safe for the colour-blind; no letter is
-under 8 pt. Figures live outside pyplot and leave its settings alone.
-"""
+"""Recall by dim, the shared space, and what was found."""
 
 import textwrap
 from itertools import permutations
@@ -12,88 +7,14 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.core.pylabtools import print_figure
 from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances_argmin as nearest
 from threadpoolctl import threadpool_limits
 
-COLUMN, PAGE = 3.5, 7.0  # inches: the widths of a column and a page of a two-column paper
-LOOKS = {  # colour, marker, dash
-    "vision": ("#0072B2", "o", "--"),
-    "text": ("#D55E00", "^", "-"),
-    "audio": ("#CC79A7", "s", "-."),
-}
-OTHER = ("#56B4E9", "D", (0, (1, 1)))  # a modality that is not among these
-HIT, QUIET = "#009E73", "0.45"
-STYLE = {
-    **sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False}),
-    **sns.plotting_context("paper", font_scale=0.92),  # 8.1 and 8.8 pt
-    **{"legend.frameon": False, "figure.dpi": 96, "figure.labelsize": 8},
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
-}
-_styled = mpl.rc_context(STYLE)
+from edge_lib.plots.style import COLUMN, HIT, LOOKS, OTHER, PAGE, QUIET, direction, styled, subplots
 
 
-class _Figure(mpl.figure.Figure):
-    """Shows itself once in a notebook, whatever the backend: pyplot does not know of it."""
-
-    @_styled
-    def draw(self, renderer) -> None:
-        super().draw(renderer)  # makes ticks, which take their style from the settings of now
-
-    _repr_png_ = print_figure
-
-
-def _subplots(rows: int, columns: int, width: float, height: float, **options):
-    figure = _Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def _direction(query: str, gallery: str) -> dict:
-    (colour, _, _), (_, marker, dash) = LOOKS.get(query, OTHER), LOOKS.get(gallery, OTHER)
-    return {"color": colour, "marker": marker, "ls": dash, "label": f"{query} → {gallery}"}
-
-
-@_styled
-def samples(images, captions, columns=4):
-    """Images (n PIL images) with their captions below, in rows of `columns`."""
-    rows = -(-len(images) // columns)
-    bare = {"subplot_kw": {"xticks": [], "yticks": [], "frame_on": False}}
-    figure, grid = _subplots(rows, columns, PAGE, 2.6 * rows, **bare)
-    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
-        axes.imshow(image)
-        axes.set_xlabel(textwrap.fill(caption, 28), fontsize=8)
-    return figure, pd.DataFrame({"caption": captions})
-
-
-@_styled
-def loss_curve(history: pd.DataFrame):
-    """Training loss and, where `history` (`Run.history()`) has them, `val.<a>_to_<b>.r1` below.
-
-    The table: step, series, value. ValueError if no loss was logged.
-    """
-    loss = history.reindex(columns=["step", "loss"]).dropna()
-    if loss.empty:
-        raise ValueError("no training loss was logged")
-    window = max(3, len(loss) // 20 | 1)
-    loss["smoothed loss"] = loss["loss"].rolling(window, center=True, min_periods=1).mean()
-    recall = history.filter(regex=r"^step$|^val\.\w+\.r1$").melt("step", var_name="series").dropna()
-    figure, grid = _subplots(2 - recall.empty, 1, COLUMN, 2.2 if recall.empty else 3.8, sharex=True)
-    top, bottom = grid[0, 0], grid[-1, 0]
-    top.plot("step", "loss", data=loss, color="0.75", lw=0.8, label="logged")
-    top.plot("step", "smoothed loss", data=loss, color="0.15", label=f"mean of {window} logged")
-    for name, curve in recall.groupby("series", sort=False):
-        look = _direction(*name[len("val.") : -len(".r1")].split("_to_"))
-        bottom.plot("step", "value", data=curve, ms=3, **look)
-        bottom.set(ylabel="validation R@1\n(share of queries)", ylim=(0, None))
-        bottom.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
-    top.set_ylabel("training loss (nats)")
-    top.legend()
-    bottom.set_xlabel("training step")
-    return figure, pd.concat([loss.melt("step", var_name="series"), recall])
-
-
-@_styled
+@styled
 def recall_by_dim(recall: pd.DataFrame):
     """R@k by the number of Matryoshka dims kept, one panel for each two modalities.
 
@@ -102,7 +23,7 @@ def recall_by_dim(recall: pd.DataFrame):
     """
     table = recall.assign(chance=recall["k"] / recall["rows"]).sort_values("dim", kind="stable")
     panels = table.groupby(table[["query", "gallery"]].apply(frozenset, axis=1), sort=False)
-    figure, grid = _subplots(1, len(panels), COLUMN if len(panels) < 2 else PAGE, 3.3, sharey=True)
+    figure, grid = subplots(1, len(panels), COLUMN if len(panels) < 2 else PAGE, 3.3, sharey=True)
     lines = {}
     for axes, (_, part) in zip(grid[0], panels, strict=True):
         _recall_panel(axes, part)
@@ -118,8 +39,8 @@ def _recall_panel(axes, part: pd.DataFrame) -> None:
     weights = {}, {"lw": 0.9, "mfc": "white", "alpha": 0.7}, {"lw": 0.6, "ms": 1.5, "alpha": 0.7}
     for number, (k, at_k) in enumerate(part.groupby("k")):
         weight = weights[min(number, 2)]
-        for direction, line in at_k.groupby(["query", "gallery"], sort=False):
-            look = _direction(*direction) | weight | ({"label": "_"} if number else {})
+        for way, line in at_k.groupby(["query", "gallery"], sort=False):
+            look = direction(*way) | weight | ({"label": "_"} if number else {})
             axes.plot("dim", "recall", data=line, **look)
             if number == 0:
                 interval = line["dim"], line["low"], line["high"]
@@ -138,7 +59,7 @@ def _recall_panel(axes, part: pd.DataFrame) -> None:
     axes.set_xlabel("dims kept")
 
 
-@_styled
+@styled
 def tsne(embeddings, labels=None, perplexity=30.0, seed=0, rows=400, label_name="label"):
     """Joint t-SNE (van der Maaten & Hinton 2008) of the modalities, the points of a row joined.
 
@@ -161,7 +82,7 @@ def tsne(embeddings, labels=None, perplexity=30.0, seed=0, rows=400, label_name=
     if labels is not None:
         table[label_name] = np.asarray(labels)[table["row"]]
         panels[label_name] = {"palette": "viridis"}
-    figure, grid = _subplots(1, len(panels), COLUMN * len(panels), 4.3)
+    figure, grid = subplots(1, len(panels), COLUMN * len(panels), 4.3)
     for axes, (hue, look) in zip(grid[0], panels.items(), strict=True):
         axes.plot(plane[..., 0], plane[..., 1], color="0.6", lw=0.5, zorder=0)
         sns.scatterplot(table, x="x", y="y", hue=hue, **look, s=14, lw=0, ax=axes)
@@ -173,7 +94,7 @@ def tsne(embeddings, labels=None, perplexity=30.0, seed=0, rows=400, label_name=
     return figure, table
 
 
-@_styled
+@styled
 def similarity_heatmap(similarity, row_labels, column_labels, groups=(), names=("vision", "text")):
     """Cosines (B, B) of a batch in the two modalities `names`; its true pairs are outlined.
 
@@ -185,7 +106,7 @@ def similarity_heatmap(similarity, row_labels, column_labels, groups=(), names=(
     table["row_label"] = np.asarray(row_labels)[table["row"]]
     table["column_label"] = np.asarray(column_labels)[table["column"]]
     side = 0.15 * len(matrix)  # inches: 8 pt a row
-    figure, [[axes]] = _subplots(1, 1, side + 2.5, side + 1.8)
+    figure, [[axes]] = subplots(1, 1, side + 2.5, side + 1.8)
     texts = row_labels, column_labels  # cut in the middle: twins' may differ at either end
     rows, columns = ([f"{t[:12]}…{t[-12:]}" if len(t) > 25 else t for t in x] for x in texts)
     look = {"cmap": "RdBu_r", "cbar_kws": {"label": "cosine similarity", "shrink": 0.8}, "vmin": -1}
@@ -199,7 +120,7 @@ def similarity_heatmap(similarity, row_labels, column_labels, groups=(), names=(
     return figure, table
 
 
-@_styled
+@styled
 def retrieval_strip(queries, similarity, right, images, top=5):
     """The `top` images found for each of n captions, with cosines; the right one is framed.
 
@@ -216,7 +137,7 @@ def retrieval_strip(queries, similarity, right, images, top=5):
     places = min(top + 1, table["rank"].max())
     bare = {"xticks": [], "yticks": [], "frame_on": False}
     options = {"gridspec_kw": {"width_ratios": [2.2] + [1] * places}, "subplot_kw": bare}
-    figure, grid = _subplots(len(queries), 1 + places, PAGE, len(queries), **options)
+    figure, grid = subplots(len(queries), 1 + places, PAGE, len(queries), **options)
     for axes, caption in zip(grid[:, 0], queries, strict=True):
         axes.text(0, 0.5, textwrap.fill(caption, 28), va="center", transform=axes.transAxes)
     for line in table.itertuples():
@@ -230,10 +151,10 @@ def retrieval_strip(queries, similarity, right, images, top=5):
     return figure, table
 
 
-@_styled
+@styled
 def swap_probe(scores: pd.DataFrame):
     """Bars of Winoground's scores (text, image, group): dim, score, value, low, high, chance."""
-    figure, [[axes]] = _subplots(1, 1, COLUMN, 2.6)
+    figure, [[axes]] = subplots(1, 1, COLUMN, 2.6)
     dims = sorted(scores["dim"].unique())
     colours = {"image": LOOKS["vision"][0], "text": LOOKS["text"][0], "group": "0.6"}
     for number, (name, part) in enumerate(scores.groupby("score", sort=False)):
@@ -245,18 +166,3 @@ def swap_probe(scores: pd.DataFrame):
     axes.set(ylabel="share of swapped pairs", ylim=(0, None))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure, scores
-
-
-@_styled
-def speed_bars(table: pd.DataFrame):
-    """Samples per second by name, with `note` (if there) below the name; log beyond 20x."""
-    figure, [[axes]] = _subplots(1, 1, COLUMN, 0.6 + 0.4 * len(table))
-    speed = table["samples_per_second"]
-    notes = table.get("note", pd.Series("", table.index)).fillna("")
-    bars = axes.barh((table["name"] + "\n" + notes).str.strip(), speed, 0.6, color=QUIET)
-    axes.bar_label(bars, [f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in speed], padding=3)
-    axes.set_xlabel("samples per second")
-    if speed.max() > 20 * speed.min():
-        axes.set(xscale="log", xlabel="samples per second (log scale)", xlim=speed.min() / 3)
-    axes.invert_yaxis()
-    return figure, table

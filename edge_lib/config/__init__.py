@@ -1,0 +1,36 @@
+"""Configs: YAML in, one validated `ExperimentConfig` out."""
+
+from edge_lib.config.base import MODALITIES, ROOT, from_root
+from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig, ScenesConfig
+from edge_lib.config.loading import ConfigError, load_config
+from edge_lib.config.sections import (
+    ExperimentConfig,
+    FeaturesConfig,
+    FusionConfig,
+    ModalityConfig,
+    SpeechBackboneConfig,
+    TrainConfig,
+    VisionBackboneConfig,
+)
+from edge_lib.config.studies import AlignerSource, SweepConfig
+
+__all__ = [
+    "MODALITIES",
+    "ROOT",
+    "AlignerSource",
+    "CommonVoiceConfig",
+    "ConfigError",
+    "DataConfig",
+    "ExperimentConfig",
+    "FeaturesConfig",
+    "FusionConfig",
+    "ModalityConfig",
+    "ParquetConfig",
+    "ScenesConfig",
+    "SpeechBackboneConfig",
+    "SweepConfig",
+    "TrainConfig",
+    "VisionBackboneConfig",
+    "from_root",
+    "load_config",
+]

@@ -1,0 +1,33 @@
+"""What every section of the config is made of: strict models, paths from the root."""
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def from_root(path: str | Path) -> Path:
+    """Resolve against the repository root: papermill and JupyterLab differ in working directory."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else ROOT / path
+
+
+def relative_to_root(path: Path) -> str:
+    """The portable spelling of a path, so that a config's hash is the same in every checkout."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+RepoPath = Annotated[Path, AfterValidator(from_root), PlainSerializer(relative_to_root)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Modality = Literal["vision", "audio", "text"]
+MODALITIES = get_args(Modality)
+
+
+class Section(BaseModel):
+    """A part of the config; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)

@@ -1,0 +1,61 @@
+"""Where rows come from."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edge_lib.config.base import Count, Fraction, Modality, Positive, RepoPath, Section
+
+
+class ScenesConfig(Section):
+    """The embedded handwritten-digit scenes; sizes count rows, four twins to a group."""
+
+    train_size: Positive = 8000
+    val_size: Positive = 2000
+    test_size: Positive = 2000
+    swap_size: Positive = Field(500, description="pairs of the swap probe")
+    max_objects: Annotated[int, Field(ge=1, le=9)] = 4
+    captions: Annotated[int, Field(ge=1, le=3)] = Field(1, description="phrasings of each scene")
+    speech: bool = Field(False, description="speak every caption")
+    degraded_size: Count = Field(0, description="rows, at most, of each degraded split")
+    seed: int = 0
+
+
+class ParquetConfig(Section):
+    """Parquet files in PixMo's shape: images or audio (bytes or {bytes, path}) with a caption."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+    image_column: str | None = "image"
+    audio_column: str | None = None
+    caption_column: str = "caption"
+    id_column: str | None = None
+
+
+class CommonVoiceConfig(Section):
+    """A language's folder of Mozilla Common Voice: the tsv files, and `clips/` beside them."""
+
+    folder: RepoPath
+    train: str = "train.tsv"
+    val: str = "dev.tsv"
+    test: str = "test.tsv"
+
+
+class DataConfig(Section):
+    source: Literal["scenes", "parquet", "common_voice"] = "scenes"
+    scenes: ScenesConfig = ScenesConfig()
+    parquet: ParquetConfig | None = None
+    common_voice: CommonVoiceConfig | None = None
+    cache_dir: RepoPath = Path("runs/cache")
+    hard_negatives: bool = Field(False, description="training batches hold whole twin groups")
+    missing: dict[Modality, Fraction] = Field(
+        {}, description="share of training rows that lose a modality, to study missing data"
+    )
+
+    @model_validator(mode="after")
+    def _source_is_described(self):
+        if getattr(self, self.source) is None:
+            raise ValueError(f"source {self.source!r} needs a data.{self.source} section")
+        return self

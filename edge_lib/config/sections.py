@@ -1,0 +1,248 @@
+"""Every parameter of an experiment, typed, section by section."""
+
+import hashlib
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from edge_lib.config.base import (
+    MODALITIES,
+    Count,
+    Fraction,
+    Modality,
+    Positive,
+    RepoPath,
+    Section,
+)
+from edge_lib.config.data import DataConfig, ScenesConfig
+from edge_lib.config.studies import AlignerSource, SweepConfig
+
+
+class ModalityConfig(Section):
+    """A frozen encoder and the head trained on it."""
+
+    encoder: str = Field(description="a shipped name, a local folder, or a hub name")
+    revision: str | None = None
+    weights: Literal["pretrained", "random"] = "pretrained"
+    augment: bool = Field(False, description="random crops; needs features.online")
+    pooler: Literal["pooled", "mean", "cls", "attention", "perceiver"] = "pooled"
+    num_latents: Positive = 8
+    num_layers: Positive = 1
+    num_heads: Positive = 4
+    width: Positive = Field(256, description="of the pooler and of the MLP adapter")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.pooler in ("attention", "perceiver") and self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class LossConfig(Section):
+    """Matryoshka InfoNCE: the largest dim is the width of the shared embedding."""
+
+    pairs: list[tuple[Modality, Modality]] | None = Field(None, description="all, if not named")
+    pair_weights: list[float] | None = None
+    dims: list[Positive] = [256, 128, 64, 32, 16, 8]
+    weights: list[float] | None = None
+    sample_single_dim: bool = False
+    chunk: Positive | None = Field(None, description="rows of the similarity matrix at a time")
+    temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="initial 1/logit_scale")
+
+    @model_validator(mode="after")
+    def _dims_and_weights_agree(self):
+        if not self.dims or len(set(self.dims)) != len(self.dims):
+            raise ValueError("dims must be a list of different sizes")
+        if self.weights is not None and len(self.weights) != len(self.dims):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.dims)} dims")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_and_weights_agree(self):
+        if self.pairs is not None:
+            if not self.pairs or len({frozenset(pair) for pair in self.pairs}) != len(self.pairs):
+                raise ValueError("pairs must be a list of different pairs")
+            if any(a == b for a, b in self.pairs):
+                raise ValueError("a pair needs two modalities")
+        if self.pair_weights and len(self.pair_weights) != len(self.pairs or ()):
+            raise ValueError(f"{len(self.pair_weights)} pair_weights, but not as many pairs")
+        return self
+
+
+class FeaturesConfig(Section):
+    """How frozen encoders are run, and what of them is kept."""
+
+    online: bool = Field(False, description="encode in every step instead of storing")
+    batch_size: Positive = 128
+    shard_rows: Positive = 4096
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    dtype: Literal["float16", "float32"] = "float16"
+    num_processes: Positive | None = Field(None, description="launch.num_processes if null")
+    num_workers: Count = 0
+    max_gb: Annotated[float, Field(gt=0)] = Field(100.0, description="refuse larger token stores")
+    on_device: bool = Field(False, description="keep the whole store in accelerator memory")
+
+
+class TrainConfig(Section):
+    """One loop for every model. `batch_size` counts rows over all processes."""
+
+    epochs: Positive = 10
+    max_steps: Positive | None = None
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup: Fraction = Field(0.05, description="share of all steps")
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    accumulation: Positive = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    eval_every: Positive = 100
+    checkpoint_every: Positive = 100
+    keep_checkpoints: Positive = 2
+    log_every: Positive = 10
+    num_workers: Count = 0
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+
+
+class LaunchConfig(Section):
+    num_processes: Positive = 1
+    num_nodes: Positive = 1
+    node_rank: Count = 0
+    rdzv_endpoint: str = "localhost:0"
+
+
+class EvaluateConfig(Section):
+    dims: list[Positive] | None = Field(None, description="the loss's, if not named")
+    ks: list[Positive] = [1, 5, 10]
+    bootstrap: Positive = 1000
+    tsne_rows: Positive = 400
+    tsne_perplexity: Annotated[float, Field(gt=1)] = 30.0
+
+
+class FusionConfig(Section):
+    """One embedding from several modalities, trained on heads that stay as they are."""
+
+    strategies: list[Literal["concat", "cross_attention", "gated"]] = ["cross_attention"]
+    modalities: list[Modality] = ["vision", "audio"]
+    target: Modality = "text"
+    seeds: list[Count] = [0]
+    width: Positive = 256
+    num_latents: Positive = Field(8, description="of cross_attention: the length of its prefix")
+    num_layers: Positive = 1
+    num_heads: Positive = 4
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _modalities_make_sense(self):
+        if len(set(self.modalities)) != len(self.modalities) or self.target in self.modalities:
+            raise ValueError("modalities must differ, from each other and from the target")
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class VisionBackboneConfig(Section):
+    """The tiny residual network that 00_backbones trains to read scenes."""
+
+    output: RepoPath = Path("edge_lib/assets/tiny-resnet")
+    widths: list[Positive] = Field([32, 64, 128], description="channels, stage by stage")
+    blocks: Positive = Field(1, description="residual blocks a stage")
+    data: ScenesConfig = ScenesConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class SpeechBackboneConfig(Section):
+    """The tiny Whisper encoder that 00_backbones trains to recognise spoken scenes."""
+
+    output: RepoPath = Path("edge_lib/assets/tiny-whisper")
+    width: Positive = 128
+    layers: Positive = 4
+    heads: Positive = 4
+    data: ScenesConfig = ScenesConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class BackbonesConfig(Section):
+    """The tiny backbones that the package ships; each is trained if its section is there."""
+
+    vision: VisionBackboneConfig | None = None
+    speech: SpeechBackboneConfig | None = None
+
+
+class ExperimentConfig(Section):
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    seed: Count = 0
+    data: DataConfig = DataConfig()
+    vision: ModalityConfig | None = None
+    audio: ModalityConfig | None = None
+    text: ModalityConfig | None = None
+    backbones: BackbonesConfig = BackbonesConfig()
+    loss: LossConfig = LossConfig()
+    fusion: FusionConfig | None = None
+    features: FeaturesConfig = FeaturesConfig()
+    train: TrainConfig = TrainConfig()
+    launch: LaunchConfig = LaunchConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    aligner: AlignerSource | None = None
+    sweep: SweepConfig | None = None
+
+    @model_validator(mode="after")
+    def _modalities_are_there(self):
+        fusion = [*self.fusion.modalities, self.fusion.target] if self.fusion else []
+        for where, names in (("loss.pairs", sum(self.loss.pairs or [], ())), ("fusion", fusion)):
+            missing = sorted(set(names) - set(self.modalities))
+            if missing:
+                raise ValueError(f"{where} names {missing}, which have no section of their own")
+        return self
+
+    @model_validator(mode="after")
+    def _store_or_online(self):
+        for name, modality in self.modalities.items():
+            if modality.augment and not self.features.online:
+                raise ValueError(
+                    f"{name}.augment changes pixels in every step, which a feature store cannot: "
+                    "set features.online=true"
+                )
+        if self.train.num_workers and (self.features.online or self.features.on_device):
+            raise ValueError(
+                "train.num_workers must be 0 with features.online or features.on_device: "
+                "batches are then made on the accelerator"
+            )
+        return self
+
+    @property
+    def modalities(self) -> dict[str, ModalityConfig]:
+        """The modalities this experiment uses, by name."""
+        return {name: getattr(self, name) for name in MODALITIES if getattr(self, name)}
+
+    @property
+    def encode_launch(self) -> dict:
+        """What `launch` is given to encode: perhaps other processes than to train."""
+        ranks = self.launch.model_dump()
+        return ranks | {"num_processes": self.features.num_processes or ranks["num_processes"]}
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs of modalities that the loss brings together."""
+        return self.loss.pairs or list(combinations(self.modalities, 2))
+
+    def to_yaml(self) -> str:
+        """The resolved config, less what may differ where the results do not."""
+        how = {"workers", "threads", "gpus", "retry", "cluster", "slurm"}
+        exclude = {
+            "launch": {"node_rank", "rdzv_endpoint"},
+            "features": {"num_processes"},
+            "sweep": how,
+        }
+        ours = self.model_dump(mode="json", exclude=exclude)
+        return yaml.safe_dump(ours, sort_keys=False)
+
+    def digest(self) -> str:
+        """Eight hex digits that name this config: equal configs share a run folder."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:8]

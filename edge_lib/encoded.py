@@ -1,0 +1,18 @@
+"""What passes from a frozen encoder, or from the store of what it said, to a trained head."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Encoded:
+    """What a frozen encoder says of a batch; tokens and mask are None where none were kept."""
+
+    tokens: torch.Tensor | None  # (B, T, D)
+    mask: torch.Tensor | None  # (B, T) bool, False on padding
+    pooled: torch.Tensor  # (B, P)
+
+    def to(self, device) -> "Encoded":
+        move = [x if x is None else x.to(device, non_blocking=True) for x in vars(self).values()]
+        return Encoded(*move)

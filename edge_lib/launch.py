@@ -30,10 +30,13 @@ from typing import Any
 import torch
 from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
+from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import DEFAULT_PORT
+from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 _FAILURE_PAUSE = 0.5  # seconds; several times the agent's polling interval of 0.1 s
 _launches = count()
+_stores: dict[str, torch.distributed.TCPStore] = {}  # those this node hosts, by endpoint
 
 
 class WorkerError(RuntimeError):
@@ -68,6 +71,8 @@ def launch(
     if num_nodes > 1 and rdzv_endpoint.endswith(":0"):
         raise ValueError(f"{num_nodes=} needs an rdzv_endpoint 'host:port', not {rdzv_endpoint!r}")
     payload = _pickle((fn, args), f"launch cannot send {_name(fn)} and its arguments to processes")
+    if num_nodes > 1 and node_rank == 0:
+        _host(rdzv_endpoint)
     with (
         _sigterm_put_back(),
         tempfile.TemporaryDirectory(prefix="edge-glass-") as scratch,
@@ -114,6 +119,16 @@ def local_device() -> torch.device:
     if number >= there:
         raise ValueError(f"launch.num_processes is more than the {there} GPUs of this machine")
     return torch.device("cuda", number)
+
+
+def _host(endpoint: str) -> None:
+    """Serve ``endpoint`` for good. A store of each launch's own would close under a node that is
+    already at the next launch; elastic finds ours and shares it."""
+    if endpoint not in _stores:
+        address = parse_rendezvous_endpoint(endpoint, default_port=DEFAULT_PORT)
+        _stores[endpoint] = torch.distributed.TCPStore(
+            *address, is_master=True, multi_tenant=True, wait_for_workers=False
+        )
 
 
 def _work(payload: bytes, logs: Path) -> bytes:

@@ -206,8 +206,11 @@ def test_two_nodes_meet_twice():
     port = torch.distributed.TCPStore("localhost", 0, is_master=True).port  # one that is free
     call = "launch(t.report, 1, num_nodes=2, node_rank={}, rdzv_endpoint='localhost:{}')"
     show = "print([(rank, int(r['sum'])) for rank, r in {}.items()])"
-    nodes = [script(*[show.format(call.format(rank, port))] * 2) for rank in (0, 1)]
-    shown = [node.communicate(timeout=60)[0] for node in nodes]
+    calls = [show.format(call.format(rank, port)) for rank in (0, 1)]
+    early = f"import torch; torch.distributed.TCPStore('localhost', {port}, wait_for_workers=False)"
+    # Between the launches node 0 still serves: node 1 may already be at the second.
+    nodes = [script(calls[0], early, calls[0]), script(calls[1], calls[1])]
+    shown = [node.communicate(timeout=180)[0] for node in nodes]
     assert sorted(text.count("[(0, 3)]") for text in shown) == [0, 2], shown
     assert sorted(text.count("[(1, 3)]") for text in shown) == [0, 2], shown
 

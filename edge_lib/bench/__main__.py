@@ -20,13 +20,13 @@ BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
 
 def table(result: dict[str, float]) -> str:
     """Lines of `what rival ours theirs ratio`, then the numbers that stand alone."""
-    lines = [f"{'':24}{'rival':24}{'ours':>12}{'theirs':>12}{'ratio':>9}"]
+    lines = [f"{'':34}{'rival':24}{'ours':>12}{'theirs':>12}{'ratio':>9}"]
     shown = set()
     for key in result:
         if key.endswith(".ratio"):
             what, rival = key.removesuffix(".ratio").rsplit(".", 1)
             ours, theirs = result[f"{what}.ours"], result[f"{what}.{rival}"]
-            lines.append(f"{what:24}{rival:24}{ours:12.4g}{theirs:12.4g}{result[key]:8.2f}x")
+            lines.append(f"{what:34}{rival:24}{ours:12.4g}{theirs:12.4g}{result[key]:8.2f}x")
             shown |= {key, f"{what}.ours", f"{what}.{rival}"}
     alone = [f"{key:48}{value:12.4g}" for key, value in result.items() if key not in shown]
     return "\n".join(lines + alone)

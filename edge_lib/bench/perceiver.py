@@ -115,4 +115,5 @@ def cost_curves(result: dict[str, float]) -> pd.DataFrame:
             rows.setdefault((int(length[1:]), arm), {})[what] = value
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tokens", "arm"])
     table = table.reset_index()
-    return table.assign(arm=table["arm"].replace({"ours": "perceiver_16x1"}))
+    names = table["arm"].replace({"ours": "perceiver_16x1"}).str.replace("_", " ")
+    return table.assign(arm=names)

@@ -51,7 +51,8 @@ class Items:
         """One image, clip or caption each; None where there is none to encode."""
         if self.modality == "text":
             return [self.table.captions[item] for item in items]
-        return self.table.images(items) if self.modality == "vision" else self.table.clips(items)
+        rows = self.table.item_rows(self.modality)[items]
+        return self.table.images(rows) if self.modality == "vision" else self.table.clips(rows)
 
     def batches(self, start: int, stop: int, size: int) -> list[np.ndarray]:
         """Item numbers from start to stop in batches; captions by length, to pad little."""

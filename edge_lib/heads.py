@@ -2,7 +2,8 @@
 
     Encoded -> pooler -> (B, L, W) -> MLP -> MatryoshkaHead -> sequence (B, L, D), pooled (B, D)
 
-Every pooler takes `Encoded` and honours its mask: what stands on padding changes nothing.
+Every pooler takes `Encoded` and honours its mask: what stands on padding changes nothing. Decoders
+take the sequence as their prefix, under the head's `sequence_mask`.
 """
 
 import torch
@@ -50,6 +51,22 @@ class ClsPooler(nn.Module):
         return encoded.tokens[:, :1]
 
 
+class TokenPooler(nn.Module):
+    """All tokens, each with its place: pooled only after the adapter and the projection.
+
+    As many vectors as tokens, and none of them mixed: the prefix that tells a decoder most.
+    """
+
+    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
+        super().__init__()
+        self.width = token_width
+        self.norm = nn.LayerNorm(token_width)
+
+    def forward(self, encoded: Encoded) -> torch.Tensor:
+        """Encoded -> (B, T, T's width)."""
+        return add_positions(self.norm(encoded.tokens))
+
+
 class PerceiverPooler(nn.Module):
     """Perceiver resampler: learned latents cross-attend to [tokens, latents], layer by layer.
 
@@ -60,6 +77,7 @@ class PerceiverPooler(nn.Module):
         super().__init__()
         self.width = config.width
         self.embed = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, self.width))
+        self.num_latents = config.num_latents
         self.latents = nn.Parameter(torch.randn(config.num_latents, self.width) * 0.02)
         layers = [PerceiverLayer(self.width, config.num_heads) for _ in range(config.num_layers)]
         self.layers = nn.ModuleList(layers)
@@ -152,6 +170,7 @@ POOLERS = {
     "pooled": PooledPooler,
     "mean": MeanPooler,
     "cls": ClsPooler,
+    "tokens": TokenPooler,
     "attention": AttentionPooler,
     "perceiver": PerceiverPooler,
 }
@@ -186,10 +205,18 @@ class MatryoshkaHead(nn.Module):
         self.dims = sorted(dims, reverse=True)
         self.project = nn.Linear(width, self.dims[0], bias=False)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L, width) -> sequence (B, L, D), pooled (B, D); neither is normalised."""
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, L, width) -> sequence (B, L, D), pooled (B, D), neither normalised.
+
+        mask (B, L), False where the sequence stands on padding.
+        """
         sequence = self.project(x)
-        return sequence, sequence.mean(dim=1)
+        if mask is None:
+            return sequence, sequence.mean(dim=1)
+        weights = mask[..., None].to(sequence.dtype)
+        return sequence, (sequence * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 class ModalityHead(nn.Module):
@@ -205,4 +232,13 @@ class ModalityHead(nn.Module):
 
     def forward(self, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
         """Encoded -> sequence (B, L, D), pooled (B, D)."""
-        return self.matryoshka(self.adapter(self.pooler(encoded)))
+        return self.matryoshka(self.adapter(self.pooler(encoded)), self.sequence_mask(encoded))
+
+    def sequence_mask(self, encoded: Encoded) -> torch.Tensor:
+        """(B, L) bool, False where a vector of the sequence stands on padding."""
+        if isinstance(self.pooler, TokenPooler):
+            return encoded.mask
+        length = getattr(self.pooler, "num_latents", 1)
+        return torch.ones(
+            len(encoded.pooled), length, dtype=torch.bool, device=encoded.pooled.device
+        )

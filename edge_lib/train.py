@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from edge_lib.checkpoint import newest_checkpoint, save_checkpoint
 from edge_lib.config import TrainConfig
+from edge_lib.ema import MovingAverage
 from edge_lib.runs import Run
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -66,8 +67,8 @@ def fit(
     optimizer = make_optimizer(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(config.warmup, total))
     model, optimizer = accelerator.prepare(model, optimizer)
-    progress = Progress()
-    accelerator.register_for_checkpointing(schedule, progress)
+    progress, average = Progress(), MovingAverage(model, config.ema)
+    accelerator.register_for_checkpointing(schedule, progress, average)
     set_seed(seed, device_specific=True)
     resume(accelerator, run, progress)
 
@@ -91,6 +92,7 @@ def fit(
             loss = guard(torch.stack(losses).mean(), norm, number, batches, config, run)
             optimizer.step()
             schedule.step()
+            average.update()
             optimizer.zero_grad()
         losses.clear()
         progress.step += 1
@@ -98,7 +100,8 @@ def fit(
         progress.peak_mb = max(progress.peak_mb, peak_memory_mb())
         report.step(loss, schedule.get_last_lr()[0], norm)
         if report.due(config.eval_every):
-            keep_best(accelerator, model, evaluate, run, progress, report)
+            with average.in_place():
+                keep_best(accelerator, model, evaluate, run, progress, report)
         if report.due(config.checkpoint_every):
             save_checkpoint(accelerator, run.checkpoints, progress.step, config.keep_checkpoints)
         tick = time.perf_counter()

@@ -244,3 +244,16 @@ def test_attention_knows_where_a_token_stands(name):
     pooler, batch = make_pooler(name), encoded((7, 7))
     turned = Encoded(batch.tokens.flip(1), batch.mask, batch.pooled)
     assert not torch.allclose(pooler(batch), pooler(turned), atol=1e-3)
+
+
+def test_all_tokens_pooled_at_the_end_leave_padding_out():
+    head = ModalityHead(settings("tokens"), [8], TOKEN_WIDTH, POOLED_WIDTH).double()
+    batch = encoded((7, 3), dtype=torch.float64)
+    sequence, pooled = head(batch)
+    assert torch.equal(head.sequence_mask(batch), batch.mask)
+    torch.testing.assert_close(pooled[1], sequence[1, :3].mean(0))
+    batch.tokens[1, 3:] = 9
+    torch.testing.assert_close(head(batch)[1], pooled)
+    # a token's place counts: the same tokens in another order are pooled to something else
+    batch.tokens[0] = batch.tokens[0].flip(0)
+    assert not torch.allclose(head(batch)[1][0], pooled[0])

@@ -9,12 +9,14 @@ from edge_lib.bench.matryoshka import matryoshka
 from edge_lib.bench.perceiver import perceiver
 from edge_lib.bench.retrieval import retrieval
 from edge_lib.bench.store import store
+from edge_lib.bench.trm import trm
 
 BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
     "matryoshka": matryoshka,
     "perceiver": perceiver,
     "retrieval": retrieval,
     "store": store,
+    "trm": trm,
 }
 
 

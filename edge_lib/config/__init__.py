@@ -3,11 +3,13 @@
 from edge_lib.config.base import MODALITIES, ROOT, from_root
 from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig, ScenesConfig
 from edge_lib.config.loading import ConfigError, load_config
+from edge_lib.config.qa import DecoderConfig, GQAConfig, QuestionsConfig, VQAv2Config
 from edge_lib.config.sections import (
     ExperimentConfig,
     FeaturesConfig,
     FusionConfig,
     ModalityConfig,
+    QAConfig,
     SpeechBackboneConfig,
     TrainConfig,
     VisionBackboneConfig,
@@ -21,15 +23,20 @@ __all__ = [
     "CommonVoiceConfig",
     "ConfigError",
     "DataConfig",
+    "DecoderConfig",
     "ExperimentConfig",
     "FeaturesConfig",
     "FusionConfig",
+    "GQAConfig",
     "ModalityConfig",
     "ParquetConfig",
+    "QAConfig",
+    "QuestionsConfig",
     "ScenesConfig",
     "SpeechBackboneConfig",
     "SweepConfig",
     "TrainConfig",
+    "VQAv2Config",
     "VisionBackboneConfig",
     "from_root",
     "load_config",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Count, Fraction, Modality, Positive, RepoPath, Section
+from edge_lib.config.qa import QuestionsConfig
 
 
 class ScenesConfig(Section):
@@ -48,6 +49,7 @@ class DataConfig(Section):
     scenes: ScenesConfig = ScenesConfig()
     parquet: ParquetConfig | None = None
     common_voice: CommonVoiceConfig | None = None
+    questions: QuestionsConfig | None = None
     cache_dir: RepoPath = Path("runs/cache")
     hard_negatives: bool = Field(False, description="training batches hold whole twin groups")
     missing: dict[Modality, Fraction] = Field(

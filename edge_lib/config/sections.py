@@ -18,6 +18,7 @@ from edge_lib.config.base import (
     Section,
 )
 from edge_lib.config.data import DataConfig, ScenesConfig
+from edge_lib.config.qa import DecoderConfig
 from edge_lib.config.studies import AlignerSource, SweepConfig
 
 
@@ -28,7 +29,7 @@ class ModalityConfig(Section):
     revision: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
     augment: bool = Field(False, description="random crops; needs features.online")
-    pooler: Literal["pooled", "mean", "cls", "attention", "perceiver"] = "pooled"
+    pooler: Literal["pooled", "mean", "cls", "tokens", "attention", "perceiver"] = "pooled"
     num_latents: Positive = 8
     num_layers: Positive = 1
     num_heads: Positive = 4
@@ -98,6 +99,7 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup: Fraction = Field(0.05, description="share of all steps")
     clip: Annotated[float, Field(gt=0)] = 1.0
+    ema: Fraction | None = Field(None, description="decay of the average that is judged and kept")
     accumulation: Positive = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -147,6 +149,27 @@ class FusionConfig(Section):
         return self
 
 
+class QAConfig(Section):
+    """Decoders trained on questions about images, over a frozen aligner's vision."""
+
+    use_trm: bool | None = Field(None, description="true or false: only that decoder; null: both")
+    plain: DecoderConfig = DecoderConfig(layers=4)
+    trm: DecoderConfig = DecoderConfig(layers=2)
+    vision: bool = Field(True, description="false: a control that sees the question alone")
+    scenes: Positive | None = Field(None, description="training images, all if not named")
+    questions_per_image: Positive = 8
+    vocab_size: Positive = 512
+    max_answer: Positive = Field(6, description="tokens, the end included")
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def arms(self) -> dict[str, DecoderConfig]:
+        """The decoders to train, by name."""
+        if self.use_trm is None:
+            return {"plain": self.plain, "trm": self.trm}
+        return {"trm": self.trm} if self.use_trm else {"plain": self.plain}
+
+
 class VisionBackboneConfig(Section):
     """The tiny residual network that 00_backbones trains to read scenes."""
 
@@ -185,6 +208,7 @@ class ExperimentConfig(Section):
     backbones: BackbonesConfig = BackbonesConfig()
     loss: LossConfig = LossConfig()
     fusion: FusionConfig | None = None
+    qa: QAConfig | None = None
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()
     launch: LaunchConfig = LaunchConfig()
@@ -199,6 +223,9 @@ class ExperimentConfig(Section):
             missing = sorted(set(names) - set(self.modalities))
             if missing:
                 raise ValueError(f"{where} names {missing}, which have no section of their own")
+        whole = [name for name in fusion if self.modalities[name].pooler == "tokens"]
+        if whole:
+            raise ValueError(f"fusion needs pooled modalities, and {whole} hand on every token")
         return self
 
     @model_validator(mode="after")

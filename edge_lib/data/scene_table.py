@@ -40,7 +40,7 @@ def scene_row(config: ScenesConfig, scene: Scene, split: str, number: int, group
     clip = say(scene, split, number, config.seed)[0] if config.speech else None
     return {
         "id": f"{split}-{number:06d}",
-        "image": _to_png(scenes.render(scene, split)),
+        "image": to_png(scenes.render(scene, split)),
         "texts": scene.captions(config.captions),
         "audio": None if clip is None else speech.to_flac(clip),
         "question": None,
@@ -61,7 +61,7 @@ def degraded_row(row: dict, seed: int, number: int) -> dict:
     rng = np.random.default_rng([seed, number, 3])
     image = occlude(Image.open(io.BytesIO(row["image"])), rng)
     clip = row["audio"] and speech.to_flac(add_noise(speech.decode(row["audio"]), rng))
-    return {**row, "image": _to_png(image), "audio": clip}
+    return {**row, "image": to_png(image), "audio": clip}
 
 
 def in_parallel(function: Callable, jobs: Iterable[tuple], size: int = 250) -> Iterator:
@@ -98,7 +98,7 @@ def _groups(config: ScenesConfig, split: str) -> Iterator[list[Scene]]:
     return scenes.twin_groups(split, size, config.max_objects, config.seed)
 
 
-def _to_png(image: Image.Image) -> bytes:
+def to_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -143,11 +143,13 @@ def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
             yield pair
 
 
-def random_scenes(split: str, size: int, max_objects: int, seed: int) -> Iterator[Scene]:
-    """Yield unrelated, well filled scenes, as for training a backbone."""
+def random_scenes(
+    split: str, size: int, max_objects: int, seed: int, fewest: int | None = None
+) -> Iterator[Scene]:
+    """Yield unrelated scenes; well filled, as for training a backbone, unless `fewest` says."""
     rng = np.random.default_rng([seed, SPLITS.index(split), 1])
     for _ in range(size):
-        yield _random_scene(rng, max(1, max_objects // 2), max_objects)
+        yield _random_scene(rng, fewest or max(1, max_objects // 2), max_objects)
 
 
 def render(scene: Scene, split: str) -> Image.Image:

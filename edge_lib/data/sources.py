@@ -3,9 +3,10 @@
 import csv
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pyarrow as pa
@@ -13,10 +14,18 @@ import pyarrow.parquet as pq
 from datasets import Audio, Dataset, Image
 from filelock import FileLock
 
-from edge_lib.config import ConfigError, DataConfig, ScenesConfig, from_root
-from edge_lib.data import degrade, scene_table, scenes, speech
+from edge_lib.config import ConfigError, DataConfig, QuestionsConfig, ScenesConfig, from_root
+from edge_lib.data import degrade, question_sources, questions, scene_table, scenes, speech
+from edge_lib.data.question_sources import (
+    caption_questions,
+    gqa_questions,
+    scene_questions,
+    vqav2_questions,
+)
 from edge_lib.data.scene_table import DEGRADED, degraded_rows, scene_rows, scene_splits
 from edge_lib.data.table import SCHEMA, Table, fingerprint_files
+
+QUESTIONS = "qa-"  # before train, val or test: the questions that data.questions describes
 
 
 def splits(config: DataConfig) -> tuple[str, ...]:
@@ -26,18 +35,39 @@ def splits(config: DataConfig) -> tuple[str, ...]:
 
 
 def load_table(config: DataConfig, split: str) -> Table:
-    """The table of one of `splits`."""
+    """The table of one of `splits`, or of one of its questions: "qa-train", "qa-val", "qa-test"."""
+    if split.startswith(QUESTIONS):
+        return _load_questions(config, split.removeprefix(QUESTIONS))
     return LOADERS[config.source](config, split)
+
+
+def _load_questions(config: DataConfig, split: str) -> Table:
+    asked = config.questions
+    if asked is None:
+        raise ConfigError("data.questions is not there: it says what is asked")
+    if asked.source == "captions":
+        return caption_questions(load_table(config, split))
+    if asked.source != "scenes":
+        return {"vqav2": vqav2_questions, "gqa": gqa_questions}[asked.source](asked, split)
+    version = _version(asked, scenes, questions, question_sources)
+    path = config.cache_dir / f"questions-{version}" / f"{split}.parquet"
+    return _made_once(path, lambda: scene_questions(asked, split), f"questions {split}")
 
 
 def _load_scenes(config: DataConfig, split: str) -> Table:
     """Make the split's Parquet file on first use, then read it like any other."""
-    path = config.cache_dir / f"scenes-{_scenes_version(config.scenes)}" / f"{split}.parquet"
+    version = _version(config.scenes, scenes, scene_table, speech, degrade)
+    path = config.cache_dir / f"scenes-{version}" / f"{split}.parquet"
+    return _made_once(path, lambda: _scene_rows(config, split), f"scenes {split}")
+
+
+def _made_once(path: Path, rows: Callable[[], Iterator[dict]], name: str) -> Table:
+    """The table in a Parquet file under the cache, whose rows are made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            _write_parquet(path, _scene_rows(config, split))
-    return _read_parquet([path], f"scenes {split}", config.cache_dir, {})
+            _write_parquet(path, rows())
+    return _read_parquet([path], name, path.parents[1], {})
 
 
 def _scene_rows(config: DataConfig, split: str) -> Iterator[dict]:
@@ -46,10 +76,11 @@ def _scene_rows(config: DataConfig, split: str) -> Iterator[dict]:
     return degraded_rows(config.scenes, load_table(config, split.removeprefix(DEGRADED)))
 
 
-def _scenes_version(config: ScenesConfig) -> str:
-    """Changes with the config and with the code that draws and speaks."""
-    code = (Path(module.__file__).read_text() for module in (scenes, scene_table, speech, degrade))
-    return hashlib.sha256("".join([config.model_dump_json(), *code]).encode()).hexdigest()[:12]
+def _version(config: ScenesConfig | QuestionsConfig, *modules: ModuleType) -> str:
+    """Changes with the config and with the code that draws, speaks or asks."""
+    code = (Path(module.__file__).read_text() for module in modules)
+    facts = config.model_dump_json(exclude_defaults=True)  # a new key changes no old table
+    return hashlib.sha256("".join([facts, *code]).encode()).hexdigest()[:12]
 
 
 def _write_parquet(path: Path, rows: Iterator[dict]) -> None:

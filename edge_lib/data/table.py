@@ -1,7 +1,8 @@
 """The one table that every source becomes, read lazily.
 
 Columns: `id`, `image` (encoded bytes), `texts` (list of captions), `audio` (encoded bytes),
-`question`, `answers` (list) and `group` (rows that are edits of one another). Any of them may be
+`question`, `answers` (list), `kind` (of the question), `group` (rows that are edits of one another)
+and `image_id` (rows with the same one share the picture of the first of them). Any of them may be
 null: a null is a missing modality. Bytes stay encoded until they are asked for. An image or a clip
 that does not decode, or a row without a caption, is logged with its id and skipped;
 `Table.skipped` counts.
@@ -13,12 +14,14 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 from PIL import Image
@@ -37,9 +40,21 @@ SCHEMA = pa.schema(
         ("audio", pa.binary()),
         ("question", pa.string()),
         ("answers", pa.list_(pa.string())),
+        ("kind", pa.string()),
         ("group", pa.int64()),
+        ("image_id", pa.string()),
     ]
 )
+
+
+@dataclass
+class Questions:
+    """The questions of a table that can be answered, in the order of its rows."""
+
+    rows: np.ndarray  # (M,) the row of each
+    texts: list[str]
+    answers: list[list[str]]  # one or several references each
+    kinds: list[str]
 
 
 class Table:
@@ -88,6 +103,43 @@ class Table:
         """(len(captions),) the row each caption belongs to, ascending."""
         return self._captions[1]
 
+    @cached_property
+    def questions(self) -> Questions:
+        """Every row's question, if it is not empty and has an answer."""
+        found = Questions(np.array([], np.int64), [], [], [])
+        columns = (self._column(name) for name in ("question", "answers", "kind"))
+        rows = []
+        for row, (text, answers, kind) in enumerate(zip(*columns, strict=True)):
+            answers = [a.strip() for a in answers or [] if a and a.strip()]
+            if not (text or "").strip():
+                self.skip("no question", row)
+            elif not answers:
+                self.skip("no answer", row)
+            else:
+                rows.append(row)
+                found.texts.append(text.strip())
+                found.answers.append(answers)
+                found.kinds.append(kind or "question")
+        found.rows = np.array(rows, np.int64)
+        return found
+
+    @cached_property
+    def picture_rows(self) -> np.ndarray:
+        """(P,) the row that holds each picture."""
+        return self._pictures[0]
+
+    @cached_property
+    def pictures(self) -> np.ndarray:
+        """(N,) the number of each row's picture."""
+        return self._pictures[1]
+
+    @cached_property
+    def _pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        names = self._column("image_id")
+        alone = (row if name is None else name for row, name in enumerate(names))
+        numbers = pd.factorize(np.array(list(alone), dtype=object))[0]
+        return np.unique(numbers, return_index=True)[1], numbers
+
     def images(self, rows) -> list[Image.Image | None]:
         """Decode to RGB; None where a row has no image or one that does not decode."""
         return self._decode("image", rows, _to_image)
@@ -97,12 +149,16 @@ class Table:
         return self._decode("audio", rows, speech.decode)
 
     def items(self, modality: str) -> list | range:
-        """What an encoder may be asked for: every row's image or clip, or every caption."""
-        return self.captions if modality == "text" else range(len(self))
+        """What an encoder may be asked for: every picture, clip or caption."""
+        if modality == "text":
+            return self.captions
+        return range(len(self.picture_rows if modality == "vision" else self))
 
     def item_rows(self, modality: str) -> np.ndarray:
         """The row that each of `items` belongs to, ascending."""
-        return self.caption_rows if modality == "text" else np.arange(len(self))
+        if modality == "text":
+            return self.caption_rows
+        return self.picture_rows if modality == "vision" else np.arange(len(self))
 
     def fingerprint_of(self, modality: str) -> str:
         """Names the items: captions by what they say, so that tables may share their features."""

@@ -2,6 +2,7 @@
 
 from edge_lib.plots.ablation import arms, dots, makeup
 from edge_lib.plots.fusion import fusion_bars, gate_weights, listen_and_look
+from edge_lib.plots.qa import attention_steps, kind_scores, pareto, training_curves
 from edge_lib.plots.retrieval import (
     recall_by_dim,
     retrieval_strip,
@@ -15,17 +16,21 @@ from edge_lib.plots.training import loss_curve, samples, speed_bars
 __all__ = [
     "HIT",
     "arms",
+    "attention_steps",
     "dots",
     "fusion_bars",
     "gate_weights",
+    "kind_scores",
     "listen_and_look",
     "loss_curve",
     "makeup",
+    "pareto",
     "recall_by_dim",
     "retrieval_strip",
     "samples",
     "similarity_heatmap",
     "speed_bars",
     "swap_probe",
+    "training_curves",
     "tsne",
 ]

@@ -9,13 +9,14 @@ from edge_lib.plots.style import COLUMN, PAGE, QUIET, direction, styled, subplot
 
 @styled
 def samples(images, captions, columns=4):
-    """Images (n PIL images) with their captions below, in rows of `columns`."""
+    """Images (n PIL images) with their captions, of one line or several, in rows of `columns`."""
     rows = -(-len(images) // columns)
     bare = {"subplot_kw": {"xticks": [], "yticks": [], "frame_on": False}}
     figure, grid = subplots(rows, columns, PAGE, 2.6 * rows, **bare)
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
         axes.imshow(image)
-        axes.set_xlabel(textwrap.fill(caption, 28), fontsize=8)
+        lines = (textwrap.fill(line, 28) for line in caption.splitlines())
+        axes.set_xlabel("\n".join(lines), fontsize=8)
     return figure, pd.DataFrame({"caption": captions})
 
 

@@ -1,0 +1,99 @@
+"""What decoders are made of: RMSNorm, rotary attention with keys of earlier rows, SwiGLU; no bias.
+
+A stack runs in parts: each part gets the keys and values that earlier parts left in every layer,
+and leaves its own. So a context is read once and answers go on from it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KeysValues = tuple[Tensor, Tensor]  # each (B, H, S, W / H), of one layer
+
+
+class Stack(nn.Module):
+    """Transformer layers over rows that come in parts."""
+
+    def __init__(self, width: int, layers: int, heads: int, norm: str):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(width, heads, norm) for _ in range(layers))
+        self.norm = nn.RMSNorm(width) if norm == "pre" else nn.Identity()
+        self.head_width = width // heads
+
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor, earlier: list[KeysValues] | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Rows x (B, S, W) at positions (B, S), with the keys and values of E earlier rows for each
+        layer; mask (B, S, E + S), True = may be seen -> rows (B, S, W), their keys and values.
+        """
+        rotation = rotations(positions, self.head_width, x.dtype)
+        own = []
+        for number, layer in enumerate(self.layers):
+            x, made = layer(x, rotation, mask[:, None], earlier and earlier[number])
+            own.append(made)
+        return self.norm(x), own
+
+
+class Layer(nn.Module):
+    """Attention, then SwiGLU, each with a residual; normalised before (pre) or after it (post)."""
+
+    def __init__(self, width: int, heads: int, norm: str):
+        super().__init__()
+        self.heads, self.pre = heads, norm == "pre"
+        self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(2))
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+        self.mlp = SwiGLU(width)
+        self.seen: list[Tensor] | None = None  # give it a list, and attention weights are kept
+
+    def forward(
+        self, x: Tensor, rotation: Tensor, mask: Tensor, earlier: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """As `Stack`, of one layer; mask (B, 1, S, E + S)."""
+        if self.pre:
+            attended, own = self._attend(self.norms[0](x), rotation, mask, earlier)
+            x = x + attended
+            return x + self.mlp(self.norms[1](x)), own
+        attended, own = self._attend(x, rotation, mask, earlier)
+        x = self.norms[0](x + attended)
+        return self.norms[1](x + self.mlp(x)), own
+
+    def _attend(self, x, rotation, mask, earlier) -> tuple[Tensor, KeysValues]:
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        own = k, v
+        if earlier:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(earlier, own, strict=True))
+        if self.seen is not None:
+            scores = (q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5
+            self.seen.append(scores.masked_fill(~mask, -torch.inf).softmax(-1))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.to_out(out.transpose(1, 2).flatten(2)), own
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP (Shazeer 2020), as large as one of four times the width without a gate."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        hidden = round(width * 8 / 3 / 8) * 8
+        self.to_gate_and_value = nn.Linear(width, 2 * hidden, bias=False)
+        self.to_out = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., W) -> (..., W)."""
+        gate, value = self.to_gate_and_value(x).chunk(2, dim=-1)
+        return self.to_out(F.silu(gate) * value)
+
+
+def rotations(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Positions (B, S) -> cosines and sines (2, B, 1, S, width / 2) (RoPE, arXiv 2104.09864)."""
+    rates = 10000 ** (-torch.arange(0, width, 2, device=positions.device) / width)
+    angles = positions[:, None, :, None] * rates
+    return torch.stack([angles.cos(), angles.sin()]).to(dtype)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """(B, H, S, W) with each half's pairs of columns turned."""
+    (a, b), (cos, sin) = x.chunk(2, dim=-1), rotation
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

@@ -1,0 +1,103 @@
+"""The question answerer: an aligner's frozen vision as prefix, and a decoder on it."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edge_lib.config import DecoderConfig, ExperimentConfig, from_root
+from edge_lib.data.qa_batches import QABatch
+from edge_lib.decoders import DECODERS
+from edge_lib.encoded import Encoded
+from edge_lib.models.aligner import Aligner
+from edge_lib.tokens import PAD, Vocabulary, pad
+
+
+class QAModel(nn.Module):
+    """A decoder, and the vision of an aligner that stays as it is."""
+
+    def __init__(
+        self,
+        aligner: Aligner,
+        arm: str,
+        decoder: DecoderConfig,
+        vocabulary: Vocabulary,
+        vision: bool = True,
+    ):
+        super().__init__()
+        self.arm, self.vocabulary, self.vision = arm, vocabulary, vision
+        self.aligner = aligner.requires_grad_(False).eval()
+        width = max(aligner.config.loss.dims)
+        self.decoder = DECODERS[arm](decoder, width, len(vocabulary))
+
+    @classmethod
+    def new(
+        cls, aligner: Aligner, arm: str, config: ExperimentConfig, vocabulary: Vocabulary
+    ) -> "QAModel":
+        """One of the decoders of `config.qa`, untrained."""
+        return cls(aligner, arm, config.qa.arms[arm], vocabulary, config.qa.vision)
+
+    def train(self, mode: bool = True) -> "QAModel":
+        """The aligner stays in evaluation mode: it is not what is trained."""
+        super().train(mode)
+        self.aligner.eval()
+        return self
+
+    @torch.no_grad()
+    def prefix(self, images: Encoded) -> tuple[Tensor, Tensor]:
+        """Features of N images -> prefix (N, P, D) and its mask (N, P); P = 0 without vision."""
+        head = self.aligner.heads["vision"]
+        sequence, mask = head(images)[0], head.sequence_mask(images)
+        return (sequence, mask) if self.vision else (sequence[:, :0], mask[:, :0])
+
+    def forward(self, batch: QABatch) -> Tensor:
+        """Mean cross-entropy of the answers' tokens; the head is run on nothing else."""
+        states = self.decoder.states(
+            *self.prefix(batch.images), batch.question_ids, batch.answer_ids
+        )
+        asked = batch.answer_ids != PAD
+        targets = batch.answer_ids[asked]
+        losses = [
+            F.cross_entropy(self.decoder.head(state[asked]).float(), targets, reduction="sum")
+            for state in self.decoder.supervised(states)
+        ]
+        return torch.stack(losses).mean() / batch.tokens
+
+    @torch.no_grad()
+    def answer(self, images: Encoded, questions: Sequence[str], max_tokens: int) -> list[str]:
+        """Answers to k questions about each of N images, those of an image together."""
+        ids = pad(self.vocabulary.encode(questions)).to(self.decoder.head.weight.device)
+        answers = self.decoder.generate(*self.prefix(images), ids, max_tokens)
+        return self.vocabulary.decode(answers.cpu())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the decoder, its words and the aligner; the folder appears whole or not at all."""
+        folder = from_root(folder)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        self.aligner.save_pretrained(temporary / "aligner")
+        save_file(self.decoder.state_dict(), temporary / "model.safetensors")
+        self.vocabulary.save(temporary / "tokenizer.json")
+        decoder = self.decoder.config.model_dump(mode="json")
+        about = {"arm": self.arm, "decoder": decoder, "vision": self.vision}
+        (temporary / "qa.json").write_text(json.dumps(about, indent=2) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "QAModel":
+        """Load what `save_pretrained` wrote, in evaluation mode."""
+        folder = from_root(folder)
+        about = json.loads((folder / "qa.json").read_text())
+        aligner = Aligner.from_pretrained(folder / "aligner")
+        decoder = DecoderConfig.model_validate(about["decoder"])
+        vocabulary = Vocabulary.load(folder / "tokenizer.json")
+        model = cls(aligner, about["arm"], decoder, vocabulary, about["vision"])
+        model.decoder.load_state_dict(load_file(folder / "model.safetensors"))
+        return model.eval()

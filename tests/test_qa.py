@@ -1,0 +1,246 @@
+"""Questions answered over a frozen aligner: batches, loss, training, answers."""
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
+
+from edge_lib.align import open_features, train_aligner
+from edge_lib.answers import exact_match
+from edge_lib.checkpoint import newest_checkpoint
+from edge_lib.config import ConfigError, load_config
+from edge_lib.data.qa_batches import QABatches
+from edge_lib.data.sources import load_table
+from edge_lib.encode import encode_tables
+from edge_lib.features import open_store
+from edge_lib.launch import launch
+from edge_lib.models import Aligner, QAModel
+from edge_lib.qa import (
+    SPLITS,
+    answer_table,
+    learn_vocabulary,
+    majority_table,
+    train_decoder,
+    vision_config,
+)
+from edge_lib.runs import Run
+from edge_lib.tokens import EOS, PAD
+
+SMALL = (
+    "data.questions.train_scenes=40 data.questions.val_scenes=6 data.questions.test_scenes=6 "
+    "data.questions.per_scene=4 qa.plain.width=16 qa.trm.width=16 qa.plain.heads=2 qa.trm.heads=2 "
+    "qa.plain.layers=2 qa.trm.inner_steps=2 qa.questions_per_image=4 qa.train.batch_size=32 "
+    "qa.train.epochs=2 qa.train.eval_every=5 qa.train.checkpoint_every=3 "
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def aligner_folder(small_align, tmp_path_factory):
+    config = small_align("vision.pooler=perceiver vision.num_latents=3")
+    run = Run.create(config, "align", tmp_path_factory.mktemp("aligner"))
+    encode_tables(config)
+    launch(train_aligner, config, run.folder)
+    return run.checkpoints / "best"
+
+
+@pytest.fixture(scope="module")
+def make_config(aligner_folder, small_align):
+    """make_config("key=value ...") -> the tiny QA config, cut to seconds, with its features."""
+    cache = small_align("").data.cache_dir
+
+    def make(overrides=""):
+        where = f"data.cache_dir={cache} aligner.config=null aligner.folder={aligner_folder} "
+        return load_config("params/tiny/trm_qa.yaml", SMALL + where + overrides)
+
+    encode_tables(vision_config(make(), aligner_folder), SPLITS)
+    return make
+
+
+@pytest.fixture(scope="module")
+def parts(make_config, aligner_folder):
+    """Config, train table, its features and vocabulary."""
+    config = make_config()
+    train = load_table(config.data, "qa-train")
+    features = open_features(vision_config(config, aligner_folder), train)["vision"]
+    return config, train, features, learn_vocabulary(config, train)
+
+
+def batches_of(parts, **changes):
+    config, train, features, vocabulary = parts
+    return QABatches(train, features, vocabulary, config, config.qa.train, **changes)
+
+
+def new_model(parts, aligner_folder, arm="trm"):
+    config, *_, vocabulary = parts
+    torch.manual_seed(0)
+    return QAModel.new(Aligner.from_pretrained(aligner_folder), arm, config, vocabulary)
+
+
+# --- batches ---------------------------------------------------------------------------------
+
+
+def test_a_batch_holds_images_with_their_questions_and_ended_answers(parts):
+    _, train, features, vocabulary = parts
+    batches = batches_of(parts)
+    batch = batches[0]
+    rows = [train.ids.index(name) for name in batches.ids(0)]
+    pictures = train.pictures[rows].reshape(8, 4)
+    assert (pictures == pictures[:, :1]).all()  # four questions to an image
+    assert torch.equal(batch.images.pooled, features.gather(pictures[:, 0]).pooled)
+    texts = dict(zip(train.questions.rows, train.questions.texts, strict=True))
+    answers = dict(zip(train.questions.rows, train.questions.answers, strict=True))
+    assert vocabulary.decode(batch.question_ids) == [texts[row] for row in rows]
+    assert vocabulary.decode(batch.answer_ids) == [answers[row][0] for row in rows]
+    assert ((batch.answer_ids == EOS).sum(1) == 1).all()
+
+
+def test_an_epoch_asks_about_every_image_once_and_two_ranks_share_each_batch(parts):
+    batches = batches_of(parts)
+    seen = [name for step in range(batches.steps_per_epoch) for name in batches.ids(step)]
+    assert len(set(seen)) == len(seen) == 160
+    halves = [batches_of(parts, rank=rank, world_size=2)[3] for rank in (0, 1)]
+    together = torch.cat([half.images.pooled for half in halves])
+    assert torch.equal(together, batches[3].images.pooled)
+
+
+def test_fewer_images_by_config_and_what_does_not_fit_is_said(parts, make_config):
+    _, train, features, vocabulary = parts
+
+    def steps(overrides):
+        config = make_config(overrides)
+        return QABatches(train, features, vocabulary, config, config.qa.train).steps_per_epoch
+
+    assert steps("qa.scenes=16") == 2
+    with pytest.raises(ConfigError, match="do not fill one batch"):
+        steps("qa.scenes=4")
+    with pytest.raises(ConfigError, match=r"qa\.train\.batch_size=30 does not divide"):
+        steps("qa.train.batch_size=30")
+
+
+def test_images_that_do_not_decode_are_left_out(parts):
+    _, _, features, _ = parts
+    ok = features.ok.copy()
+    features.ok[5] = False
+    try:
+        batches = batches_of(parts)
+    finally:
+        features.ok[:] = ok
+    assert 5 not in batches.pictures
+    assert len(batches.pictures) == 39
+
+
+# --- loss ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["plain", "trm"])
+def test_loss_counts_answer_tokens_alone(arm, parts, aligner_folder):
+    model, batch = new_model(parts, aligner_folder, arm), batches_of(parts)[0]
+    prefix = model.prefix(batch.images)
+    logits = model.decoder(*prefix, batch.question_ids, batch.answer_ids)
+    picked = [
+        F.cross_entropy(row[place], ids[place])
+        for row, ids in zip(logits, batch.answer_ids, strict=True)
+        for place in range(len(ids))
+        if ids[place] != PAD
+    ]
+    torch.testing.assert_close(model(batch), torch.stack(picked).mean())
+    batch.answer_ids = torch.cat([batch.answer_ids, torch.full((32, 3), PAD)], 1)
+    torch.testing.assert_close(model(batch), torch.stack(picked).mean())
+
+
+def test_only_the_decoder_is_trained(parts, aligner_folder):
+    model = new_model(parts, aligner_folder).train()
+    model(batches_of(parts)[0]).backward()
+    assert not model.aligner.training
+    assert all(p.grad is None for p in model.aligner.parameters())
+    assert all(p.grad is not None for p in model.decoder.parameters())
+
+
+# --- training and answers --------------------------------------------------------------------
+
+
+def test_killed_and_resumed_equals_uninterrupted(make_config, aligner_folder, tmp_path):
+    """With the average of the weights: what is kept must be the same too."""
+    config = make_config()
+    runs = {name: Run.create(config, "qa", tmp_path / name) for name in ("whole", "killed")}
+    launch(train_decoder, config, "trm", aligner_folder, runs["whole"].folder)
+    launch(train_decoder, config, "trm", aligner_folder, runs["killed"].folder)
+    newest = newest_checkpoint(runs["killed"].checkpoints)
+    shutil.rmtree(newest)  # as if it had been killed after the one before
+    launch(train_decoder, config, "trm", aligner_folder, runs["killed"].folder)
+    for part in ("best", newest.name):
+        a, b = (load_file(run.checkpoints / part / "model.safetensors") for run in runs.values())
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_processes_train_like_one(make_config, aligner_folder, tmp_path):
+    config = make_config("qa.train.epochs=1")
+    kept = {}
+    for count in (1, 2):
+        run = Run.create(config, "qa", tmp_path / str(count))
+        launch(train_decoder, config, "trm", aligner_folder, run.folder, num_processes=count)
+        kept[count] = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
+    for name, one in kept[1].items():
+        torch.testing.assert_close(one, kept[2][name], atol=2e-4, rtol=1e-3)
+
+
+def test_saved_and_loaded_gives_the_same_answers(parts, make_config, aligner_folder, tmp_path):
+    model = new_model(parts, aligner_folder).eval()
+    model.save_pretrained(tmp_path / "model")
+    again = QAModel.from_pretrained(tmp_path / "model")
+    config, train, *_ = parts
+    store = open_store(vision_config(config, aligner_folder), "vision", train)
+    first, second = (answer_table(m, train, store, config) for m in (model, again))
+    assert first.equals(second)
+    assert len(first) == len(train)
+
+
+def test_answers_stand_beside_their_own_questions(parts, aligner_folder):
+    """A model that always says what was asked about is scored where it was asked."""
+    config, train, *_ = parts
+    store = open_store(vision_config(config, aligner_folder), "vision", train)
+
+    class Parrot:
+        decoder = new_model(parts, aligner_folder).decoder
+
+        def answer(self, images, questions, max_tokens):
+            return [question.split()[-1] for question in questions]
+
+    found = answer_table(Parrot(), train, store, config)
+    texts = dict(zip(train.questions.rows, train.questions.texts, strict=True))
+    assert [texts[row.row].split()[-1] for row in found.itertuples()] == found.answer.tolist()
+    assert found.row.tolist() == sorted(found.row)
+    expected = [exact_match(row.answer, [row.reference]) for row in found.itertuples()]
+    assert found.em.tolist() == expected
+
+
+def test_the_majority_answer_knows_only_the_kind(parts):
+    _, train, *_ = parts
+    found = majority_table(train, train)
+    asked = train.questions
+    for kind in set(asked.kinds):
+        answers = [a[0] for a, k in zip(asked.answers, asked.kinds, strict=True) if k == kind]
+        most = max(answers.count(answer) for answer in answers) / len(answers)
+        assert found[found.kind == kind].em.mean() == pytest.approx(most)
+
+
+def test_without_vision_the_image_changes_nothing(make_config, aligner_folder, parts):
+    _, train, features, vocabulary = parts
+    blind = make_config("qa.vision=false qa.use_trm=true")
+    model = QAModel.new(Aligner.from_pretrained(aligner_folder), "trm", blind, vocabulary).eval()
+    images = features.gather([0, 1])
+    asked = train.questions.texts[:2]
+    answers = model.answer(images, [asked[0]] * 2, 6)
+    assert answers[0] == answers[1]
+    assert model(batches_of(parts)[0]).isfinite()

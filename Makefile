@@ -5,8 +5,8 @@ CONFIG ?= params/tiny/align.yaml
 # dependency resolution would bring torchvision, which only open_clip's image transforms need
 OPEN_CLIP := open-clip-torch==3.3.0
 
-.PHONY: align trimodal backbones mrl-ablation perceiver-ablation fusion-ablation evaluate test lab \
-	showcase
+.PHONY: align trimodal backbones trm-qa trm-study mrl-ablation perceiver-ablation fusion-ablation \
+	evaluate test lab showcase
 
 align: .venv/ready
 	@mkdir -p runs
@@ -19,6 +19,13 @@ trimodal: .venv/ready
 backbones: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/00_backbones.ipynb runs/00_backbones.ipynb
+
+trm-qa: .venv/ready
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/03_trm_qa.ipynb runs/03_trm_qa.ipynb
+
+trm-study: .venv/ready
+	$(BIN)/python -m edge_lib.sweep params/tiny/trm_study.yaml
 
 mrl-ablation: .venv/ready
 	@mkdir -p runs

@@ -244,3 +244,13 @@ def test_without_vision_the_image_changes_nothing(make_config, aligner_folder, p
     answers = model.answer(images, [asked[0]] * 2, 6)
     assert answers[0] == answers[1]
     assert model(batches_of(parts)[0]).isfinite()
+
+
+def test_pictures_are_answered_as_their_stored_features_are(parts, aligner_folder):
+    model = new_model(parts, aligner_folder).eval()
+    _, train, features, _ = parts
+    images = train.images(train.picture_rows[:3])
+    prefix = model.prefix(features.gather([0, 1, 2]))[0]
+    torch.testing.assert_close(model.aligner.encode_images(images), prefix, atol=5e-3, rtol=5e-3)
+    asked = train.questions.texts[:3]
+    assert model.answer(images, asked, 6) == model.answer(features.gather([0, 1, 2]), asked, 6)

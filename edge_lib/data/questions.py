@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_lib.data.scenes import COLOURS, DIGITS, SPLITS, Scene, Thing, random_scenes
+from edge_lib.data.scenes import COLOURS, DIGITS, SPLITS, Scene, Thing, random_scene
 
 BASIC = ("colour", "digit", "position", "count", "sum", "comparison")
 SPOTS = (
@@ -51,13 +51,17 @@ def ask(
 ) -> Iterator[tuple[Scene, list[Question]]]:
     """Yield scenes of a split, each with `per_scene` questions, chains of up to `hops` steps.
 
-    Kinds are asked in equal parts; a scene that has no question of a kind is asked another.
+    Kinds are asked in equal parts; a scene that has no question of a kind is asked another. Scenes
+    with few digits are more frequent: to tell one from another is what takes longest to learn.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), 5])
+    counts = np.arange(1, max_objects + 1)
+    odds = (1 / counts) / (1 / counts).sum()
     kinds = [*BASIC, *(f"chain{n}" for n in range(1, hops + 1))]
     asked = {kind: Counter() for kind in kinds}
-    for scene in random_scenes(split, scenes, max_objects, seed, fewest=1):
-        chosen = {}
+    for _ in range(scenes):
+        count = int(rng.choice(counts, p=odds))
+        scene, chosen = random_scene(rng, count, count), {}
         while len(chosen) < per_scene:
             fewest = sorted(kinds, key=lambda kind: (asked[kind].total(), rng.random()))
             made = (_least_answered(kind, scene, rng, asked[kind], chosen) for kind in fewest)

@@ -116,7 +116,7 @@ def twin_groups(split: str, size: int, max_objects: int, seed: int) -> Iterator[
     seen = set()
     made = rejected = 0
     while made < size:
-        group = _twins(rng, _random_scene(rng, 1, max_objects))
+        group = _twins(rng, random_scene(rng, 1, max_objects))
         contents = {scene.content for scene in group}
         if len(contents) < len(group) or contents & seen:
             rejected += 1
@@ -133,7 +133,7 @@ def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
     rng = np.random.default_rng([seed, SPLITS.index("swap")])
     seen = set()
     while len(seen) < size:
-        scene = _random_scene(rng, 2, max(2, max_objects))
+        scene = random_scene(rng, 2, max(2, max_objects))
         first, second, *rest = scene.things
         swapped = replace(first, cell=second.cell), replace(second, cell=first.cell)
         pair = [scene, replace(scene, things=(*swapped, *rest))]
@@ -143,13 +143,11 @@ def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
             yield pair
 
 
-def random_scenes(
-    split: str, size: int, max_objects: int, seed: int, fewest: int | None = None
-) -> Iterator[Scene]:
-    """Yield unrelated scenes; well filled, as for training a backbone, unless `fewest` says."""
+def random_scenes(split: str, size: int, max_objects: int, seed: int) -> Iterator[Scene]:
+    """Yield unrelated, well filled scenes, as for training a backbone."""
     rng = np.random.default_rng([seed, SPLITS.index(split), 1])
     for _ in range(size):
-        yield _random_scene(rng, fewest or max(1, max_objects // 2), max_objects)
+        yield random_scene(rng, max(1, max_objects // 2), max_objects)
 
 
 def render(scene: Scene, split: str) -> Image.Image:
@@ -170,7 +168,8 @@ def labels(scene: Scene) -> np.ndarray:
     return table
 
 
-def _random_scene(rng, fewest: int, most: int) -> Scene:
+def random_scene(rng: np.random.Generator, fewest: int, most: int) -> Scene:
+    """One of `fewest` to `most` digits."""
     # few scenes have a single digit: there are only 1,440 different ones
     counts = np.arange(fewest, most + 1)
     odds = np.where(counts == 1, 0.2, 1.0)

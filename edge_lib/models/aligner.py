@@ -57,9 +57,16 @@ class Aligner(nn.Module):
         """PIL images (modality "vision"), clips (n,) at 16 kHz ("audio") or strings ("text") ->
         (B, D), not normalised.
         """
-        return self.heads[modality](self._encode(modality, items))[1]
+        return self.heads[modality](self.encode(modality, items))[1]
 
-    def _encode(self, modality: str, items: Sequence) -> Encoded:
+    @torch.no_grad()
+    def encode_images(self, images: Sequence) -> torch.Tensor:
+        """PIL images -> the sequence (B, L, D) that decoders take as prefix."""
+        return self.heads["vision"](self.encode("vision", images))[0]
+
+    @torch.no_grad()
+    def encode(self, modality: str, items: Sequence) -> Encoded:
+        """What the frozen encoder says of items, as `embed` takes them."""
         encoder = self._encoders[modality].to(self.logit_scale.log_scale.device)
         return encode(encoder, encoder.prepare(items), self.config.features.precision)
 

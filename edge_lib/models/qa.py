@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -70,8 +71,14 @@ class QAModel(nn.Module):
         return torch.stack(losses).mean() / batch.tokens
 
     @torch.no_grad()
-    def answer(self, images: Encoded, questions: Sequence[str], max_tokens: int) -> list[str]:
-        """Answers to k questions about each of N images, those of an image together."""
+    def answer(
+        self, images: Encoded | Sequence[Image], questions: Sequence[str], max_tokens: int
+    ) -> list[str]:
+        """Answers to k questions about each of N images (features, or PIL), those of an image
+        together.
+        """
+        if not isinstance(images, Encoded):
+            images = self.aligner.encode("vision", images)
         ids = pad(self.vocabulary.encode(questions)).to(self.decoder.head.weight.device)
         answers = self.decoder.generate(*self.prefix(images), ids, max_tokens)
         return self.vocabulary.decode(answers.cpu())

@@ -73,13 +73,13 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
 
 def vqa_normalise(text: str) -> str:
     """Its punctuation, number words, articles and contractions."""
-    text = text.replace("\n", " ").replace("\t", " ").strip()
-    has_figures = re.search(r"\d,\d", text) is not None
+    given = cleaned = text.replace("\n", " ").replace("\t", " ").strip()
+    has_figures = re.search(r"\d,\d", given) is not None
     for mark in _VQA_PUNCTUATION:
-        alone = f"{mark} " in text or f" {mark}" in text or has_figures
-        text = text.replace(mark, "" if alone else " ")
-    text = re.sub(r"(?<!\d)\.(?!\d)", "", text)
-    words = (_NUMERALS.get(word, word) for word in text.lower().split())
+        at_a_gap = f"{mark} " in given or f" {mark}" in given
+        cleaned = cleaned.replace(mark, "" if at_a_gap or has_figures else " ")
+    cleaned = re.sub(r"\.(?!\d)", "", cleaned)
+    words = (_NUMERALS.get(word, word) for word in cleaned.lower().split())
     return " ".join(
         _APOSTROPHES.get(word, word) for word in words if word not in ("a", "an", "the")
     )

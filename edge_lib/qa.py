@@ -19,7 +19,7 @@ from edge_lib.data.table import Table
 from edge_lib.features import FeatureStore, open_store, store_folder
 from edge_lib.launch import local_device
 from edge_lib.models import Aligner, QAModel
-from edge_lib.runs import Run
+from edge_lib.runs import Run, replace_text
 from edge_lib.tokens import Vocabulary
 from edge_lib.train import fit
 
@@ -140,21 +140,24 @@ def measure_decoder(
     store = open_store(vision_config(config, aligner_folder), "vision", test)
     model = QAModel.from_pretrained(run_folder / "checkpoints/best").to(local_device())
     answers = answer_table(model, test, store, config)
-    answers.to_csv(run_folder / "answers.csv", index=False)
+    if os.environ["RANK"] == "0":
+        replace_text(run_folder / "answers.csv", answers.to_csv(index=False))
     best = Run(run_folder).history().filter(regex=r"^val\.em\.(?:basic|all)$").max()
     scores = by_kind(answers, test.groups, kind_sets(test))
-    metrics |= qa_metrics(scores, arm) | {f"qa.{arm}.{k}": float(v) for k, v in best.items()}
-    return metrics | {"layer_tokens": layer_tokens(model, test, store)}
+    found = qa_metrics(scores, arm) | {f"qa.{arm}.{k}": float(v) for k, v in best.items()}
+    metrics["layer_tokens"] = layer_tokens(model, test, config.qa.questions_per_image)
+    return found | {f"{name}.{arm}": value for name, value in metrics.items()}
 
 
-def layer_tokens(model: QAModel, table: Table, store: FeatureStore) -> float:
-    """Rows that pass through a layer for a question of average length and its answer; multiplied by
-    a layer's parameters, and by two, its FLOPs (attention aside)."""
+def layer_tokens(model: QAModel, table: Table, each: int) -> float:
+    """Rows that pass through a layer for a question of average length and its answer, where `each`
+    questions share a prefix; times a layer's parameters, and two, its FLOPs (attention aside).
+    """
     words, asked = model.vocabulary.encode, table.questions
-    prefix = model.prefix(store.gather([0]))[0].shape[1]
     question = np.mean([len(ids) for ids in words(asked.texts)])
     answer = np.mean([len(ids) + 1 for ids in words([a[0] for a in asked.answers])])
-    return model.decoder.layer_tokens(prefix + question, answer)
+    images = model.aligner.encode("vision", table.images(table.picture_rows[:1]))
+    return model.decoder.layer_tokens(model.prefix(images)[0].shape[1] / each + question, answer)
 
 
 def qa_metrics(scores: pd.DataFrame, arm: str) -> dict[str, float]:

@@ -67,6 +67,8 @@ def test_vqa_accuracy_normalises_where_references_differ():
         ("black/white", "black white"),
         ("yes, it is!", "yes it is"),
         ("3.5 m.", "3.5 m"),
+        ("2.", "2"),
+        ("a-b c;-d", "b c d"),  # each mark's neighbours are those of the text as given
         ("what's  up\n", "what's up"),
     ],
 )

@@ -2,6 +2,8 @@
 
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from edge_lib.qa import (
     answer_table,
     learn_vocabulary,
     majority_table,
+    measure_decoder,
     train_decoder,
     vision_config,
 )
@@ -170,22 +173,31 @@ def test_only_the_decoder_is_trained(parts, aligner_folder):
 
 
 def test_killed_and_resumed_equals_uninterrupted(make_config, aligner_folder, tmp_path):
-    """With the average of the weights: what is kept must be the same too."""
-    config = make_config()
+    """Weights and their average alike; the average is what is kept as best."""
+    config = make_config("qa.train.eval_every=1000")  # at the end alone
     runs = {name: Run.create(config, "qa", tmp_path / name) for name in ("whole", "killed")}
-    launch(train_decoder, config, "trm", aligner_folder, runs["whole"].folder)
-    launch(train_decoder, config, "trm", aligner_folder, runs["killed"].folder)
+    for run in runs.values():
+        launch(train_decoder, config, "trm", aligner_folder, run.folder)
     newest = newest_checkpoint(runs["killed"].checkpoints)
     shutil.rmtree(newest)  # as if it had been killed after the one before
+    shutil.rmtree(runs["killed"].checkpoints / "best")
+    state = next(runs["killed"].checkpoints.glob("step-*")) / "custom_checkpoint_1.pkl"
+    progress = torch.load(state)
+    torch.save(progress | {"best": -1.0}, state)
     launch(train_decoder, config, "trm", aligner_folder, runs["killed"].folder)
+    kept = {}
     for part in ("best", newest.name):
         a, b = (load_file(run.checkpoints / part / "model.safetensors") for run in runs.values())
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name], b[name]) for name in a)
+        kept[part] = a
+    raw = kept[newest.name]
+    assert not all(torch.equal(x, raw[f"decoder.{name}"]) for name, x in kept["best"].items())
 
 
-def test_two_processes_train_like_one(make_config, aligner_folder, tmp_path):
-    config = make_config("qa.train.epochs=1")
+@pytest.mark.parametrize("overrides", ["", "qa.vision=false"])
+def test_two_processes_train_like_one(overrides, make_config, aligner_folder, tmp_path):
+    config = make_config(f"qa.train.epochs=1 {overrides}")
     kept = {}
     for count in (1, 2):
         run = Run.create(config, "qa", tmp_path / str(count))
@@ -236,14 +248,57 @@ def test_the_majority_answer_knows_only_the_kind(parts):
 
 
 def test_without_vision_the_image_changes_nothing(make_config, aligner_folder, parts):
-    _, train, features, vocabulary = parts
-    blind = make_config("qa.vision=false qa.use_trm=true")
-    model = QAModel.new(Aligner.from_pretrained(aligner_folder), "trm", blind, vocabulary).eval()
-    images = features.gather([0, 1])
-    asked = train.questions.texts[:2]
-    answers = model.answer(images, [asked[0]] * 2, 6)
-    assert answers[0] == answers[1]
-    assert model(batches_of(parts)[0]).isfinite()
+    _, _, _, vocabulary = parts
+    batch = batches_of(parts)[0]
+    changed = {}
+    for vision in ("true", "false"):
+        config = make_config(f"qa.vision={vision} qa.use_trm=true")
+        torch.manual_seed(0)
+        model = QAModel.new(Aligner.from_pretrained(aligner_folder), "trm", config, vocabulary)
+        prefix, mask = model.prefix(batch.images)
+        ids = batch.question_ids, batch.answer_ids
+        shown, rolled = (model.decoder(x, mask, *ids) for x in (prefix, prefix.roll(1, 0)))
+        changed[vision] = (shown - rolled).abs().max().item()
+    assert changed["true"] > 1e-3
+    assert changed["false"] == 0
+
+
+def test_a_sweeps_point_answers_the_test_questions(make_config, aligner_folder, tmp_path):
+    config = make_config("qa.train.epochs=1")
+    run = Run.create(config, "qa", tmp_path)
+    [metrics] = launch(measure_decoder, config, "trm", aligner_folder, run.folder).values()
+    answers, test = pd.read_csv(run.folder / "answers.csv"), load_table(config.data, "qa-test")
+    assert answers.row.tolist() == test.questions.rows.tolist()
+    assert metrics["qa.trm.em.all"] == pytest.approx(answers.em.mean())
+    rows = load_file(run.checkpoints / "best/model.safetensors")["embed.weight"].shape[0]
+    assert metrics["parameters.trm"] - metrics["parameters.core.trm"] == (
+        2 * rows * 16 + 16 * 16 + 16 + 16  # embeddings and head; the prefix's projection and norm
+    )
+    # by hand: 3 prefix vectors for 4 questions, questions and answers of average length
+    vocabulary = QAModel.from_pretrained(run.checkpoints / "best").vocabulary
+    question = np.mean([len(ids) for ids in vocabulary.encode(test.questions.texts)])
+    answer = np.mean([len(a) + 1 for a in vocabulary.encode(answers.reference)])
+    expected = 2 * (3 / 4 + question + 2 * 2 * answer)
+    assert metrics["layer_tokens.trm"] == pytest.approx(expected)
+
+
+def test_the_wrong_image_control_shows_another_picture(parts, aligner_folder):
+    config, train, *_ = parts
+    store = open_store(vision_config(config, aligner_folder), "vision", train)
+    seen = []
+
+    class Watcher:
+        decoder = new_model(parts, aligner_folder).decoder
+
+        def answer(self, images, questions, max_tokens):
+            seen.append(images.pooled)
+            return ["one"] * len(questions)
+
+    answer_table(Watcher(), train, store, config)
+    answer_table(Watcher(), train, store, config, shuffle=True)
+    right, wrong = seen
+    assert not (right == wrong).all(1).any()
+    assert torch.equal(right.sum(0), wrong.sum(0)) or torch.allclose(right.sum(0), wrong.sum(0))
 
 
 def test_pictures_are_answered_as_their_stored_features_are(parts, aligner_folder):

@@ -241,6 +241,10 @@ class ExperimentConfig(Section):
                 "train.num_workers must be 0 with features.online or features.on_device: "
                 "batches are then made on the accelerator"
             )
+        if self.qa and self.features.online:
+            raise ValueError("qa reads the feature store: set features.online=false")
+        if self.qa and self.qa.train.num_workers and self.features.on_device:
+            raise ValueError("qa.train.num_workers must be 0 with features.on_device")
         return self
 
     @property

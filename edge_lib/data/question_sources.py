@@ -5,10 +5,9 @@ Rows that ask about the same picture share its `image_id`; so the picture is enc
 
 import json
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from edge_lib.config import ConfigError, QuestionsConfig
 from edge_lib.data import scenes
@@ -39,25 +38,24 @@ def scene_questions(config: QuestionsConfig, split: str) -> Iterator[dict]:
 
 def caption_questions(table: Table) -> Table:
     """Any table with captions, asked what is in each image: the captions are the answers."""
-    numbers = product(range(len(table)), range(len(ABOUT_CAPTIONS)))
     answers = [[] for _ in range(len(table))]
     for caption, row in zip(table.captions, table.caption_rows, strict=True):
         answers[row].append(caption)
-    rows, questions = map(list, zip(*numbers, strict=True))
-    asked = table.dataset.select(rows).remove_columns(
-        [c for c in ("texts", "question", "answers", "kind") if c in table.dataset.column_names]
-    )
-    names = [table.ids[row] for row in rows]
-    new = {
-        "id": [f"{name}-{place}" for name, place in zip(names, questions, strict=True)],
-        "image_id": names,
-        "question": [ABOUT_CAPTIONS[place] for place in questions],
-        "answers": [answers[row] for row in rows],
-        "kind": ["caption"] * len(rows),
-    }
-    for column, values in new.items():
-        kept = asked.remove_columns([column]) if column in asked.column_names else asked
-        asked = kept.add_column(column, values)
+    replaced = {"id", "texts", "question", "answers", "kind", "image_id"}
+    bare = table.dataset.remove_columns([*replaced & set(table.dataset.column_names)])
+    parts = []
+    for number, question in enumerate(ABOUT_CAPTIONS):
+        # the first asks with the picture, the others by its name: nothing is copied
+        part = bare.remove_columns("image") if number else bare
+        new = {
+            "id": [f"{name}-{number}" for name in table.ids],
+            "image_id": table.ids,
+            "question": [question] * len(table),
+            "answers": answers,
+            "kind": ["caption"] * len(table),
+        }
+        parts.append(concatenate_datasets([part, Dataset.from_dict(new)], axis=1))
+    asked = concatenate_datasets(parts)
     return Table(asked, f"questions of {table.name}", f"{table.fingerprint}-asked")
 
 
@@ -80,7 +78,7 @@ def vqav2_questions(config: QuestionsConfig, split: str) -> Table:
         }
         for q in asked
     ]
-    return _table(rows, f"vqav2 {split}", files, str(folder))
+    return _table(rows, f"vqav2 {split}", files, str(folder), prefix)
 
 
 def gqa_questions(config: QuestionsConfig, split: str) -> Table:

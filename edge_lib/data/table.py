@@ -77,9 +77,9 @@ class Table:
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """(N,) rows that are edits of one another share a number; else each row is its own."""
-        groups = enumerate(self._column("group"))
-        return np.array([-1 - row if group is None else group for row, group in groups])
+        """(N,) rows that are edits of one another share a number; else those of one picture do."""
+        groups = zip(self._column("group"), self.pictures, strict=True)
+        return np.array([-1 - picture if group is None else group for group, picture in groups])
 
     @cached_property
     def _captions(self) -> tuple[list[str], np.ndarray]:

@@ -1,6 +1,8 @@
 """What both decoders share: embeddings, the context read once, greedy generation with a cache."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +23,17 @@ class Context:
 
 @dataclass
 class Cache:
-    """Keys and values that answer rows left at every pass through the stack, and their places."""
+    """What answer rows left so far, context included, at every pass through the stack."""
 
     passes: list[list[KeysValues]] = field(default_factory=list)
-    places: list[Tensor] = field(default_factory=list)  # (S,) place in the answer, one a pass
-    length: int = 0  # answer tokens read so far
+    places: Tensor | None = None  # (E,) the place in the answer of each answer row
+    length: int = 0  # answer tokens read
 
 
 class Decoder(nn.Module):
     """Answers a question about a prefix. Subclasses say how answer rows are read."""
+
+    rows_a_token = 1  # answer rows that stand for one token
 
     def __init__(self, config: DecoderConfig, prefix_width: int, vocabulary: int):
         super().__init__()
@@ -56,59 +60,66 @@ class Decoder(nn.Module):
         """What `head` reads (B, A, W), after each pass over the answer."""
         context = self.read_context(prefix, prefix_mask, question_ids)
         shifted = torch.cat([torch.full_like(answer_ids[:, :1], BOS), answer_ids[:, :-1]], 1)
-        return self.read_answer(self.embed(shifted), context, Cache())
+        return self.read_answer(shifted, context, Cache())
 
-    def read_answer(self, inputs: Tensor, context: Context, cache: Cache) -> list[Tensor]:
-        """Embedded answer tokens (B, A, W), which follow those in the cache -> states after each
-        pass, each (B, A, W); the cache grows by them.
+    def supervised(self, states: list[Tensor]) -> list[Tensor]:
+        """Those of `states` that a loss is taken of."""
+        return states[-1:]
+
+    def think(self, inputs: Tensor, read: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Embedded answer tokens (B, A, W) -> states (B, A, W) after each pass.
+
+        `read` is a pass through the stack, of rows (B, A x rows_a_token, W).
         """
         raise NotImplementedError
 
     def read_context(self, prefix: Tensor, prefix_mask: Tensor, question_ids: Tensor) -> Context:
         """Read each prefix once, and each question after its prefix."""
-        each = len(question_ids) // len(prefix)
+        each, rest = divmod(len(question_ids), len(prefix))
+        if rest:
+            raise ValueError(
+                f"{len(question_ids)} questions do not divide among {len(prefix)} images"
+            )
+        device, width = prefix.device, prefix.shape[1]
         earlier, start = None, 0
-        if prefix.shape[1]:
+        if width:
             # padding sees itself, as a row that sees nothing would be NaN
-            sees = prefix_mask[:, None] | torch.eye(prefix.shape[1], device=prefix.device).bool()
-            rows = self.project(prefix)
-            _, prefix_kept = self.stack(rows, places(prefix_mask), sees)
-            earlier = [tuple(x.repeat_interleave(each, 0) for x in kv) for kv in prefix_kept]
+            sees = prefix_mask[:, None] | torch.eye(width, device=device).bool()
+            _, kept = self.stack(self.project(prefix), numbers(prefix_mask), sees)
+            earlier = [
+                (k.repeat_interleave(each, 0), v.repeat_interleave(each, 0)) for k, v in kept
+            ]
             start = prefix_mask.sum(1).repeat_interleave(each)[:, None]
         asked = question_ids != PAD
         mask = torch.cat([prefix_mask.repeat_interleave(each, 0), asked], dim=1)
         sees = mask[:, None].expand(-1, question_ids.shape[1], -1).clone()
-        own = torch.arange(question_ids.shape[1], device=mask.device)
-        sees[:, own, prefix.shape[1] + own] = True
-        _, kept = self.stack(self.embed(question_ids), start + places(asked), sees, earlier)
-        return Context(join(earlier, kept) if earlier else kept, mask, mask.sum(1))
+        own = torch.arange(question_ids.shape[1], device=device)
+        sees[:, own, width + own] = True
+        _, kept = self.stack(self.embed(question_ids), start + numbers(asked), sees, earlier)
+        return Context(kept, mask, mask.sum(1))
 
-    def read_pass(
-        self, rows: Tensor, place: Tensor, context: Context, cache: Cache, number: int
-    ) -> Tensor:
-        """One pass of answer rows (B, S, W), at places (S,) of the answer, through the stack.
+    def read_answer(self, tokens: Tensor, context: Context, cache: Cache) -> list[Tensor]:
+        """Tokens (B, A) that follow those in the cache -> states (B, A, W) after each pass; the
+        cache grows by them.
 
-        They see the context, and what earlier places left at the pass of the same number.
+        A row sees the context, and what its own and earlier places left at the same pass.
         """
-        if number == len(cache.passes):
-            cache.passes.append([])
-            cache.places.append(place[:0])
-        before, places_before = cache.passes[number], cache.places[number]
-        seen_places = torch.cat([places_before, place])
-        own = seen_places <= place[:, None]  # (S, E + S)
-        batch, count = rows.shape[:2]
-        seen = context.mask[:, None].expand(-1, count, -1)
-        mask = torch.cat([seen, own.expand(batch, -1, -1)], dim=2)
-        earlier = join(context.kept, before) if before else context.kept
-        positions = context.length[:, None] + place
-        rows, kept = self.stack(rows, positions, mask, earlier)
-        cache.passes[number] = join(before, kept) if before else kept
-        cache.places[number] = seen_places
-        return rows
+        new = torch.arange(tokens.shape[1], device=tokens.device) + cache.length
+        places = new.repeat(self.rows_a_token)
+        cache.places = places if cache.places is None else torch.cat([cache.places, places])
+        cache.length += len(new)
+        sees = (cache.places <= places[:, None]).expand(len(tokens), -1, -1)
+        mask = torch.cat([context.mask[:, None].expand(-1, len(places), -1), sees], dim=2)
+        positions, passes = context.length[:, None] + places, count()
 
-    def supervised(self, states: list[Tensor]) -> list[Tensor]:
-        """Those of `states` that a loss is taken of."""
-        return states[-1:]
+        def read(rows: Tensor) -> Tensor:
+            number = next(passes)
+            if number == len(cache.passes):
+                cache.passes.append(context.kept)
+            rows, cache.passes[number] = self.stack(rows, positions, mask, cache.passes[number])
+            return rows
+
+        return self.think(self.embed(tokens), read)
 
     @torch.no_grad()
     def generate(
@@ -125,8 +136,9 @@ class Decoder(nn.Module):
         done = torch.zeros_like(answer[:, 0], dtype=torch.bool)
         cache = Cache()
         for _ in range(max_tokens):
-            new = answer[:, cache.length :] if use_cache else answer
-            state = self.read_answer(self.embed(new), context, cache if use_cache else Cache())[-1]
+            if not use_cache:
+                cache = Cache()
+            state = self.read_answer(answer[:, cache.length :], context, cache)[-1]
             token = self.head(state[:, -1]).argmax(-1).masked_fill(done, PAD)
             answer = torch.cat([answer, token[:, None]], 1)
             done |= token == EOS
@@ -141,14 +153,6 @@ class Decoder(nn.Module):
         return sum(p.numel() for p in self.parameters()) - shared
 
 
-def join(before: list[KeysValues], after: list[KeysValues]) -> list[KeysValues]:
-    """Keys and values of two parts, layer by layer."""
-    pairs = zip(before, after, strict=True)
-    return [
-        (torch.cat([k, own_k], 2), torch.cat([v, own_v], 2)) for (k, v), (own_k, own_v) in pairs
-    ]
-
-
-def places(mask: Tensor) -> Tensor:
-    """(B, S) number of each row among those that are not padding."""
+def numbers(mask: Tensor) -> Tensor:
+    """(B, S) the number of each row among those that are not padding."""
     return (mask.cumsum(1) - 1).clamp(min=0)

@@ -1,7 +1,7 @@
 """What decoders are made of: RMSNorm, rotary attention with keys of earlier rows, SwiGLU; no bias.
 
 A stack runs in parts: each part gets the keys and values that earlier parts left in every layer,
-and leaves its own. So a context is read once and answers go on from it.
+and leaves them with its own. So a context is read once and answers go on from it.
 """
 
 import torch
@@ -24,14 +24,14 @@ class Stack(nn.Module):
         self, x: Tensor, positions: Tensor, mask: Tensor, earlier: list[KeysValues] | None = None
     ) -> tuple[Tensor, list[KeysValues]]:
         """Rows x (B, S, W) at positions (B, S), with the keys and values of E earlier rows for each
-        layer; mask (B, S, E + S), True = may be seen -> rows (B, S, W), their keys and values.
+        layer; mask (B, S, E + S), True = may be seen -> rows (B, S, W), keys and values of all.
         """
         rotation = rotations(positions, self.head_width, x.dtype)
-        own = []
+        kept = []
         for number, layer in enumerate(self.layers):
-            x, made = layer(x, rotation, mask[:, None], earlier and earlier[number])
-            own.append(made)
-        return self.norm(x), own
+            x, pair = layer(x, rotation, mask[:, None], earlier and earlier[number])
+            kept.append(pair)
+        return self.norm(x), kept
 
 
 class Layer(nn.Module):
@@ -51,24 +51,23 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, KeysValues]:
         """As `Stack`, of one layer; mask (B, 1, S, E + S)."""
         if self.pre:
-            attended, own = self._attend(self.norms[0](x), rotation, mask, earlier)
+            attended, kept = self._attend(self.norms[0](x), rotation, mask, earlier)
             x = x + attended
-            return x + self.mlp(self.norms[1](x)), own
-        attended, own = self._attend(x, rotation, mask, earlier)
+            return x + self.mlp(self.norms[1](x)), kept
+        attended, kept = self._attend(x, rotation, mask, earlier)
         x = self.norms[0](x + attended)
-        return self.norms[1](x + self.mlp(x)), own
+        return self.norms[1](x + self.mlp(x)), kept
 
     def _attend(self, x, rotation, mask, earlier) -> tuple[Tensor, KeysValues]:
         q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(q, rotation), rotate(k, rotation)
-        own = k, v
         if earlier:
-            k, v = (torch.cat(pair, dim=2) for pair in zip(earlier, own, strict=True))
+            k, v = torch.cat([earlier[0], k], dim=2), torch.cat([earlier[1], v], dim=2)
         if self.seen is not None:
             scores = (q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5
             self.seen.append(scores.masked_fill(~mask, -torch.inf).softmax(-1))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.to_out(out.transpose(1, 2).flatten(2)), own
+        return self.to_out(out.transpose(1, 2).flatten(2)), (k, v)
 
 
 class SwiGLU(nn.Module):

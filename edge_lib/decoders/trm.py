@@ -14,15 +14,13 @@ With the additive update, z and y take turns in one row, as they were published:
 at every inner step, y <- f(y + z) at the end of a round.
 """
 
-import contextlib
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from edge_lib.config import DecoderConfig
-from edge_lib.decoders.base import Cache, Context, Decoder
+from edge_lib.decoders.base import Decoder
 
 
 class RecursiveDecoder(Decoder):
@@ -31,42 +29,42 @@ class RecursiveDecoder(Decoder):
     def __init__(self, config: DecoderConfig, prefix_width: int, vocabulary: int):
         super().__init__(config, prefix_width, vocabulary)
         self.inner_steps, self.outer_steps = config.inner_steps, config.outer_steps
+        concat = config.latent and config.update == "concat"
+        self.rows_a_token = 2 if concat else 1
         if config.latent:
             # with rounds that carry no gradient the first z gets none: it stays as drawn
             learnt = config.outer_steps == 1 or config.deep_supervision
             self.z_start = nn.Parameter(torch.randn(config.width), requires_grad=learnt)
-        if config.latent and config.update == "concat":
+        if concat:
             self.z_segment = nn.Parameter(torch.randn(config.width))  # tells z_i from y_i
 
-    def read_answer(self, inputs: Tensor, context: Context, cache: Cache) -> list[Tensor]:
+    def think(self, inputs: Tensor, read: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Inputs (B, A, W) -> y (B, A, W) after each step."""
-        place = torch.arange(inputs.shape[1], device=inputs.device) + cache.length
-        cache.length += inputs.shape[1]
-        start = self.z_start.expand_as(inputs) if self.config.latent else None
-        state, states, passes = (torch.zeros_like(inputs), start), [], count()
+        y, states = torch.zeros_like(inputs), []
+        z = self.z_start.expand_as(inputs) if self.config.latent else None
         for number in range(self.outer_steps):
             learns = number == self.outer_steps - 1 or self.config.deep_supervision
             if number:
-                state = tuple(x if x is None else x.detach() for x in state)
-            with contextlib.nullcontext() if learns else torch.no_grad():
-                for state in self._round(*state, inputs, place, (context, cache), passes):  # noqa: B020
-                    states.append(state[0])
+                y, z = y.detach(), z if z is None else z.detach()
+            with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+                steps = list(self._round(y, z, inputs, read))
+            y, z = steps[-1]
+            states += [y for y, _ in steps]
         return states
 
-    def _round(self, y, z, inputs, place, seen, passes) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _round(self, y, z, inputs, read) -> Iterator[tuple[Tensor, Tensor | None]]:
         """y and z after each step of a round."""
         for _ in range(self.inner_steps):
-            number = next(passes)
             if z is None:
-                y = self.read_pass(y + inputs, place, *seen, number)
+                y = read(y + inputs)
             elif self.config.update == "concat":
                 rows = torch.cat([y + inputs, z + inputs + self.z_segment], dim=1)
-                y, z = self.read_pass(rows, place.repeat(2), *seen, number).chunk(2, dim=1)
+                y, z = read(rows).chunk(2, dim=1)
             else:
-                z = self.read_pass(z + y + inputs, place, *seen, number)
+                z = read(z + y + inputs)
             yield y, z
         if z is not None and self.config.update == "additive":
-            y = self.read_pass(y + z, place, *seen, next(passes))
+            y = read(y + z)
             yield y, z
 
     @property
@@ -82,6 +80,5 @@ class RecursiveDecoder(Decoder):
 
     def layer_tokens(self, context: float, answer: float) -> float:
         """Rows that pass through a layer, over all layers and steps: what a forward costs."""
-        rows = 2 if self.config.latent and self.config.update == "concat" else 1
         passes = self.outer_steps * self.round_passes
-        return self.config.layers * (context + passes * rows * answer)
+        return self.config.layers * (context + passes * self.rows_a_token * answer)

@@ -36,6 +36,7 @@ class QAModel(nn.Module):
         self.aligner = aligner.requires_grad_(False).eval()
         width = max(aligner.config.loss.dims)
         self.decoder = DECODERS[arm](decoder, width, len(vocabulary))
+        self.decoder.project.requires_grad_(vision)
 
     @classmethod
     def new(

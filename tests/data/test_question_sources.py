@@ -10,7 +10,7 @@ from edge_lib.data.sources import load_table
 
 @pytest.fixture
 def scenes(tmp_path):
-    sizes = {"train_scenes": 6, "val_scenes": 4, "test_scenes": 4, "per_scene": 5}
+    sizes = {"train_scenes": 6, "val_scenes": 4, "test_scenes": 20, "per_scene": 5}
     return DataConfig(cache_dir=tmp_path, questions=sizes)
 
 
@@ -54,9 +54,11 @@ def test_captions_become_questions(encode_image, tmp_path):
         cache_dir=tmp_path,
     )
     table = load_table(data, "qa-train")
-    assert table.questions.texts == ["What is in this image?", "Describe this image."] * 2
-    assert table.questions.answers == [["a cat", "one cat"]] * 2 + [["a dog"]] * 2
-    assert len(table.items("vision")) == 3
+    assert table.questions.texts == ["What is in this image?"] * 2 + ["Describe this image."] * 2
+    assert table.questions.answers == [["a cat", "one cat"], ["a dog"]] * 2
+    assert table.pictures.tolist() == [0, 1, 2, 0, 1, 2]
+    assert table.groups.tolist() == [-1, -2, -3, -1, -2, -3]  # bootstrap draws whole pictures
+    assert table.skipped["no answer"] == ["1-0", "1-1"]
     assert [image.size for image in table.images(table.picture_rows)] == [(12, 10)] * 3
 
 

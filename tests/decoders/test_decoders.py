@@ -5,7 +5,8 @@ import torch
 
 from edge_lib.config import DecoderConfig
 from edge_lib.decoders import PlainDecoder, RecursiveDecoder
-from edge_lib.tokens import EOS, PAD
+from edge_lib.decoders.base import Cache
+from edge_lib.tokens import BOS, EOS, PAD
 
 WIDTH, VOCABULARY = 24, 30  # of the prefix; tokens
 ARMS = {
@@ -104,27 +105,39 @@ def test_questions_that_share_an_image_are_answered_as_if_alone(arm):
 
 
 @every_arm
-def test_a_cache_gives_the_same_tokens_and_logits(arm):
+def test_a_cache_gives_the_same_states_and_tokens(arm):
     decoder = make(arm).double()
-    *context, _ = asked(torch.float64)
+    *context, answer = asked(torch.float64)
+    whole = decoder.states(*context, answer)
+    shifted = torch.cat([torch.full_like(answer[:, :1], BOS), answer[:, :-1]], 1)
+    read, cache = decoder.read_context(*context), Cache()
+    parts = [decoder.read_answer(part, read, cache) for part in shifted.split([1, 2, 1, 1, 1], 1)]
+    for number, state in enumerate(whole):
+        torch.testing.assert_close(torch.cat([part[number] for part in parts], 1), state)
     cached = decoder.generate(*context, 12)
     assert torch.equal(cached, decoder.generate(*context, 12, use_cache=False))
-    assert cached.shape == (6, 12) or (cached == EOS).any(1).all()
-    # the tokens are the best of teacher-forced logits: generation reads what training reads
-    read = decoder(*context, cached)
     kept = cached != PAD
-    assert torch.equal(read.argmax(-1)[kept], cached[kept])
+    assert torch.equal(decoder(*context, cached).argmax(-1)[kept], cached[kept])
 
 
 def test_an_answer_ends_at_its_end():
     decoder = make("trm")
     *context, _ = asked()
+    said = decoder.generate(*context, 12)[0, 6]
     with torch.no_grad():
-        decoder.head.weight[EOS] = 0
-        decoder.head.weight[EOS] += 10 * decoder.head.weight[4:].abs().sum(0)  # now and then
+        decoder.head.weight[EOS] = decoder.head.weight[said]  # of two alike the first is taken
     answers = decoder.generate(*context, 12)
-    ended = ((answers == EOS).cumsum(1) - (answers == EOS).int()) > 0
-    assert (answers[ended] == PAD).all()
+    after = (answers == EOS).cumsum(1) - (answers == EOS).int() > 0
+    assert after.any()
+    assert not after[:, 7:].all()
+    assert (answers[after] == PAD).all()
+    assert (answers[~after] != PAD).all()
+
+
+def test_questions_must_divide_among_images():
+    prefix, mask, questions, answer = asked()
+    with pytest.raises(ValueError, match="5 questions do not divide among 2 images"):
+        make("plain")(prefix, mask, questions[:5], answer[:5])
 
 
 def test_one_step_without_a_latent_is_the_plain_decoder():

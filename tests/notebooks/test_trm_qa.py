@@ -55,9 +55,9 @@ def test_every_kind_and_control_is_in_the_metrics(executed):
     )
 
 
-def test_it_learns_more_than_what_each_kind_gives_away(executed):
-    """Even so little training finds the words that answer a kind, which a broken mask or a shifted
-    label would not; majority is what one answer for each kind can have."""
+def test_it_learns_how_each_kind_is_answered(executed):
+    """Even so little training finds the words that answer a kind, which shifted labels would not
+    let it; majority is what one answer for each kind can have."""
     metrics = json.loads((executed[0] / "metrics.json").read_text())
     assert metrics["qa.plain.em.all"] > 0.8 * metrics["qa.majority.em.all"]
     assert metrics["qa.majority.em"] < 0.3

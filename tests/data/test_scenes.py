@@ -111,13 +111,13 @@ def test_no_cell_is_taken_twice_and_counts_are_in_range(max_objects):
 def test_more_scenes_than_exist_are_refused(monkeypatch):
     """One digit alone makes 10 x 8 x 2 x 9 different scenes: looking for more must end."""
     draws = itertools.count()
-    draw = scenes._random_scene
+    draw = scenes.random_scene
 
     def counted(*args):
         assert next(draws) < 20_000, "it would go on forever"
         return draw(*args)
 
-    monkeypatch.setattr(scenes, "_random_scene", counted)
+    monkeypatch.setattr(scenes, "random_scene", counted)
     with pytest.raises(ValueError, match="scenes"):
         groups("train", 1441, max_objects=1)
 

@@ -12,35 +12,19 @@ align: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/01_align.ipynb runs/01_align.ipynb -p config $(CONFIG)
 
-trimodal: .venv/ready
+backbones: NOTEBOOK := 00_backbones
+trimodal: NOTEBOOK := 02_trimodal
+trm-qa: NOTEBOOK := 03_trm_qa
+mrl-ablation: NOTEBOOK := 04_mrl_ablation
+perceiver-ablation: NOTEBOOK := 05_perceiver_ablation
+evaluate: NOTEBOOK := 07_evaluate
+
+backbones trimodal trm-qa mrl-ablation perceiver-ablation evaluate: .venv/ready
 	@mkdir -p runs
-	$(BIN)/papermill notebooks/02_trimodal.ipynb runs/02_trimodal.ipynb
+	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 
-backbones: .venv/ready
-	@mkdir -p runs
-	$(BIN)/papermill notebooks/00_backbones.ipynb runs/00_backbones.ipynb
-
-trm-qa: .venv/ready
-	@mkdir -p runs
-	$(BIN)/papermill notebooks/03_trm_qa.ipynb runs/03_trm_qa.ipynb
-
-trm-study: .venv/ready
-	$(BIN)/python -m edge_lib.sweep params/tiny/trm_study.yaml
-
-mrl-ablation: .venv/ready
-	@mkdir -p runs
-	$(BIN)/papermill notebooks/04_mrl_ablation.ipynb runs/04_mrl_ablation.ipynb
-
-perceiver-ablation: .venv/ready
-	@mkdir -p runs
-	$(BIN)/papermill notebooks/05_perceiver_ablation.ipynb runs/05_perceiver_ablation.ipynb
-
-fusion-ablation: .venv/ready
-	$(BIN)/python -m edge_lib.sweep params/tiny/fusion_ablation.yaml
-
-evaluate: .venv/ready
-	@mkdir -p runs
-	$(BIN)/papermill notebooks/07_evaluate.ipynb runs/07_evaluate.ipynb
+fusion-ablation trm-study: .venv/ready
+	$(BIN)/python -m edge_lib.sweep params/tiny/$(subst -,_,$@).yaml
 
 showcase: $(addprefix showcase-,01_align 02_trimodal 04_mrl_ablation 05_perceiver_ablation 07_evaluate)
 

@@ -70,16 +70,18 @@ def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, flo
     return metrics
 
 
-def open_stores(config: ExperimentConfig, table: Table) -> dict[str, FeatureStore]:
-    return {name: open_store(config, name, table) for name in config.modalities}
+def open_stores(
+    config: ExperimentConfig, table: Table, device: str | torch.device = "cpu"
+) -> dict[str, FeatureStore]:
+    """The store of each of the experiment's modalities."""
+    return {name: open_store(config, name, table, device) for name in config.modalities}
 
 
 def open_features(config: ExperimentConfig, table: Table) -> dict[str, Features]:
     """Where training batches come from: the stores, or the encoders run in every step."""
     device = local_device()
     if not config.features.online:
-        where = device if config.features.on_device else "cpu"
-        return {name: open_store(config, name, table, where) for name in config.modalities}
+        return open_stores(config, table, device if config.features.on_device else "cpu")
     from edge_lib.encoders import load_encoder  # seconds, for transformers
 
     return {

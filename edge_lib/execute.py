@@ -47,7 +47,7 @@ def find_aligner(source: AlignerSource) -> Path:
         return source.folder
     config = load_config(source.config, source.overrides)
     run = Run.of(config, source.notebook.stem)
-    if not (run.folder / "metrics.json").exists():
+    if state(run.folder) != "done":
         print(f"{run.folder} is not there: running {source.notebook.name} first", flush=True)
         execute(source.notebook, run.folder, config)
     return run.checkpoints / "best"

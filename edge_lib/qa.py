@@ -18,7 +18,7 @@ from edge_lib.data.sources import QUESTIONS, load_table
 from edge_lib.data.table import Table
 from edge_lib.features import FeatureStore, open_store, store_folder
 from edge_lib.launch import local_device
-from edge_lib.models import Aligner, QAModel
+from edge_lib.models import Aligner, QAModel, read_about
 from edge_lib.runs import Run, replace_text
 from edge_lib.tokens import Vocabulary
 from edge_lib.train import fit
@@ -28,7 +28,7 @@ SPLITS = tuple(f"{QUESTIONS}{split}" for split in ("train", "val", "test"))
 
 def vision_config(config: ExperimentConfig, aligner_folder: Path) -> ExperimentConfig:
     """What it takes to encode the questions' images: the aligner's vision on this data."""
-    aligner = Aligner.from_pretrained(aligner_folder).config
+    aligner, _ = read_about(aligner_folder)
     if aligner.vision is None:
         raise ConfigError(f"{aligner_folder}: an aligner without vision, which questions need")
     update = {"data": config.data, "features": config.features, "launch": config.launch}
@@ -145,19 +145,19 @@ def measure_decoder(
     best = Run(run_folder).history().filter(regex=r"^val\.em\.(?:basic|all)$").max()
     scores = by_kind(answers, test.groups, kind_sets(test))
     found = qa_metrics(scores, arm) | {f"qa.{arm}.{k}": float(v) for k, v in best.items()}
-    metrics["layer_tokens"] = layer_tokens(model, test, config.qa.questions_per_image)
+    metrics["layer_tokens"] = layer_tokens(model, test, store, config.qa.questions_per_image)
     return found | {f"{name}.{arm}": value for name, value in metrics.items()}
 
 
-def layer_tokens(model: QAModel, table: Table, each: int) -> float:
+def layer_tokens(model: QAModel, table: Table, store: FeatureStore, each: int) -> float:
     """Rows that pass through a layer for a question of average length and its answer, where `each`
     questions share a prefix; times a layer's parameters, and two, its FLOPs (attention aside).
     """
     words, asked = model.vocabulary.encode, table.questions
     question = np.mean([len(ids) for ids in words(asked.texts)])
     answer = np.mean([len(ids) + 1 for ids in words([a[0] for a in asked.answers])])
-    images = model.aligner.encode("vision", table.images(table.picture_rows[:1]))
-    return model.decoder.layer_tokens(model.prefix(images)[0].shape[1] / each + question, answer)
+    image = store.gather(np.flatnonzero(store.ok)[:1]).to(model.decoder.head.weight.device)
+    return model.decoder.layer_tokens(model.prefix(image)[0].shape[1] / each + question, answer)
 
 
 def qa_metrics(scores: pd.DataFrame, arm: str) -> dict[str, float]:

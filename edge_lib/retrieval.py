@@ -15,7 +15,6 @@ Hits come in a fixed order: the higher cosine first, of equal ones the lower row
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edge_lib.config import from_root
+from edge_lib.runs import whole_file
 
 GROUP = 64  # rows that share a maximum
 SCORES = 1 << 20  # scores held at a time
@@ -132,13 +132,8 @@ class MatryoshkaIndex:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; it appears whole or not at all."""
-        path = from_root(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with whole_file(from_root(path)) as temporary:
             save_file(self._tensors(), temporary, {"matryoshka_dims": json.dumps(self.dims)})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "MatryoshkaIndex":
@@ -169,7 +164,7 @@ class MatryoshkaIndex:
 
     def _inverse_norms(self) -> Tensor:
         squares = torch.empty(len(self.dims), len(self), device=self.device)
-        for start, stop in self._row_chunks(FLOATS // self.dims[-1]):
+        for start, stop in _chunks(0, len(self), FLOATS // self.dims[-1]):
             for i, columns in enumerate(self._columns()):
                 block = self._block(i, start, stop).float()
                 if self.scales is not None:
@@ -183,7 +178,7 @@ class MatryoshkaIndex:
         step = max(GROUP, SCORES // len(queries) // GROUP * GROUP)
         # int8 becomes float32 a few rows at a time
         size = step if self.scales is None else max(1, FLOATS // self.dims[-1])
-        for start, stop in self._row_chunks(step):
+        for start, stop in _chunks(0, len(self), step):
             parts = [self._products(queries, a, b, level) for a, b in _chunks(start, stop, size)]
             products = parts[0] if len(parts) == 1 else torch.cat(parts)
             best.add(products.mul_(self.inverse_norms[level, start:stop, None]), start)
@@ -220,9 +215,6 @@ class MatryoshkaIndex:
 
     def _columns(self) -> list[slice]:
         return [slice(a, b) for a, b in zip([0, *self.dims], self.dims, strict=False)]
-
-    def _row_chunks(self, size: int):
-        return _chunks(0, len(self), size)
 
     def _level(self, dim: int) -> int:
         if dim not in self.dims:

@@ -13,8 +13,11 @@ runs/<notebook>-<name>-<config hash>/
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -122,13 +125,35 @@ def write_json(path: Path, content) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write whole or not at all: a reader or a kill never meets half a file."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` at the end, whole or not at all: a reader or a kill
+    never meets half a file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """As `whole_file`, a folder; what was there before makes room at the end."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def describe_environment(seed: int) -> dict:

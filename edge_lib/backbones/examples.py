@@ -1,12 +1,21 @@
-"""What the tiny backbones share: labelled examples in memory, and how a backbone is published."""
+"""What the tiny backbones share: labelled examples in memory, how one is trained and published."""
 
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
+from torch import nn
 from torch.utils.data import Dataset
+
+from edge_lib.config import SpeechBackboneConfig, VisionBackboneConfig
+from edge_lib.runs import Run
+from edge_lib.train import fit
 
 
 @dataclass
@@ -49,6 +58,24 @@ class Examples(Dataset):
         """The examples in order, as batches of at most `size`."""
         pairs = zip(self.inputs.split(size), self.labels.split(size), strict=True)
         return (Labelled(*pair) for pair in pairs)
+
+
+def train_reader(
+    new: Callable[[], nn.Module],
+    make: Callable[..., Examples],
+    config: VisionBackboneConfig | SpeechBackboneConfig,
+    evaluate: Callable[[nn.Module, Examples], dict[str, float]],
+    seed: int,
+    run_folder: Path,
+) -> dict[str, float]:
+    """Train a reader on what `make` makes of the train split; `evaluate` judges it on val's."""
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
+    data = config.data
+    train = make("train", data.train_size, data.max_objects, seed, config.train.batch_size)
+    val = make("val", data.val_size, data.max_objects, seed)
+    set_seed(seed)
+    return fit(new(), train, config.train, Run(run_folder), partial(evaluate, data=val), seed)
 
 
 def publish(checkpoint: Path, output: Path, card: str, scores: dict[str, float]) -> Path:

@@ -7,30 +7,26 @@ What ships is judged by its word error rate on speakers it has never heard.
 """
 
 import math
-import os
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate.utils import set_seed
 from rapidfuzz.distance import Levenshtein
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from edge_lib.backbones.examples import Examples, Labelled
+from edge_lib.backbones.examples import Examples, Labelled, train_reader
 from edge_lib.config import SpeechBackboneConfig
 from edge_lib.data import scenes
 from edge_lib.data.degrade import add_noise
 from edge_lib.data.scene_table import in_parallel, say
 from edge_lib.data.speech import RATE
-from edge_lib.runs import Run
-from edge_lib.train import fit
 
 WINDOW, HOP, MELS = 6, 320, 40  # seconds, samples, bands
 TOKENS = WINDOW * RATE // HOP // 2  # Whisper halves the frames
@@ -193,21 +189,13 @@ class SpeechReader(nn.Module):
 
 def train_speech(config: SpeechBackboneConfig, seed: int, run_folder: Path) -> dict[str, float]:
     """Train a `SpeechReader` on train voices; keep the one with the fewest errors on val voices."""
-    if int(os.environ["WORLD_SIZE"]) > 1:
-        raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
-    data, size = config.data, config.train.batch_size
-    train = speak_scenes("train", data.train_size, data.max_objects, seed, size)
-    val = speak_scenes("val", data.val_size, data.max_objects, seed)
-    set_seed(seed)
 
-    def evaluate(reader: SpeechReader) -> dict[str, float]:
-        scores = reader.scores(val)
-        return {
-            "val.word_error_rate": scores["word error rate"],
-            "score": -scores["word error rate"],
-        }
+    def evaluate(reader: SpeechReader, data: Examples) -> dict[str, float]:
+        errors = reader.scores(data)["word error rate"]
+        return {"val.word_error_rate": errors, "score": -errors}
 
-    return fit(SpeechReader.new(config), train, config.train, Run(run_folder), evaluate, seed)
+    new = partial(SpeechReader.new, config)
+    return train_reader(new, speak_scenes, config, evaluate, seed, run_folder)
 
 
 def hide_bands(mels: torch.Tensor, times: int = 2, widest: int = 6) -> torch.Tensor:

@@ -7,24 +7,21 @@ Convolutions and not a vision transformer: with 1,150 digits to learn from, it p
 beforehand that a shape may move.
 """
 
-import os
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate.utils import set_seed
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from transformers import ResNetConfig, ResNetModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from edge_lib.backbones.examples import Examples, Labelled
+from edge_lib.backbones.examples import Examples, Labelled, train_reader
 from edge_lib.config import VisionBackboneConfig
 from edge_lib.data import scenes
-from edge_lib.runs import Run
-from edge_lib.train import fit
 
 # what is asked of every cell, and into how many classes; the last one: the cell is empty
 QUESTIONS = {"digit": 11, "colour": len(scenes.COLOURS) + 1, "size": 3}
@@ -105,18 +102,13 @@ class SceneReader(nn.Module):
 
 def train_vision(config: VisionBackboneConfig, seed: int, run_folder: Path) -> dict[str, float]:
     """Train a `SceneReader` on train writers; keep the one that reads val writers' digits best."""
-    if int(os.environ["WORLD_SIZE"]) > 1:
-        raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
-    data, size = config.data, config.train.batch_size
-    train = draw_scenes("train", data.train_size, data.max_objects, seed, size)
-    val = draw_scenes("val", data.val_size, data.max_objects, seed)
-    set_seed(seed)
 
-    def evaluate(reader: SceneReader) -> dict[str, float]:
-        accuracy = reader.accuracy(val)
+    def evaluate(reader: SceneReader, data: Examples) -> dict[str, float]:
+        accuracy = reader.accuracy(data)
         return {**{f"val.{k}": v for k, v in accuracy.items()}, "score": accuracy["digit"]}
 
-    return fit(SceneReader(config), train, config.train, Run(run_folder), evaluate, seed)
+    new = partial(SceneReader, config)
+    return train_reader(new, draw_scenes, config, evaluate, seed, run_folder)
 
 
 def linear_probe(backbone: nn.Module, train: Examples, test: Examples) -> dict:

@@ -54,8 +54,7 @@ class QABatches(Dataset):
         self.images_per_batch = train.batch_size // self.each
         asked = table.questions
         self.questions = vocabulary.encode(asked.texts)
-        answers = ([a.strip() for a in answers] for answers in asked.answers)
-        self.answers = [vocabulary.encode(texts) for texts in answers]
+        self.answers = [vocabulary.encode(answers) for answers in asked.answers]
         self.of_picture = questions_by_picture(table, features.ok)
         pictures = [p for p, numbers in enumerate(self.of_picture) if len(numbers)]
         self.pictures = np.array(pictures[: config.qa.scenes])

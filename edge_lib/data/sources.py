@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
@@ -24,6 +23,7 @@ from edge_lib.data.question_sources import (
 )
 from edge_lib.data.scene_table import DEGRADED, degraded_rows, scene_rows, scene_splits
 from edge_lib.data.table import SCHEMA, Table, fingerprint_files
+from edge_lib.runs import whole_file
 
 QUESTIONS = "qa-"  # before train, val or test: the questions that data.questions describes
 
@@ -83,12 +83,8 @@ def _version(config: ScenesConfig | QuestionsConfig, *modules: ModuleType) -> st
 
 
 def _write_parquet(path: Path, rows: Iterator[dict]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _load_parquet(config: DataConfig, split: str) -> Table:

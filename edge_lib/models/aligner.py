@@ -1,8 +1,6 @@
 """The aligner: a trained head for each modality, over frozen encoders."""
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +15,7 @@ from edge_lib.encoded import Encoded
 from edge_lib.features import encode
 from edge_lib.heads import ModalityHead
 from edge_lib.losses import LogitScale, pairwise_loss
+from edge_lib.runs import whole_folder
 
 Widths = dict[str, tuple[int, int]]  # modality -> width of its tokens, of its pooled vector
 
@@ -79,22 +78,22 @@ class Aligner(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors and aligner.json; the folder appears whole or not at all."""
-        folder = from_root(folder)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        temporary.mkdir(parents=True)
-        save_file(self.state_dict(), temporary / "model.safetensors")
         about = {"config": self.config.model_dump(mode="json"), "widths": self.widths}
-        (temporary / "aligner.json").write_text(json.dumps(about, indent=2) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        with whole_folder(from_root(folder)) as temporary:
+            save_file(self.state_dict(), temporary / "model.safetensors")
+            (temporary / "aligner.json").write_text(json.dumps(about, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Aligner":
         """Load what `save_pretrained` wrote, in evaluation mode."""
-        folder = from_root(folder)
-        about = json.loads((folder / "aligner.json").read_text())
-        config = ExperimentConfig.model_validate(about["config"])
-        aligner = cls(config, {name: tuple(pair) for name, pair in about["widths"].items()})
-        aligner.load_state_dict(load_file(folder / "model.safetensors"))
+        config, widths = read_about(folder)
+        aligner = cls(config, widths)
+        aligner.load_state_dict(load_file(from_root(folder) / "model.safetensors"))
         return aligner.eval()
+
+
+def read_about(folder: str | Path) -> tuple[ExperimentConfig, Widths]:
+    """The config and widths of a saved aligner, without its weights."""
+    about = json.loads((from_root(folder) / "aligner.json").read_text())
+    widths = {name: tuple(pair) for name, pair in about["widths"].items()}
+    return ExperimentConfig.model_validate(about["config"]), widths

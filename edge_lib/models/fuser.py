@@ -1,6 +1,5 @@
 """The fuser: fusions trained on an aligner's heads."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from edge_lib.data.batches import Batch
 from edge_lib.fusion import FUSIONS
 from edge_lib.losses import LogitScale, matryoshka_info_nce
 from edge_lib.models.aligner import Aligner
+from edge_lib.runs import whole_file
 
 
 class Fuser(nn.Module):
@@ -71,9 +71,8 @@ class Fuser(nn.Module):
         """Write the fusions alone; the aligner lies elsewhere."""
         folder = from_root(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".fusions.{os.getpid()}"
-        save_file(self._own_state(), temporary)
-        temporary.replace(folder / "fusions.safetensors")
+        with whole_file(folder / "fusions.safetensors") as temporary:
+            save_file(self._own_state(), temporary)
 
     @classmethod
     def from_pretrained(

@@ -1,8 +1,6 @@
 """The question answerer: an aligner's frozen vision as prefix, and a decoder on it."""
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from edge_lib.data.qa_batches import QABatch
 from edge_lib.decoders import DECODERS
 from edge_lib.encoded import Encoded
 from edge_lib.models.aligner import Aligner
+from edge_lib.runs import whole_folder
 from edge_lib.tokens import PAD, Vocabulary, pad
 
 
@@ -86,17 +85,13 @@ class QAModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the decoder, its words and the aligner; the folder appears whole or not at all."""
-        folder = from_root(folder)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        self.aligner.save_pretrained(temporary / "aligner")
-        save_file(self.decoder.state_dict(), temporary / "model.safetensors")
-        self.vocabulary.save(temporary / "tokenizer.json")
         decoder = self.decoder.config.model_dump(mode="json")
         about = {"arm": self.arm, "decoder": decoder, "vision": self.vision}
-        (temporary / "qa.json").write_text(json.dumps(about, indent=2) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        with whole_folder(from_root(folder)) as temporary:
+            self.aligner.save_pretrained(temporary / "aligner")
+            save_file(self.decoder.state_dict(), temporary / "model.safetensors")
+            self.vocabulary.save(temporary / "tokenizer.json")
+            (temporary / "qa.json").write_text(json.dumps(about, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "QAModel":

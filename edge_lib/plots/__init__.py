@@ -2,7 +2,7 @@
 
 from edge_lib.plots.ablation import arms, dots, makeup
 from edge_lib.plots.fusion import fusion_bars, gate_weights, listen_and_look
-from edge_lib.plots.qa import attention_steps, kind_scores, pareto, training_curves
+from edge_lib.plots.qa import attention_steps, kind_scores, training_curves
 from edge_lib.plots.retrieval import (
     recall_by_dim,
     retrieval_strip,
@@ -24,7 +24,6 @@ __all__ = [
     "listen_and_look",
     "loss_curve",
     "makeup",
-    "pareto",
     "recall_by_dim",
     "retrieval_strip",
     "samples",

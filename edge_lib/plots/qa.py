@@ -76,30 +76,3 @@ def attention_steps(maps, titles):
         for p in range(width)
     ]
     return figure, pd.DataFrame(records, columns=["answer", "step", "vector", "attention"])
-
-
-@styled
-def pareto(table: pd.DataFrame, costs: dict[str, str], value: str, ylabel: str):
-    """`value` against each of `costs` (column -> label): means over seeds, whiskers from lowest to
-    highest, a colour for each `family`, and the front of those that nobody beats at less cost.
-
-    The table: family, arm, the costs, mean, lowest, highest, seeds.
-    """
-    groups = table.groupby(["family", "arm"], sort=False)
-    spread = groups[value].agg(mean="mean", lowest="min", highest="max", seeds="count")
-    summary = groups[list(costs)].mean().join(spread).reset_index()
-    figure, [row] = subplots(1, len(costs), PAGE, 3.0, sharey=True)
-    for axes, (cost, label) in zip(row, costs.items(), strict=True):
-        families = dict.fromkeys(summary.family)
-        for family, (colour, marker, _) in zip(families, ARMS, strict=False):
-            part = summary[summary.family == family]
-            error = [part["mean"] - part.lowest, part.highest - part["mean"]]
-            look = {"color": colour, "fmt": marker, "ms": 4, "lw": 1}
-            axes.errorbar(part[cost], part["mean"], yerr=error, label=family, **look)
-        ordered = summary.sort_values([cost, "mean"], ascending=[True, False])
-        front = ordered[ordered["mean"] > ordered["mean"].cummax().shift(fill_value=-1)]
-        axes.step(front[cost], front["mean"], where="post", color="0.6", lw=0.8, zorder=0)
-        axes.set(xlabel=label, xscale="log")
-    row[0].set_ylabel(ylabel)
-    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure, summary

@@ -2,11 +2,10 @@
 
 import json
 
-import nbformat
 import pandas as pd
-import papermill
 import pytest
 import yaml
+from notebook_runs import run_notebook
 
 from edge_lib.align import train_aligner
 from edge_lib.config import ROOT
@@ -20,12 +19,8 @@ FEW += "features.num_processes=1 evaluate.tsne_rows=20 "
 
 
 def execute(name, folder, config, overrides=""):
-    output = folder / f"{name}.ipynb"
-    parameters = {"config": str(config), "overrides": overrides, "run_dir": str(folder / "run")}
-    notebook = ROOT / f"notebooks/{name}.ipynb"
-    papermill.execute_notebook(notebook, output, parameters, cwd=folder, progress_bar=False)
-    metrics = json.loads((folder / "run" / "metrics.json").read_text())
-    return metrics, nbformat.read(output, 4)
+    notebook = run_notebook(name, folder, overrides, config=str(config))
+    return json.loads((folder / "run" / "metrics.json").read_text()), notebook
 
 
 def config_file(folder, base, grids, **sections):

@@ -2,16 +2,15 @@
 
 import json
 
-import nbformat
-import papermill
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from notebook_runs import run_notebook
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from edge_lib.config import ROOT, ScenesConfig
+from edge_lib.config import ScenesConfig
 from edge_lib.data import scenes
 from edge_lib.data.scene_table import scene_row
 
@@ -19,18 +18,6 @@ SMALL = (
     "data.scenes.train_size=2000 data.scenes.val_size=200 data.scenes.test_size=200 "
     "data.scenes.swap_size=20 train.epochs=12 train.eval_every=40 evaluate.tsne_rows=60 "
 )
-
-
-def execute(tmp_path, overrides):
-    output = tmp_path / "out.ipynb"
-    papermill.execute_notebook(
-        ROOT / "notebooks/01_align.ipynb",
-        output,
-        {"overrides": overrides, "run_dir": str(tmp_path / "run")},
-        cwd=tmp_path,
-        progress_bar=False,
-    )
-    return nbformat.read(output, as_version=4)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +29,9 @@ def cache(tmp_path_factory):
 def executed(tmp_path_factory, cache):
     """A run on two processes, from a working directory that is not the repository's."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    notebook = execute(folder, f"{SMALL} data.cache_dir={cache} launch.num_processes=2")
+    notebook = run_notebook(
+        "01_align", folder, f"{SMALL} data.cache_dir={cache} launch.num_processes=2"
+    )
     return folder / "run", notebook
 
 
@@ -99,7 +88,8 @@ def test_any_parquet_with_broken_rows(tmp_path, cache, parquet):
     files = " ".join(
         f"data.parquet.{split}=[{parquet}/{split}-*.parquet]" for split in ("train", "val", "test")
     )
-    notebook = execute(
+    notebook = run_notebook(
+        "01_align",
         tmp_path,
         f"data.source=parquet {files} data.parquet.image_column=picture data.cache_dir={cache} "
         "data.hard_negatives=false train.batch_size=64 train.epochs=4 evaluate.tsne_rows=60",
@@ -116,7 +106,7 @@ def test_failing_process_is_shown_in_the_notebook_and_leaves_none_behind(tmp_pat
     before = {process.pid for process in psutil.process_iter()}
     overrides = f"{SMALL} data.cache_dir={cache} launch.num_processes=2 train.batch_size=33"
     with pytest.raises(PapermillExecutionError, match="does not divide among 2 processes"):
-        execute(tmp_path, overrides)
+        run_notebook("01_align", tmp_path, overrides)
     text = (tmp_path / "out.ipynb").read_text()
     assert "data/batches.py" in text  # the child's own traceback
     left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before]

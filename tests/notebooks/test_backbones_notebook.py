@@ -2,9 +2,7 @@
 
 import json
 
-import papermill
-
-from edge_lib.config import ROOT
+from notebook_runs import run_notebook
 
 SMALL = (
     "backbones.vision.data.train_size=640 backbones.vision.data.val_size=64 "
@@ -18,13 +16,7 @@ SMALL = (
 
 def test_trains_and_publishes_only_what_passes_the_probe(tmp_path):
     outputs = " ".join(f"backbones.{x}.output={tmp_path}/{x}" for x in ("vision", "speech"))
-    papermill.execute_notebook(
-        ROOT / "notebooks/00_backbones.ipynb",
-        tmp_path / "out.ipynb",
-        {"overrides": f"{SMALL} {outputs}", "run_dir": str(tmp_path / "run")},
-        cwd=tmp_path,
-        progress_bar=False,
-    )
+    run_notebook("00_backbones", tmp_path, f"{SMALL} {outputs}")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["probe.size"] > 0.6  # a coin gives 0.5
     assert metrics["probe.digit"] < 0.97

@@ -2,12 +2,9 @@
 
 import json
 
-import nbformat
-import papermill
 import pytest
+from notebook_runs import run_notebook
 from PIL import Image
-
-from edge_lib.config import ROOT
 
 SMALL = (
     "data.scenes.train_size=1200 data.scenes.val_size=100 data.scenes.test_size=200 "
@@ -20,17 +17,8 @@ SMALL = (
 def executed(tmp_path_factory):
     """A run from a working directory that is not the repository's."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    papermill.execute_notebook(
-        ROOT / "notebooks/02_trimodal.ipynb",
-        folder / "out.ipynb",
-        {
-            "overrides": f"{SMALL} data.cache_dir={folder / 'cache'}",
-            "run_dir": str(folder / "run"),
-        },
-        cwd=folder,
-        progress_bar=False,
-    )
-    notebook = nbformat.read(folder / "out.ipynb", as_version=4)
+    overrides = f"{SMALL} data.cache_dir={folder / 'cache'}"
+    notebook = run_notebook("02_trimodal", folder, overrides)
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     return folder / "run", notebook, metrics
 

@@ -2,12 +2,9 @@
 
 import json
 
-import nbformat
 import pandas as pd
-import papermill
 import pytest
-
-from edge_lib.config import ROOT
+from notebook_runs import run_notebook
 
 SMALL = (
     "data.questions.train_scenes=160 data.questions.val_scenes=20 data.questions.test_scenes=40 "
@@ -27,14 +24,8 @@ def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("qa")
     cache = f"data.cache_dir={folder / 'cache'}"
     aligner = f"'aligner.overrides={ALIGNER} {cache}'"
-    papermill.execute_notebook(
-        ROOT / "notebooks/03_trm_qa.ipynb",
-        folder / "out.ipynb",
-        {"overrides": f"{SMALL} {cache} {aligner}", "run_dir": str(folder / "run")},
-        cwd=folder,
-        progress_bar=False,
-    )
-    return folder / "run", nbformat.read(folder / "out.ipynb", 4)
+    notebook = run_notebook("03_trm_qa", folder, f"{SMALL} {cache} {aligner}")
+    return folder / "run", notebook
 
 
 def test_the_aligner_is_made_first_and_the_notebook_says_so(executed):

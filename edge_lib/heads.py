@@ -6,7 +6,10 @@ Every pooler takes `Encoded` and honours its mask: what stands on padding change
 take the sequence as their prefix, under the head's `sequence_mask`.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edge_lib.config import ModalityConfig
@@ -54,17 +57,34 @@ class ClsPooler(nn.Module):
 class TokenPooler(nn.Module):
     """All tokens, each with its place: pooled only after the adapter and the projection.
 
-    As many vectors as tokens, and none of them mixed: the prefix that tells a decoder most.
+    Nothing is mixed, so it is the prefix that tells a decoder most. Tokens of a square grid may be
+    averaged over squares of `window` x `window` first (as Gemma 3 does, arXiv 2503.19786).
     """
 
     def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
         super().__init__()
-        self.width = token_width
+        self.width, self.window = token_width, config.window
         self.norm = nn.LayerNorm(token_width)
 
     def forward(self, encoded: Encoded) -> torch.Tensor:
-        """Encoded -> (B, T, T's width)."""
-        return add_positions(self.norm(encoded.tokens))
+        """Encoded -> (B, L, T's width), L = T / window^2."""
+        return add_positions(self._squares(self.norm(encoded.tokens)))
+
+    def mask(self, encoded: Encoded) -> torch.Tensor:
+        """(B, L) bool, False on padding."""
+        return self._squares(encoded.mask[..., None].float())[..., 0] == 1
+
+    def _squares(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) -> (B, L, D), the means of squares."""
+        side = math.isqrt(tokens.shape[1])
+        if self.window == 1:
+            return tokens
+        if side**2 != tokens.shape[1] or side % self.window:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens are not a square grid of {self.window} x {self.window}"
+            )
+        grid = tokens.transpose(1, 2).unflatten(2, (side, side))
+        return F.avg_pool2d(grid, self.window).flatten(2).transpose(1, 2)
 
 
 class PerceiverPooler(nn.Module):
@@ -153,7 +173,7 @@ class AttentionPooler(nn.Module):
         return self.to_out(torch.einsum("bhd,hwd->bhw", seen, v).flatten(1))[:, None]
 
 
-def add_positions(tokens: torch.Tensor) -> torch.Tensor:
+def add_positions(tokens: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
     """(B, T, W) plus sinusoids of the place in the sequence (Vaswani et al. 2017, section 3.5).
 
     Attention does not see order, and a convolutional encoder's tokens do not say where they are.
@@ -163,7 +183,7 @@ def add_positions(tokens: torch.Tensor) -> torch.Tensor:
     places = torch.arange(count, **kind)[:, None]
     rates = 10000 ** (-torch.arange(0, width, 2, **kind) / width)
     waves = torch.stack([(places * rates).sin(), (places * rates).cos()], dim=-1).flatten(1)
-    return tokens + waves[:, :width].to(tokens.dtype)
+    return tokens + scale * waves[:, :width].to(tokens.dtype)
 
 
 POOLERS = {
@@ -237,7 +257,7 @@ class ModalityHead(nn.Module):
     def sequence_mask(self, encoded: Encoded) -> torch.Tensor:
         """(B, L) bool, False where a vector of the sequence stands on padding."""
         if isinstance(self.pooler, TokenPooler):
-            return encoded.mask
+            return self.pooler.mask(encoded)
         length = getattr(self.pooler, "num_latents", 1)
         return torch.ones(
             len(encoded.pooled), length, dtype=torch.bool, device=encoded.pooled.device

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from edge_lib.config import ModalityConfig
 from edge_lib.encoded import Encoded
-from edge_lib.heads import POOLERS, MatryoshkaHead, ModalityHead
+from edge_lib.heads import POOLERS, MatryoshkaHead, ModalityHead, add_positions
 
 TOKEN_WIDTH, POOLED_WIDTH, WIDTH = 12, 6, 16
 MASKED = ["mean", "attention", "perceiver"]
@@ -52,6 +52,19 @@ def test_shapes(name, length, width):
     head = ModalityHead(settings(name), [8, 4], TOKEN_WIDTH, POOLED_WIDTH)
     sequence, pooled = head(encoded())
     assert (sequence.shape, pooled.shape) == ((3, length, 8), (3, 8))
+
+
+def test_a_window_averages_squares_of_a_grid():
+    batch = encoded(lengths=(36,), padded=36)
+    pooler = make_pooler("tokens", window=2)
+    rows = torch.tensor([[0, 1, 6, 7], [2, 3, 8, 9]])  # of the first two squares of a 6 x 6 grid
+    expected = torch.nn.functional.layer_norm(batch.tokens[0, rows], [TOKEN_WIDTH]).mean(1)
+    places = add_positions(torch.zeros(1, 9, TOKEN_WIDTH))
+    torch.testing.assert_close((pooler(batch) - places)[0, :2], expected)
+    assert pooler.mask(batch).shape == (1, 9)
+    assert pooler.mask(batch).all()
+    with pytest.raises(ValueError, match="36 tokens are not a square grid of 4 x 4"):
+        make_pooler("tokens", window=4)(batch)
 
 
 def test_simple_poolers_by_hand():

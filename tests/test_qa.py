@@ -36,7 +36,7 @@ SMALL = (
     "data.questions.train_scenes=40 data.questions.val_scenes=6 data.questions.test_scenes=6 "
     "data.questions.per_scene=4 qa.plain.width=16 qa.trm.width=16 qa.plain.heads=2 qa.trm.heads=2 "
     "qa.plain.layers=2 qa.trm.inner_steps=2 qa.questions_per_image=4 qa.train.batch_size=32 "
-    "qa.train.epochs=2 qa.train.eval_every=5 qa.train.checkpoint_every=3 "
+    "qa.train.epochs=2 qa.train.eval_every=5 qa.train.checkpoint_every=3 qa.curriculum=null "
 )
 
 
@@ -128,6 +128,21 @@ def test_fewer_images_by_config_and_what_does_not_fit_is_said(parts, make_config
         steps("qa.scenes=4")
     with pytest.raises(ConfigError, match=r"qa\.train\.batch_size=30 does not divide"):
         steps("qa.train.batch_size=30")
+
+
+def test_at_first_the_curriculums_kinds_are_asked_alone(parts, make_config):
+    _, train, features, vocabulary = parts
+    kind_of = dict(zip(train.questions.rows, train.questions.kinds, strict=True))
+
+    def batches(kinds):
+        config = make_config(f"'qa.curriculum={{kinds: {kinds}, steps: 2}}'")
+        return QABatches(train, features, vocabulary, config, config.qa.train)
+
+    asked = batches("[colour, digit, position, count]")
+    kinds = [{kind_of[train.ids.index(name)] for name in asked.ids(step)} for step in range(3)]
+    assert kinds[0] | kinds[1] <= {"colour", "digit", "position", "count"} < kinds[2]
+    with pytest.raises(ConfigError, match="no question is of kind colours; there are chain1"):
+        batches("[colours, digit]")
 
 
 def test_images_that_do_not_decode_are_left_out(parts):

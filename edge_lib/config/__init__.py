@@ -3,7 +3,13 @@
 from edge_lib.config.base import MODALITIES, ROOT, from_root
 from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig, ScenesConfig
 from edge_lib.config.loading import ConfigError, load_config
-from edge_lib.config.qa import DecoderConfig, GQAConfig, QuestionsConfig, VQAv2Config
+from edge_lib.config.qa import (
+    CurriculumConfig,
+    DecoderConfig,
+    GQAConfig,
+    QuestionsConfig,
+    VQAv2Config,
+)
 from edge_lib.config.sections import (
     ExperimentConfig,
     FeaturesConfig,
@@ -22,6 +28,7 @@ __all__ = [
     "AlignerSource",
     "CommonVoiceConfig",
     "ConfigError",
+    "CurriculumConfig",
     "DataConfig",
     "DecoderConfig",
     "ExperimentConfig",

@@ -64,3 +64,10 @@ class DecoderConfig(Section):
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} is not a multiple of 2 x heads {self.heads}")
         return self
+
+
+class CurriculumConfig(Section):
+    """Kinds of question that are asked alone at first: what all others build on."""
+
+    kinds: Annotated[list[str], Field(min_length=1)]
+    steps: Positive

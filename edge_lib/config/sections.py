@@ -18,7 +18,7 @@ from edge_lib.config.base import (
     Section,
 )
 from edge_lib.config.data import DataConfig, ScenesConfig
-from edge_lib.config.qa import DecoderConfig
+from edge_lib.config.qa import CurriculumConfig, DecoderConfig
 from edge_lib.config.studies import AlignerSource, SweepConfig
 
 
@@ -30,6 +30,7 @@ class ModalityConfig(Section):
     weights: Literal["pretrained", "random"] = "pretrained"
     augment: bool = Field(False, description="random crops; needs features.online")
     pooler: Literal["pooled", "mean", "cls", "tokens", "attention", "perceiver"] = "pooled"
+    window: Positive = Field(1, description="side of the squares that pooler tokens averages")
     num_latents: Positive = 8
     num_layers: Positive = 1
     num_heads: Positive = 4
@@ -157,7 +158,8 @@ class QAConfig(Section):
     trm: DecoderConfig = DecoderConfig(layers=2)
     vision: bool = Field(True, description="false: a control that sees the question alone")
     scenes: Positive | None = Field(None, description="training images, all if not named")
-    questions_per_image: Positive = 8
+    questions_per_image: Positive = Field(8, description="in a batch: they share a prefix")
+    curriculum: CurriculumConfig | None = None
     vocab_size: Positive = 512
     max_answer: Positive = Field(6, description="tokens, the end included")
     train: TrainConfig = TrainConfig()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from edge_lib.config import ConfigError, ExperimentConfig, TrainConfig
+from edge_lib.config import ConfigError, CurriculumConfig, ExperimentConfig, TrainConfig
 from edge_lib.data.batches import Features
 from edge_lib.data.table import Table
 from edge_lib.encoded import Encoded
@@ -56,6 +56,8 @@ class QABatches(Dataset):
         self.questions = vocabulary.encode(asked.texts)
         self.answers = [vocabulary.encode(answers) for answers in asked.answers]
         self.of_picture = questions_by_picture(table, features.ok)
+        self.at_first = _first(self.of_picture, asked.kinds, config.qa.curriculum)
+        self.steps_at_first = config.qa.curriculum.steps if config.qa.curriculum else 0
         pictures = [p for p, numbers in enumerate(self.of_picture) if len(numbers)]
         self.pictures = np.array(pictures[: config.qa.scenes])
         self.steps_per_epoch = len(self.pictures) // self.images_per_batch
@@ -72,7 +74,8 @@ class QABatches(Dataset):
         start = position * self.images_per_batch
         rng = np.random.default_rng([self.seed, step, 1])
         pictures = order[start : start + self.images_per_batch]
-        return [(p, _some(self.of_picture[p], self.each, rng)) for p in pictures]
+        asked = self.at_first if step < self.steps_at_first else self.of_picture
+        return [(p, _some(asked[p], self.each, rng)) for p in pictures]
 
     def ids(self, step: int) -> list[str]:
         """The ids of a step's rows, for error messages."""
@@ -105,6 +108,22 @@ def questions_by_picture(table: Table, ok: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(owners, kind="stable")
     found = np.split(order, np.searchsorted(owners[order], np.arange(1, len(ok))))
     return [numbers if there else numbers[:0] for numbers, there in zip(found, ok, strict=True)]
+
+
+def _first(
+    of_picture: list[np.ndarray], kinds: list[str], curriculum: CurriculumConfig | None
+) -> list[np.ndarray]:
+    """Of each picture the questions of the curriculum's kinds; all of one that has none of them."""
+    if curriculum is None:
+        return of_picture
+    if unknown := set(curriculum.kinds) - set(kinds):
+        raise ConfigError(
+            f"qa.curriculum.kinds: no question is of kind {', '.join(sorted(unknown))}; "
+            f"there are {', '.join(sorted(set(kinds)))}"
+        )
+    first = np.isin(kinds, curriculum.kinds)
+    chosen = [numbers[first[numbers]] for numbers in of_picture]
+    return [few if len(few) else every for few, every in zip(chosen, of_picture, strict=True)]
 
 
 def _some(numbers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -51,17 +51,13 @@ def ask(
 ) -> Iterator[tuple[Scene, list[Question]]]:
     """Yield scenes of a split, each with `per_scene` questions, chains of up to `hops` steps.
 
-    Kinds are asked in equal parts; a scene that has no question of a kind is asked another. In
-    train, scenes of few digits are more frequent: telling digits apart is learned there first.
+    Kinds are asked in equal parts; a scene that has no question of a kind is asked another.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), 5])
-    counts = np.arange(1, max_objects + 1)
-    odds = 1 / counts if split == "train" else np.ones(max_objects)
     kinds = [*BASIC, *(f"chain{n}" for n in range(1, hops + 1))]
     asked = {kind: Counter() for kind in kinds}
     for _ in range(scenes):
-        count = int(rng.choice(counts, p=odds / odds.sum()))
-        scene, chosen = random_scene(rng, count, count), {}
+        scene, chosen = random_scene(rng, 1, max_objects), {}
         while len(chosen) < per_scene:
             fewest = sorted(kinds, key=lambda kind: (asked[kind].total(), rng.random()))
             made = (_least_answered(kind, scene, rng, asked[kind], chosen) for kind in fewest)

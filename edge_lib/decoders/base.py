@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from edge_lib.config import DecoderConfig
 from edge_lib.decoders.blocks import KeysValues, Stack
+from edge_lib.heads import add_positions
 from edge_lib.tokens import BOS, EOS, PAD
+
+START = 0.05  # of embeddings: small beside what layers add, so that they learn from the start
 
 
 @dataclass
@@ -18,7 +21,11 @@ class Context:
 
     kept: list[KeysValues]  # keys and values of C context rows, one pair a layer
     mask: Tensor  # (B, C), False on padding
-    length: Tensor  # (B,) context rows that are not padding: the answer's first position
+    end: Tensor  # (B,) the answer's first position
+
+    def of(self, rows: Tensor) -> "Context":
+        """That of some of the questions."""
+        return Context([(k[rows], v[rows]) for k, v in self.kept], self.mask[rows], self.end[rows])
 
 
 @dataclass
@@ -39,8 +46,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.config, width = config, config.width
         self.embed = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.embed.weight, std=START)
         # as large as the embeddings: a quieter prefix is overheard
         self.project = nn.Sequential(nn.Linear(prefix_width, width), nn.RMSNorm(width))
+        nn.init.constant_(self.project[1].weight, START)
         self.stack = Stack(width, config.layers, config.heads, config.norm)
         self.head = nn.Linear(width, vocabulary, bias=False)
 
@@ -58,7 +67,10 @@ class Decoder(nn.Module):
         self, prefix: Tensor, prefix_mask: Tensor, question_ids: Tensor, answer_ids: Tensor
     ) -> list[Tensor]:
         """What `head` reads (B, A, W), after each pass over the answer."""
-        context = self.read_context(prefix, prefix_mask, question_ids)
+        return self.states_after(self.read_context(prefix, prefix_mask, question_ids), answer_ids)
+
+    def states_after(self, context: Context, answer_ids: Tensor) -> list[Tensor]:
+        """As `states`, of a context that was read."""
         shifted = torch.cat([torch.full_like(answer_ids[:, :1], BOS), answer_ids[:, :-1]], 1)
         return self.read_answer(shifted, context, Cache())
 
@@ -80,23 +92,25 @@ class Decoder(nn.Module):
             raise ValueError(
                 f"{len(question_ids)} questions do not divide among {len(prefix)} images"
             )
-        device, width = prefix.device, prefix.shape[1]
-        earlier, start = None, 0
+        device, width, earlier = prefix.device, prefix.shape[1], None
         if width:
             # padding sees itself, as a row that sees nothing would be NaN
             sees = prefix_mask[:, None] | torch.eye(width, device=device).bool()
-            _, kept = self.stack(self.project(prefix), numbers(prefix_mask), sees)
+            # looking up by content is learned sooner where rotations are alike: one rotary
+            # position for all, and sinusoids to tell them apart
+            rows = add_positions(self.project(prefix), START)
+            earlier = self.stack.read(rows, torch.zeros_like(prefix_mask.int()), sees)
             earlier = [
-                (k.repeat_interleave(each, 0), v.repeat_interleave(each, 0)) for k, v in kept
+                (k.repeat_interleave(each, 0), v.repeat_interleave(each, 0)) for k, v in earlier
             ]
-            start = prefix_mask.sum(1).repeat_interleave(each)[:, None]
         asked = question_ids != PAD
         mask = torch.cat([prefix_mask.repeat_interleave(each, 0), asked], dim=1)
         sees = mask[:, None].expand(-1, question_ids.shape[1], -1).clone()
         own = torch.arange(question_ids.shape[1], device=device)
         sees[:, own, width + own] = True
-        _, kept = self.stack(self.embed(question_ids), start + numbers(asked), sees, earlier)
-        return Context(kept, mask, mask.sum(1))
+        positions = asked.cumsum(1)  # from 1 on
+        kept = self.stack.read(self.embed(question_ids), positions, sees, earlier)
+        return Context(kept, mask, positions[:, -1] + 1)
 
     def read_answer(self, tokens: Tensor, context: Context, cache: Cache) -> list[Tensor]:
         """Tokens (B, A) that follow those in the cache -> states (B, A, W) after each pass; the
@@ -110,7 +124,7 @@ class Decoder(nn.Module):
         cache.length += len(new)
         sees = (cache.places <= places[:, None]).expand(len(tokens), -1, -1)
         mask = torch.cat([context.mask[:, None].expand(-1, len(places), -1), sees], dim=2)
-        positions, passes = context.length[:, None] + places, count()
+        positions, passes = context.end[:, None] + places, count()
 
         def read(rows: Tensor) -> Tensor:
             number = next(passes)
@@ -152,7 +166,8 @@ class Decoder(nn.Module):
         shared = sum(p.numel() for part in outer for p in part.parameters())
         return sum(p.numel() for p in self.parameters()) - shared
 
-
-def numbers(mask: Tensor) -> Tensor:
-    """(B, S) the number of each row among those that are not padding."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
+    @property
+    def context_layers(self) -> float:
+        """Layers that a context row passes through: of the last one only the first projection, 3 of
+        its 12 width x width."""
+        return self.config.layers - 0.75

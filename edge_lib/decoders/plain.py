@@ -16,4 +16,4 @@ class PlainDecoder(Decoder):
 
     def layer_tokens(self, context: float, answer: float) -> float:
         """Rows that pass through a layer, over all layers: what a forward costs."""
-        return self.config.layers * (context + answer)
+        return self.context_layers * context + self.config.layers * answer

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_lib.config import DecoderConfig
-from edge_lib.decoders.base import Decoder
+from edge_lib.decoders.base import START, Decoder
 
 
 class RecursiveDecoder(Decoder):
@@ -34,9 +34,9 @@ class RecursiveDecoder(Decoder):
         if config.latent:
             # with rounds that carry no gradient the first z gets none: it stays as drawn
             learnt = config.outer_steps == 1 or config.deep_supervision
-            self.z_start = nn.Parameter(torch.randn(config.width), requires_grad=learnt)
+            self.z_start = nn.Parameter(START * torch.randn(config.width), requires_grad=learnt)
         if concat:
-            self.z_segment = nn.Parameter(torch.randn(config.width))  # tells z_i from y_i
+            self.z_segment = nn.Parameter(START * torch.randn(config.width))  # tells z_i from y_i
 
     def think(self, inputs: Tensor, read: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Inputs (B, A, W) -> y (B, A, W) after each step."""
@@ -80,5 +80,5 @@ class RecursiveDecoder(Decoder):
 
     def layer_tokens(self, context: float, answer: float) -> float:
         """Rows that pass through a layer, over all layers and steps: what a forward costs."""
-        passes = self.outer_steps * self.round_passes
-        return self.config.layers * (context + passes * self.rows_a_token * answer)
+        passes = self.outer_steps * self.round_passes * self.config.layers
+        return self.context_layers * context + passes * self.rows_a_token * answer

@@ -59,16 +59,21 @@ class QAModel(nn.Module):
 
     def forward(self, batch: QABatch) -> Tensor:
         """Mean cross-entropy of the answers' tokens; the head is run on nothing else."""
-        states = self.decoder.states(
-            *self.prefix(batch.images), batch.question_ids, batch.answer_ids
-        )
-        asked = batch.answer_ids != PAD
-        targets = batch.answer_ids[asked]
-        losses = [
-            F.cross_entropy(self.decoder.head(state[asked]).float(), targets, reduction="sum")
-            for state in self.decoder.supervised(states)
-        ]
-        return torch.stack(losses).mean() / batch.tokens
+        context = self.decoder.read_context(*self.prefix(batch.images), batch.question_ids)
+        losses = []
+        for rows in _by_length(batch.answer_ids):
+            answers = batch.answer_ids[rows]
+            answers = answers[:, (answers != PAD).any(0)]
+            states = self.decoder.states_after(context.of(rows), answers)
+            losses.append(self._loss(self.decoder.supervised(states), answers))
+        return torch.stack(losses).sum() / batch.tokens
+
+    def _loss(self, states: list[Tensor], answer_ids: Tensor) -> Tensor:
+        """Summed over tokens, averaged over states."""
+        asked = answer_ids != PAD
+        logits = (self.decoder.head(state[asked]).float() for state in states)
+        losses = [F.cross_entropy(x, answer_ids[asked], reduction="sum") for x in logits]
+        return torch.stack(losses).mean()
 
     @torch.no_grad()
     def answer(
@@ -104,3 +109,10 @@ class QAModel(nn.Module):
         model = cls(aligner, about["arm"], decoder, vocabulary, about["vision"])
         model.decoder.load_state_dict(load_file(folder / "model.safetensors"))
         return model.eval()
+
+
+def _by_length(answer_ids: Tensor) -> list[Tensor]:
+    """The rows of short and of long answers: a few long ones would pad all others."""
+    lengths = (answer_ids != PAD).sum(1)
+    short = lengths <= lengths.median()
+    return [rows for rows in (short.nonzero()[:, 0], (~short).nonzero()[:, 0]) if len(rows)]

@@ -10,7 +10,7 @@ SMALL = (
     "data.questions.train_scenes=160 data.questions.val_scenes=20 data.questions.test_scenes=40 "
     "data.questions.max_objects=4 qa.train.epochs=15 qa.train.batch_size=64 "
     "qa.train.eval_every=150 evaluate.bootstrap=100 "
-    "qa.plain.width=32 qa.trm.width=32 qa.plain.layers=2 qa.plain.lr=6e-3 "
+    "qa.plain.width=32 qa.trm.width=32 qa.plain.lr=6e-3 qa.curriculum=null "
 )
 ALIGNER = (
     "data.scenes.train_size=128 data.scenes.val_size=16 data.scenes.test_size=16 "
@@ -23,8 +23,9 @@ ALIGNER = (
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("qa")
     cache = f"data.cache_dir={folder / 'cache'}"
+    points = f"sweep.folder={folder / 'points'}"
     aligner = f"'aligner.overrides={ALIGNER} {cache}'"
-    notebook = run_notebook("03_trm_qa", folder, f"{SMALL} {cache} {aligner}")
+    notebook = run_notebook("03_trm_qa", folder, f"{SMALL} {cache} {points} {aligner}")
     return folder / "run", notebook
 
 

@@ -5,8 +5,8 @@ CONFIG ?= params/tiny/align.yaml
 # dependency resolution would bring torchvision, which only open_clip's image transforms need
 OPEN_CLIP := open-clip-torch==3.3.0
 
-.PHONY: align trimodal backbones trm-qa trm-study mrl-ablation perceiver-ablation fusion-ablation \
-	evaluate test lab showcase
+.PHONY: align trimodal backbones trm-qa trm-tuning trm-study mrl-ablation perceiver-ablation \
+	fusion-ablation evaluate test lab showcase
 
 align: .venv/ready
 	@mkdir -p runs
@@ -23,13 +23,13 @@ backbones trimodal trm-qa mrl-ablation perceiver-ablation evaluate: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 
-fusion-ablation trm-study: .venv/ready
+fusion-ablation trm-tuning trm-study: .venv/ready
 	$(BIN)/python -m edge_lib.sweep params/tiny/$(subst -,_,$@).yaml
 
-showcase: $(addprefix showcase-,01_align 02_trimodal 04_mrl_ablation 05_perceiver_ablation 07_evaluate)
+showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa 04_mrl_ablation 05_perceiver_ablation 07_evaluate)
 
 FIGURES := recall_by_dim tsne retrieval fusion gate_weights listen_and_look kept weights confusions \
-	recall costs cost_curves
+	recall costs cost_curves training by_kind answers attention
 
 showcase-%: .venv/ready
 	@mkdir -p runs/showcase/$*

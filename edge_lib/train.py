@@ -65,7 +65,9 @@ def fit(
     accelerator = make_accelerator(config, run)
     total = total_steps(config, batches.steps_per_epoch)
     optimizer = make_optimizer(model, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(config.warmup, total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, rate_factor(config.warmup, config.cooldown, total)
+    )
     model, optimizer = accelerator.prepare(model, optimizer)
     progress, average = Progress(), MovingAverage(model, config.ema)
     accelerator.register_for_checkpointing(schedule, progress, average)
@@ -151,14 +153,18 @@ def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
     return min(steps, config.max_steps or steps)
 
 
-def warmup_cosine(warmup: float, total: int) -> Callable[[int], float]:
-    """The factor on the learning rate at each step: linear to 1, then a half cosine to 0."""
+def rate_factor(warmup: float, cooldown: float | None, total: int) -> Callable[[int], float]:
+    """The factor on the learning rate at each step: linear to 1, then a half cosine to 0; with a
+    cooldown it stays at 1 and falls linearly over that last share (arXiv 2405.18392).
+    """
     rise = max(1, round(warmup * total))
 
     def factor(step: int) -> float:
         if step < rise:
             return (step + 1) / rise
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+        if cooldown is None:
+            return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+        return min(1.0, (total - step) / max(1, cooldown * total))
 
     return factor
 

@@ -17,7 +17,7 @@ from edge_lib.encode import encode_tables
 from edge_lib.launch import WorkerError, launch
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
-from edge_lib.train import NonFiniteLossError, fit, make_optimizer, warmup_cosine
+from edge_lib.train import NonFiniteLossError, fit, make_optimizer, rate_factor
 
 
 @pytest.fixture(autouse=True)
@@ -119,10 +119,12 @@ def test_keeps_the_newest_checkpoints_and_ignores_half_written_ones(run):
 
 
 def test_schedule_rises_and_falls():
-    factor = warmup_cosine(0.1, 100)
-    assert [factor(s) for s in (0, 9, 10)] == pytest.approx([0.1, 1, 1])
-    assert factor(55) == pytest.approx(0.5)
-    assert factor(100) == pytest.approx(0)
+    cosine, cooldown = rate_factor(0.1, None, 100), rate_factor(0.1, 0.2, 100)
+    for factor in (cosine, cooldown):
+        assert [factor(s) for s in (0, 9, 10)] == pytest.approx([0.1, 1, 1])
+        assert factor(100) == pytest.approx(0)
+    assert cosine(55) == pytest.approx(0.5)
+    assert [cooldown(s) for s in (80, 90)] == pytest.approx([1, 0.5])
 
 
 def test_no_weight_decay_on_vectors_and_scalars(small_align):

@@ -99,6 +99,7 @@ class TrainConfig(Section):
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup: Fraction = Field(0.05, description="share of all steps")
+    cooldown: Fraction | None = Field(None, description="share of all steps; null: cosine")
     clip: Annotated[float, Field(gt=0)] = 1.0
     ema: Fraction | None = Field(None, description="decay of the average that is judged and kept")
     accumulation: Positive = 1

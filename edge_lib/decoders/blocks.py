@@ -1,7 +1,7 @@
 """What decoders are made of: RMSNorm, rotary attention with keys of earlier rows, SwiGLU; no bias.
 
 Queries and keys are normalised (Henry et al. 2020, arXiv 2010.04245): heads that look a cell up by
-its name are found in a third of the steps.
+its name are learned sooner.
 
 A stack runs in parts: each part gets the keys and values that earlier parts left in every layer,
 and leaves them with its own. So a context is read once and answers go on from it.

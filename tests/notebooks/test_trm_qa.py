@@ -8,9 +8,9 @@ from notebook_runs import run_notebook
 
 SMALL = (
     "data.questions.train_scenes=160 data.questions.val_scenes=20 data.questions.test_scenes=40 "
-    "data.questions.max_objects=4 qa.train.epochs=15 qa.train.batch_size=64 "
+    "data.questions.max_objects=4 qa.train.epochs=60 qa.train.batch_size=64 "
     "qa.train.eval_every=150 evaluate.bootstrap=100 "
-    "qa.plain.width=32 qa.trm.width=32 qa.plain.lr=6e-3 qa.curriculum=null "
+    "qa.plain.width=32 qa.trm.width=32 qa.plain.layers=2 qa.plain.lr=6e-3 qa.curriculum=null "
 )
 ALIGNER = (
     "data.scenes.train_size=128 data.scenes.val_size=16 data.scenes.test_size=16 "

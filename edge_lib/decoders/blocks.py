@@ -30,10 +30,7 @@ class Stack(nn.Module):
         layer; mask (B, S, E + S), True = may be seen -> rows (B, S, W), keys and values of all.
         """
         rotation = rotations(positions, self.head_width, x.dtype)
-        kept = []
-        for number, layer in enumerate(self.layers):
-            x, pair = layer(x, rotation, mask[:, None], earlier and earlier[number])
-            kept.append(pair)
+        x, kept = _through(self.layers, x, rotation, mask, earlier)
         return self.norm(x), kept
 
     def read(
@@ -41,10 +38,7 @@ class Stack(nn.Module):
     ) -> list[KeysValues]:
         """As `forward`, but the keys and values alone: of the last layer nothing else is needed."""
         rotation = rotations(positions, self.head_width, x.dtype)
-        kept = []
-        for number, layer in enumerate(self.layers[:-1]):
-            x, pair = layer(x, rotation, mask[:, None], earlier and earlier[number])
-            kept.append(pair)
+        x, kept = _through(self.layers[:-1], x, rotation, mask, earlier)
         return [*kept, self.layers[-1].read(x, rotation, earlier and earlier[-1])]
 
 
@@ -93,6 +87,14 @@ class Layer(nn.Module):
             self.seen.append(scores.masked_fill(~mask, -torch.inf).softmax(-1))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+def _through(layers, x, rotation, mask, earlier) -> tuple[Tensor, list[KeysValues]]:
+    kept = []
+    for number, layer in enumerate(layers):
+        x, pair = layer(x, rotation, mask[:, None], earlier and earlier[number])
+        kept.append(pair)
+    return x, kept
 
 
 class SwiGLU(nn.Module):

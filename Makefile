@@ -15,21 +15,23 @@ align: .venv/ready
 backbones: NOTEBOOK := 00_backbones
 trimodal: NOTEBOOK := 02_trimodal
 trm-qa: NOTEBOOK := 03_trm_qa
+trm-study: NOTEBOOK := trm_study
 mrl-ablation: NOTEBOOK := 04_mrl_ablation
 perceiver-ablation: NOTEBOOK := 05_perceiver_ablation
 evaluate: NOTEBOOK := 07_evaluate
 
-backbones trimodal trm-qa mrl-ablation perceiver-ablation evaluate: .venv/ready
+backbones trimodal trm-qa trm-study mrl-ablation perceiver-ablation evaluate: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 
-fusion-ablation trm-tuning trm-study: .venv/ready
+fusion-ablation trm-tuning: .venv/ready
 	$(BIN)/python -m edge_lib.sweep params/tiny/$(subst -,_,$@).yaml
 
-showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa 04_mrl_ablation 05_perceiver_ablation 07_evaluate)
+showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_ablation 05_perceiver_ablation 07_evaluate)
 
 FIGURES := recall_by_dim tsne retrieval fusion gate_weights listen_and_look kept weights confusions \
-	recall costs cost_curves training by_kind answers attention
+	recall costs cost_curves training by_kind answers attention four paired pareto steps chains scenes \
+	width rounds
 
 showcase-%: .venv/ready
 	@mkdir -p runs/showcase/$*
@@ -38,7 +40,7 @@ showcase-%: .venv/ready
 		cp runs/showcase-run/$*/figures/$$name.* runs/showcase/$*/ 2>/dev/null || true; \
 	done
 	cp runs/showcase-run/$*/metrics.json runs/showcase-run/$*/env.json runs/showcase/$*/
-	cp runs/showcase-run/$*/sweep.csv runs/showcase/$*/ 2>/dev/null || true
+	cp runs/showcase-run/$*/*.csv runs/showcase/$*/ 2>/dev/null || true
 
 test: .venv/ready
 	$(BIN)/ruff check .

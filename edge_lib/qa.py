@@ -133,7 +133,8 @@ def measure_decoder(
 ) -> dict[str, float]:
     """Train an arm and answer the test questions: an experiment without its pictures, for sweeps.
 
-    Its answers go to run_folder/answers.csv: what a comparison, scene by scene, is made of.
+    Its answers go to run_folder/answers.csv: what a comparison, scene by scene, is made of. flops:
+    of a question and its answer, forward, the attention's own products aside.
     """
     metrics = train_decoder(config, arm, aligner_folder, run_folder)
     test = load_table(config.data, "qa-test")
@@ -146,6 +147,13 @@ def measure_decoder(
     scores = by_kind(answers, test.groups, kind_sets(test))
     found = qa_metrics(scores, arm) | {f"qa.{arm}.{k}": float(v) for k, v in best.items()}
     metrics["layer_tokens"] = layer_tokens(model, test, store, config.qa.questions_per_image)
+    layer = metrics["parameters.core"] / config.qa.arms[arm].layers
+    metrics["flops"] = 2 * layer * metrics["layer_tokens"]
+    for steps in config.qa.test_steps if arm == "trm" else []:
+        model.decoder.inner_steps = steps
+        answers = answer_table(model, test, store, config)
+        scores = qa_metrics(by_kind(answers, test.groups, kind_sets(test)), arm)
+        found |= {f"{name}.steps{steps}": value for name, value in scores.items()}
     return found | {f"{name}.{arm}": value for name, value in metrics.items()}
 
 

@@ -274,6 +274,31 @@ def test_dots_are_the_seeds_and_bars_their_means():
     np.testing.assert_allclose(bars, sorted(summary["mean"]))
 
 
+def test_pareto_draws_the_means_of_settings_and_the_front():
+    table = pd.DataFrame(
+        {
+            "decoder": ["plain", "plain", "plain", "recursive", "recursive"],
+            "setting": [0, 0, 1, 2, 2],
+            "cost": [10, 10, 40, 20, 20],
+            "time": [3, 5, 1, 2, 2],
+            "em": [0.5, 0.7, 0.8, 0.4, 0.5],
+        }
+    )
+    figure, summary = plots.pareto(table, {"cost": "parameters", "time": "s"}, "em", "EM")
+    assert summary["mean"].round(6).tolist() == [0.6, 0.8, 0.45]
+    assert summary[["lowest", "highest", "seeds"]].loc[0].tolist() == [0.5, 0.7, 2]
+    assert summary.time.tolist() == [4, 1, 2]
+    by_cost, by_time = figure.axes
+    # the recursive one costs more than the first plain one and knows less: not on the front
+    assert list(zip(*by_cost.lines[0].get_data(), strict=True)) == [(10, 0.6), (40, 0.8)]
+    assert list(zip(*by_time.lines[0].get_data(), strict=True)) == [(1, 0.8)]
+    assert (by_cost.get_xlabel(), by_time.get_xlabel(), by_cost.get_ylabel()) == (
+        "parameters",
+        "s",
+        "EM",
+    )
+
+
 def test_makeup_stacks_the_mean_shares():
     table = pd.DataFrame(
         {"dim": [8, 8, 8, 8, 64, 64], "kind": list("ababab"), "share": [0.2, 0.1, 0.4, 0.3, 0.1, 0]}

@@ -295,6 +295,24 @@ def test_a_sweeps_point_answers_the_test_questions(make_config, aligner_folder, 
     answer = np.mean([len(a) + 1 for a in vocabulary.encode(answers.reference)])
     expected = 1.25 * (3 / 4 + question) + 2 * 2 * 2 * answer
     assert metrics["layer_tokens.trm"] == pytest.approx(expected)
+    assert (
+        metrics["flops.trm"] == 2 * metrics["parameters.core.trm"] * metrics["layer_tokens.trm"] / 2
+    )
+
+
+def test_one_checkpoint_is_tested_with_other_steps(make_config, aligner_folder, tmp_path):
+    config = make_config("qa.train.epochs=1 qa.test_steps=[2,5]")
+    run = Run.create(config, "qa", tmp_path)
+    [metrics] = launch(measure_decoder, config, "trm", aligner_folder, run.folder).values()
+    assert metrics["qa.trm.em.all.steps2"] == metrics["qa.trm.em.all"]  # as it was trained
+    test = load_table(config.data, "qa-test")
+    model = QAModel.from_pretrained(run.checkpoints / "best")
+    model.decoder.inner_steps = 5
+    store = open_store(vision_config(config, aligner_folder), "vision", test)
+    answers = answer_table(model, test, store, config)
+    assert metrics["qa.trm.em.all.steps5"] == answers.em.mean()
+    assert metrics["qa.trm.f1.all.steps5"] == answers.f1.mean()
+    assert (answers.answer != pd.read_csv(run.folder / "answers.csv").answer).any()
 
 
 def test_the_wrong_image_control_shows_another_picture(parts, aligner_folder):

@@ -163,6 +163,9 @@ class QAConfig(Section):
     curriculum: CurriculumConfig | None = None
     vocab_size: Positive = 512
     max_answer: Positive = Field(6, description="tokens, the end included")
+    test_steps: list[Positive] = Field(
+        [], description="inner steps that a trained recursive decoder is also tested with"
+    )
     train: TrainConfig = TrainConfig()
 
     @property

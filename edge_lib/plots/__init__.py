@@ -1,6 +1,6 @@
 """Pictures of results: each function returns the figure and the table of the numbers in it."""
 
-from edge_lib.plots.ablation import arms, dots, makeup
+from edge_lib.plots.ablation import arms, dots, makeup, pareto
 from edge_lib.plots.fusion import fusion_bars, gate_weights, listen_and_look
 from edge_lib.plots.qa import attention_steps, kind_scores, training_curves
 from edge_lib.plots.retrieval import (
@@ -24,6 +24,7 @@ __all__ = [
     "listen_and_look",
     "loss_curve",
     "makeup",
+    "pareto",
     "recall_by_dim",
     "retrieval_strip",
     "samples",

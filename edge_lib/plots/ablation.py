@@ -77,6 +77,33 @@ def dots(table: pd.DataFrame, arm: str, value: str, group: str, xlabel: str = ""
 
 
 @styled
+def pareto(table: pd.DataFrame, costs: dict[str, str], score: str, ylabel: str):
+    """A panel for each of `costs` (column -> label): the mean of `score` over the lines that share
+    a `setting`, whiskers from lowest to highest, a look for each `decoder`; the front in grey:
+    nothing cheaper is better.
+
+    The table: decoder, setting, mean, lowest, highest, seeds, and the mean of each cost.
+    """
+    groups = table.groupby(["decoder", "setting"], sort=False)
+    summary = groups[score].agg(mean="mean", lowest="min", highest="max", seeds="count")
+    summary = summary.join(groups[[*costs]].mean()).reset_index()
+    figure, [row] = subplots(1, len(costs), PAGE, 3.0, sharey=True)
+    for axes, (cost, label) in zip(row, costs.items(), strict=True):
+        front = summary.sort_values([cost, "mean"], ascending=[True, False])
+        front = front[front["mean"] > front["mean"].cummax().shift(fill_value=-1)]
+        axes.step(front[cost], front["mean"], where="post", color="0.8", lw=3, zorder=0)
+        for name, (colour, marker, _) in zip(summary.decoder.unique(), ARMS, strict=False):
+            part = summary[summary.decoder == name]
+            error = part["mean"] - part["lowest"], part["highest"] - part["mean"]
+            look = {"color": colour, "fmt": marker, "ms": 4, "lw": 0.8, "label": name}
+            axes.errorbar(part[cost], part["mean"], [e.clip(lower=0) for e in error], **look)
+        axes.set(xscale="log", xlabel=label)
+    row[0].set_ylabel(ylabel)
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure, summary
+
+
+@styled
 def makeup(table: pd.DataFrame, x: str, part: str, share: str, xlabel: str = ""):
     """Stacked bars: how much of the whole each `part` is (the mean of `share`), at each `x`."""
     summary = table.groupby([x, part], sort=False)[share].mean().unstack(part).sort_index()

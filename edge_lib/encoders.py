@@ -37,7 +37,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModalityConfig):
         super().__init__()
-        self.source, self.revision = locate(config), config.revision
+        self.source, self.revision = locate(config.encoder, config.weights), config.revision
         self.random = config.weights == "random"
 
     def cuts(self, item) -> bool:

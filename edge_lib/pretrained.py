@@ -1,4 +1,4 @@
-"""Where an encoder's weights come from, and what names them for good.
+"""Where a backbone's weights come from, and what names them for good.
 
 A name in the config is looked for in this order: shipped with the package, a local folder, the
 Hugging Face hub. Importing this module costs little; transformers is loaded where it is needed.
@@ -24,16 +24,16 @@ SHIPPED = {
 }
 
 
-def locate(config: ModalityConfig) -> Path | str:
+def locate(name: str, weights: str = "pretrained") -> Path | str:
     """A shipped or local folder, else the hub's name as it is."""
-    if config.encoder in SHIPPED:
-        return SHIPPED[config.encoder]
-    if from_root(config.encoder).is_dir():
-        return from_root(config.encoder)
-    architecture = ASSETS / "architectures" / config.encoder.split("/")[-1]
-    if config.weights == "random" and architecture.is_dir():
+    if name in SHIPPED:
+        return SHIPPED[name]
+    if from_root(name).is_dir():
+        return from_root(name)
+    architecture = ASSETS / "architectures" / name.split("/")[-1]
+    if weights == "random" and architecture.is_dir():
         return architecture
-    return config.encoder
+    return name
 
 
 def check_minilm() -> None:
@@ -51,7 +51,7 @@ def identity(config: ModalityConfig) -> str:
 
     For a folder a digest of its files, for the hub the commit: both cover the preprocessing.
     """
-    source = locate(config)
+    source = locate(config.encoder, config.weights)
     if isinstance(source, str):
         from transformers import AutoConfig
 

@@ -281,7 +281,7 @@ def test_long_texts_are_cut_to_what_the_model_reads(minilm):
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_minilm_is_shipped_and_needs_no_network(no_network, name):
-    assert locate(ModalityConfig(encoder=name)) == pretrained.MINILM
+    assert locate(name) == pretrained.MINILM
     load_encoder("text", ModalityConfig(encoder=name))
 
 
@@ -302,11 +302,11 @@ def test_a_tampered_minilm_is_refused(tmp_path, monkeypatch):
 
 
 def test_names_are_looked_for_among_shipped_then_local_then_the_hub(folders):
-    assert locate(config(folders["clip"])) == folders["clip"]
-    assert locate(config("openai/clip-vit-base-patch32")) == "openai/clip-vit-base-patch32"
-    random_clip = config("openai/clip-vit-base-patch32", weights="random")
-    assert locate(random_clip) == pretrained.ASSETS / "architectures" / "clip-vit-base-patch32"
-    assert locate(config("some/model", weights="random")) == "some/model"
+    assert locate(str(folders["clip"])) == folders["clip"]
+    assert locate("openai/clip-vit-base-patch32") == "openai/clip-vit-base-patch32"
+    random_clip = locate("openai/clip-vit-base-patch32", "random")
+    assert random_clip == pretrained.ASSETS / "architectures" / "clip-vit-base-patch32"
+    assert locate("some/model", "random") == "some/model"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json", "config.json"])
@@ -382,7 +382,7 @@ def test_shipped_architectures_need_no_hub(no_network, modality, name, tokens, p
 
 def test_the_large_architecture_is_vit_l_14_at_336():
     name = "openai/clip-vit-large-patch14-336"
-    folder = locate(ModalityConfig(encoder=name, weights="random"))
+    folder = locate(name, "random")
     shape = AutoConfig.from_pretrained(folder)
     shape = getattr(shape, "vision_config", shape)
     assert (shape.hidden_size, shape.num_hidden_layers, shape.num_attention_heads) == (1024, 24, 16)
@@ -501,7 +501,7 @@ def test_other_audio_models_are_refused_by_name(tmp_path):
 
 def test_random_whisper_large_is_the_published_shape():
     architecture = AutoConfig.from_pretrained(
-        locate(ModalityConfig(encoder="openai/whisper-large-v3", weights="random"))
+        locate("openai/whisper-large-v3", "random")
     )
     with torch.device("meta"):
         encoder = encoders._WhisperEncoder(architecture)

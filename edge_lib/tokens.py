@@ -56,9 +56,9 @@ class Vocabulary:
         return cls(Tokenizer.from_file(str(path)))
 
 
-def pad(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(B, longest) token ids, PAD after each row's end."""
-    ids = torch.full((len(rows), max(map(len, rows), default=0)), PAD)
+def pad(rows: Sequence[Sequence[int]], value: int = PAD) -> torch.Tensor:
+    """(B, longest) token ids, PAD or another value after each row's end."""
+    ids = torch.full((len(rows), max(map(len, rows), default=0)), value)
     for row, tokens in enumerate(rows):
         ids[row, : len(tokens)] = torch.tensor(tokens)
     return ids

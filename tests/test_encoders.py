@@ -500,9 +500,7 @@ def test_other_audio_models_are_refused_by_name(tmp_path):
 
 
 def test_random_whisper_large_is_the_published_shape():
-    architecture = AutoConfig.from_pretrained(
-        locate("openai/whisper-large-v3", "random")
-    )
+    architecture = AutoConfig.from_pretrained(locate("openai/whisper-large-v3", "random"))
     with torch.device("meta"):
         encoder = encoders._WhisperEncoder(architecture)
     assert sum(p.numel() for p in encoder.parameters()) == 636_968_960

@@ -1,20 +1,14 @@
 """Sources: what a config's `data` section names, as tables of the one schema."""
 
 import csv
-import hashlib
-from collections.abc import Callable, Iterator
-from glob import glob
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Audio, Dataset, Image
-from filelock import FileLock
+from datasets import Dataset
 
-from edge_lib.config import ConfigError, DataConfig, QuestionsConfig, ScenesConfig, from_root
+from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data import degrade, question_sources, questions, scene_table, scenes, speech
+from edge_lib.data.parquet import made_once, matching, read_parquet, version_of
 from edge_lib.data.question_sources import (
     caption_questions,
     gqa_questions,
@@ -22,8 +16,7 @@ from edge_lib.data.question_sources import (
     vqav2_questions,
 )
 from edge_lib.data.scene_table import DEGRADED, degraded_rows, scene_rows, scene_splits
-from edge_lib.data.table import SCHEMA, Table, fingerprint_files
-from edge_lib.runs import whole_file
+from edge_lib.data.table import Table, fingerprint_files
 
 QUESTIONS = "qa-"  # before train, val or test: the questions that data.questions describes
 
@@ -49,25 +42,16 @@ def _load_questions(config: DataConfig, split: str) -> Table:
         return caption_questions(load_table(config, split))
     if asked.source != "scenes":
         return {"vqav2": vqav2_questions, "gqa": gqa_questions}[asked.source](asked, split)
-    version = _version(asked, scenes, questions, question_sources)
+    version = version_of(asked, scenes, questions, question_sources)
     path = config.cache_dir / f"questions-{version}" / f"{split}.parquet"
-    return _made_once(path, lambda: scene_questions(asked, split), f"questions {split}")
+    return made_once(path, lambda: scene_questions(asked, split), f"questions {split}")
 
 
 def _load_scenes(config: DataConfig, split: str) -> Table:
     """Make the split's Parquet file on first use, then read it like any other."""
-    version = _version(config.scenes, scenes, scene_table, speech, degrade)
+    version = version_of(config.scenes, scenes, scene_table, speech, degrade)
     path = config.cache_dir / f"scenes-{version}" / f"{split}.parquet"
-    return _made_once(path, lambda: _scene_rows(config, split), f"scenes {split}")
-
-
-def _made_once(path: Path, rows: Callable[[], Iterator[dict]], name: str) -> Table:
-    """The table in a Parquet file under the cache, whose rows are made if it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            _write_parquet(path, rows())
-    return _read_parquet([path], name, path.parents[1], {})
+    return made_once(path, lambda: _scene_rows(config, split), f"scenes {split}")
 
 
 def _scene_rows(config: DataConfig, split: str) -> Iterator[dict]:
@@ -76,21 +60,10 @@ def _scene_rows(config: DataConfig, split: str) -> Iterator[dict]:
     return degraded_rows(config.scenes, load_table(config, split.removeprefix(DEGRADED)))
 
 
-def _version(config: ScenesConfig | QuestionsConfig, *modules: ModuleType) -> str:
-    """Changes with the config and with the code that draws, speaks or asks."""
-    code = (Path(module.__file__).read_text() for module in modules)
-    return hashlib.sha256("".join([config.model_dump_json(), *code]).encode()).hexdigest()[:12]
-
-
-def _write_parquet(path: Path, rows: Iterator[dict]) -> None:
-    with whole_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), temporary)
-
-
 def _load_parquet(config: DataConfig, split: str) -> Table:
     """Parquet files in PixMo's shape; columns are found under the names the config gives."""
-    source = config.parquet
-    files = [path for pattern in getattr(source, split) for path in _matches(pattern, split)]
+    source, key = config.parquet, f"data.parquet.{split}"
+    files = [path for pattern in getattr(source, split) for path in matching(pattern, key)]
     named = {
         source.image_column: "image",
         source.audio_column: "audio",
@@ -98,35 +71,7 @@ def _load_parquet(config: DataConfig, split: str) -> Table:
         source.id_column: "id",
     }
     wanted = {column: name for column, name in named.items() if column}
-    return _read_parquet(files, f"parquet {split}", config.cache_dir, wanted)
-
-
-def _matches(pattern: str, split: str) -> list[Path]:
-    path = from_root(pattern)
-    found = sorted(map(Path, glob(str(path), recursive=True)))
-    if not found:
-        raise ConfigError(f"data.parquet.{split}: no file matches {path}")
-    return found
-
-
-def _read_parquet(files: list[Path], name: str, cache_dir: Path, wanted: dict) -> Table:
-    """Memory-mapped: `datasets` converts to Arrow once and keeps that under the cache.
-
-    wanted: column in the files -> its name in the schema; all columns if empty.
-    """
-    for file in files:
-        available = pq.read_schema(file).names
-        missing = [column for column in wanted if column not in available]
-        if missing:
-            raise ConfigError(f"{file} has no column {missing}; it has {available}")
-    dataset = Dataset.from_parquet(
-        list(map(str, files)), cache_dir=str(cache_dir / "arrow"), columns=list(wanted) or None
-    )
-    dataset = dataset.rename_columns({old: new for old, new in wanted.items() if old != new})
-    for column, kind in (("image", Image), ("audio", Audio)):
-        if isinstance(dataset.features.get(column), kind):
-            dataset = dataset.cast_column(column, kind(decode=False))
-    return Table(dataset, name, fingerprint_files(files, *wanted))
+    return read_parquet(files, f"parquet {split}", config.cache_dir, wanted)
 
 
 def _load_common_voice(config: DataConfig, split: str) -> Table:

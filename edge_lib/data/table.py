@@ -1,10 +1,11 @@
 """The one table that every source becomes, read lazily.
 
 Columns: `id`, `image` (encoded bytes), `texts` (list of captions), `audio` (encoded bytes),
-`question`, `answers` (list), `kind` (of the question), `group` (rows that are edits of one another)
-and `image_id` (rows with the same one share the picture of the first of them). Any of them may be
-null: a null is a missing modality. Bytes stay encoded until they are asked for. An image or a clip
-that does not decode, or a row without a caption, is logged with its id and skipped;
+`question`, `answers` (list), `kind` (of the question), `group` (rows that are edits of one
+another), `image_id` (rows with the same one share the picture of the first of them), `turns` (a
+conversation) and `image_ids` (of the pictures it is about, if not the row's own alone). Any of them
+may be null: a null is a missing modality. Bytes stay encoded until they are asked for. An image or
+a clip that does not decode, or a row without a caption, is logged with its id and skipped;
 `Table.skipped` counts.
 """
 
@@ -28,6 +29,7 @@ from PIL import Image
 
 from edge_lib.config import from_root
 from edge_lib.data import speech
+from edge_lib.data.turns import Conversations, conversations_of
 
 log = logging.getLogger(__name__)
 disable_progress_bars()
@@ -43,6 +45,8 @@ SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("group", pa.int64()),
         ("image_id", pa.string()),
+        ("turns", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("image_ids", pa.list_(pa.string())),
     ]
 )
 
@@ -72,19 +76,19 @@ class Table:
     @cached_property
     def ids(self) -> list[str]:
         """One name a row; the row's number where the source has none."""
-        names = enumerate(self._column("id"))
+        names = enumerate(self.column("id"))
         return [str(row if name is None else name) for row, name in names]
 
     @cached_property
     def groups(self) -> np.ndarray:
         """(N,) rows that are edits of one another share a number; else those of one picture do."""
-        groups = zip(self._column("group"), self.pictures, strict=True)
+        groups = zip(self.column("group"), self.pictures, strict=True)
         return np.array([-1 - picture if group is None else group for group, picture in groups])
 
     @cached_property
     def _captions(self) -> tuple[list[str], np.ndarray]:
         texts, owners = [], []
-        for row, captions in enumerate(self._column("texts")):
+        for row, captions in enumerate(self.column("texts")):
             captions = [captions] if isinstance(captions, str) else captions or []
             kept = [caption.strip() for caption in captions if caption and caption.strip()]
             if not kept:
@@ -107,7 +111,7 @@ class Table:
     def questions(self) -> Questions:
         """Every row's question, if it is not empty and has an answer."""
         found = Questions(np.array([], np.int64), [], [], [])
-        columns = (self._column(name) for name in ("question", "answers", "kind"))
+        columns = (self.column(name) for name in ("question", "answers", "kind"))
         rows = []
         for row, (text, answers, kind) in enumerate(zip(*columns, strict=True)):
             answers = [a.strip() for a in answers or [] if a and a.strip()]
@@ -124,6 +128,11 @@ class Table:
         return found
 
     @cached_property
+    def conversations(self) -> Conversations:
+        """Every row's conversation, if it can be learned from."""
+        return conversations_of(self)
+
+    @cached_property
     def picture_rows(self) -> np.ndarray:
         """(P,) the row that holds each picture."""
         return self._pictures[0]
@@ -135,7 +144,7 @@ class Table:
 
     @cached_property
     def _pictures(self) -> tuple[np.ndarray, np.ndarray]:
-        names = self._column("image_id")
+        names = self.column("image_id")
         alone = (row if name is None else name for row, name in enumerate(names))
         numbers = pd.factorize(np.array(list(alone), dtype=object))[0]
         return np.unique(numbers, return_index=True)[1], numbers
@@ -197,10 +206,16 @@ class Table:
             self.skipped[reason].append(name)
             log.warning("%s: skipped %s: %s%s", self.name, name, reason, f": {error}" * bool(error))
 
-    def _column(self, name: str) -> list:
+    def column(self, name: str) -> list:
         """A whole column; nulls where the source has no such column."""
         there = name in self.dataset.column_names
         return self.dataset[name][:] if there else [None] * len(self)
+
+    def has(self, name: str) -> np.ndarray:
+        """(N,) bool: where a column is not null. The values themselves are not read."""
+        if name not in self.dataset.column_names:
+            return np.zeros(len(self), bool)
+        return self.dataset.with_format("arrow")[name][:].is_valid().to_numpy()
 
 
 def _to_image(content: bytes) -> Image.Image:

@@ -17,7 +17,7 @@ from edge_lib.config import (
     ParquetConfig,
     ScenesConfig,
 )
-from edge_lib.data import scene_table, scenes, sources, speech
+from edge_lib.data import scene_table, scenes, speech
 from edge_lib.data.sources import load_table, splits
 
 
@@ -226,7 +226,7 @@ def test_an_interruption_leaves_no_half_file(small, monkeypatch, moment):
         if moment == "drawing":
             patch.setattr(scene_table, "scene_row", stop)
         if moment == "writing":
-            patch.setattr(sources.pq, "write_table", half)
+            patch.setattr(pq, "write_table", half)
         if moment == "renaming":
             patch.setattr(type(small.cache_dir), "replace", stop)
         with pytest.raises(KeyboardInterrupt):

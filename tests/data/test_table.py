@@ -81,6 +81,16 @@ def test_ids_are_strings_whatever_the_source_holds():
     assert table_of(id=[10, 11], texts=["a", "b"]).ids == ["10", "11"]
 
 
+def test_what_is_not_null_is_told_without_reading_it(make_table, encode_image):
+    table = make_table([{"image": encode_image()}, {"image": None}, {"image": b"", "texts": []}])
+    assert table.has("image").tolist() == [True, False, True]
+    assert table.has("texts").tolist() == [False, False, True]
+    assert table.has("nowhere").tolist() == [False] * 3
+    cells = [None, {"bytes": None, "path": "/nowhere.png"}, {"bytes": encode_image(), "path": None}]
+    assert table_of(image=cells).has("image").tolist() == [False, True, True]
+    assert not table.skipped
+
+
 # --- images ----------------------------------------------------------------------------------
 
 

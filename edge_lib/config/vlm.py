@@ -1,0 +1,106 @@
+"""A language model that reads soft prefixes, and the conversations it is trained on."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edge_lib.config.base import Count, Positive, RepoPath, Section
+from edge_lib.config.sections import TrainConfig
+
+
+class LlavaConfig(Section):
+    """LLaVA's json files by split ({"image", "conversations"}), and the images' folder."""
+
+    files: dict[str, RepoPath]
+    images: RepoPath
+
+
+class InstructionsConfig(Section):
+    """Open-Orca's columns (system_prompt, question, response) in Parquet or jsonl, by split."""
+
+    files: dict[str, list[str]]
+
+
+class ConversationsConfig(Section):
+    """Conversations about images: made for scenes, or read; instructions without images beside."""
+
+    source: Literal["scenes", "llava"] = "scenes"
+    train_scenes: Positive = 8000
+    val_scenes: Positive = 250
+    test_scenes: Positive = 500
+    per_scene: Positive = Field(6, description="questions about a scene, in one conversation")
+    max_objects: Annotated[int, Field(ge=2, le=9)] = 4
+    speech: bool = Field(False, description="speak every scene's caption")
+    seed: Count = 0
+    llava: LlavaConfig | None = None
+    instructions: InstructionsConfig | None = None
+
+    @model_validator(mode="after")
+    def _source_is_described(self):
+        if self.source == "llava" and self.llava is None:
+            raise ValueError("source 'llava' needs a data.conversations.llava section")
+        return self
+
+
+class LoRAConfig(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) beside linear layers."""
+
+    rank: Positive = 64
+    alpha: Positive = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[list[str], Field(min_length=1)] = [
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    ]
+
+
+class LanguageConfig(Section):
+    """A causal language model that stays as it is, but for its adapters."""
+
+    model: str = Field(description="a shipped name, a local folder, or a hub name")
+    revision: str | None = None
+    weights: Literal["pretrained", "random"] = "pretrained"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    quantize: Literal["4bit", "8bit"] | None = Field(
+        None, description="4bit: NF4 with double quantisation; 8bit: LLM.int8()"
+    )
+    lora: LoRAConfig | None = LoRAConfig()
+    gradient_checkpointing: bool = False
+    device_map: str | dict[str, int | str] | None = Field(
+        None, description="of accelerate, to share a GPU or span several; null: one device"
+    )
+    max_memory: dict[int | str, str] | None = Field(None, description='{0: "20GiB", cpu: "60GiB"}')
+
+
+class ProjectorConfig(Section):
+    """From an aligner's vectors to soft tokens of the language model."""
+
+    kind: Literal["mlp", "clip_mlp", "tokens", "sequence"] = "sequence"
+    tokens: Positive = Field(1, description="soft tokens made of each vector")
+
+
+class VLMConfig(Section):
+    """A language model on an aligner: projectors first, then projectors and adapters."""
+
+    language: LanguageConfig
+    streams: dict[Literal["image", "audio"], Literal["vision", "audio", "fused"]] = Field(
+        {"image": "vision"}, description="what takes the place of <image> and of <audio>"
+    )
+    projector: ProjectorConfig = ProjectorConfig()
+    system: str | None = Field(None, description="system prompt; the template's own if null")
+    max_length: Positive = Field(1024, description="tokens of a conversation, soft ones included")
+    max_new_tokens: Positive = 64
+    stages: dict[Literal["projector", "lora"], TrainConfig] = {}
+
+
+class LanguageBackboneConfig(Section):
+    """The tiny Qwen2 that 00_backbones trains on scenes put in words."""
+
+    output: RepoPath = Path("edge_lib/assets/tiny-qwen2")
+    width: Positive = 128
+    layers: Positive = 4
+    heads: Positive = 4
+    vocab_size: Positive = 768
+    data: ConversationsConfig = ConversationsConfig()
+    train: TrainConfig = TrainConfig()

@@ -1,0 +1,110 @@
+"""Batches of conversations, tokenised once, with the features that their placeholders stand for.
+
+Like alignment batches they are a function of (seed, step) alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from edge_lib.config import ConfigError
+from edge_lib.data.batches import Features
+from edge_lib.data.chat import IGNORE, Chat, ChatError
+from edge_lib.data.table import Table
+from edge_lib.data.turns import Conversations
+from edge_lib.encoded import Encoded
+from edge_lib.tokens import pad
+
+
+@dataclass
+class ChatBatch:
+    """B conversations, padded on the right."""
+
+    input_ids: torch.Tensor  # (B, S) a placeholder's wherever a vector will be
+    attention_mask: torch.Tensor  # (B, S) bool, False on padding
+    labels: torch.Tensor  # (B, S) IGNORE but on what assistants say
+    prefixes: dict[str, Encoded]  # of all images and of all clips, in order; none, no entry
+    tokens: float  # that have a label, a process's share of all: what a sum is divided by
+
+    def to(self, device) -> "ChatBatch":
+        ids = (x.to(device) for x in (self.input_ids, self.attention_mask, self.labels))
+        prefixes = {name: encoded.to(device) for name, encoded in self.prefixes.items()}
+        return ChatBatch(*ids, prefixes, self.tokens)
+
+
+class ChatBatches(Dataset):
+    """Shuffled conversations; one refused by the chat, or without features, is counted and skipped.
+
+    streams: which features each placeholder takes, e.g. {"image": "vision"}; those of images are
+    numbered as the table's pictures, those of clips as its rows.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        table: Table,
+        features: dict[str, Features],
+        streams: dict[str, str],
+        chat: Chat,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if batch_size % world_size:
+            raise ConfigError(f"batch_size={batch_size} does not divide among {world_size} ranks")
+        self.table, self.chat, self.batch_size, self.seed = table, chat, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.features = {name: features[stream] for name, stream in streams.items()}
+        self.usable = []  # each one's row, ids and labels (2, S), and items by placeholder
+        about = (conversations.rows.tolist(), conversations.messages, conversations.pictures)
+        for row, messages, pictures in zip(*about, strict=True):
+            clips = [row] * chat.count(messages)["audio"]
+            self._add(row, messages, {"image": pictures, "audio": clips})
+        self.steps_per_epoch = len(self.usable) // batch_size
+        if not self.steps_per_epoch:
+            found = f"{table.name}: {len(self.usable)} conversations"
+            raise ConfigError(f"{found} do not fill one batch of {batch_size}")
+
+    def _add(self, row: int, messages: list[dict], items: dict[str, list[int]]) -> None:
+        """Tokenise a conversation and keep it, if that can be done and its items are there."""
+        try:
+            tokens = np.array(self.chat.encode(messages), np.int32)
+        except ChatError as error:
+            self.table.skip("refused by the chat", row, error)
+            return
+        if not all(features.ok[items[name]].all() for name, features in self.features.items()):
+            self.table.skip("an image or clip that could not be encoded", row)
+            return
+        self.usable.append((row, tokens, items))
+
+    def _draw(self, step: int) -> list[tuple[int, np.ndarray, dict[str, list[int]]]]:
+        """The step's conversations over all processes."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.usable))
+        start = position * self.batch_size
+        return [self.usable[number] for number in order[start : start + self.batch_size]]
+
+    def ids(self, step: int) -> list[str]:
+        """The ids of a step's rows, for error messages."""
+        return [self.table.ids[row] for row, *_ in self._draw(step)]
+
+    def __getitem__(self, step: int) -> ChatBatch:
+        drawn = self._draw(step)
+        share = self.batch_size // self.world_size
+        mine = drawn[self.rank * share : (self.rank + 1) * share]
+        ids, labels = zip(*(tokens for _, tokens, _ in mine), strict=True)
+        prefixes = {}
+        for name, features in self.features.items():
+            if wanted := [item for *_, items in mine for item in items[name]]:
+                prefixes[name] = features.gather(wanted)
+        return ChatBatch(
+            pad(ids, self.chat.pad),
+            pad([np.ones(len(row)) for row in ids], 0).bool(),
+            pad(labels, IGNORE),
+            prefixes,
+            # ranks have unequally many labels, and gradients are averaged over ranks
+            sum(int((tokens[1] != IGNORE).sum()) for _, tokens, _ in drawn) / self.world_size,
+        )

@@ -1,0 +1,50 @@
+"""Conversations about scenes as rows of the one-table schema: a description, and questions."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from edge_lib.config.vlm import ConversationsConfig
+from edge_lib.data import scenes, speech
+from edge_lib.data.questions import Question, ask
+from edge_lib.data.scene_table import in_parallel, say, to_png
+from edge_lib.data.scenes import Scene
+from edge_lib.data.turns import PLACEHOLDERS
+
+DESCRIBE = ("Describe the image.", "What do you see in this image?", "What does the image show?")
+HOPS = 2  # of the longest chains that are asked
+
+
+def scene_conversations(config: ConversationsConfig, split: str) -> Iterator[dict]:
+    """Two rows a scene, in order; made on all cores where captions have to be spoken."""
+    size = getattr(config, f"{split}_scenes")
+    asked = ask(split, size, config.per_scene, config.max_objects, HOPS, config.seed)
+    jobs = ((config, split, number, *about) for number, about in enumerate(asked))
+    made = in_parallel(scene_pair, jobs) if config.speech else (scene_pair(*job) for job in jobs)
+    return chain.from_iterable(made)
+
+
+def scene_pair(
+    config: ConversationsConfig, split: str, number: int, scene: Scene, asked: list[Question]
+) -> list[dict]:
+    """The description, with the picture, and the questions, with its name."""
+    name = f"{split}-{number:06d}"
+    both = {"image_id": name, "group": number}
+    caption = {
+        **both,
+        "id": f"{name}-caption",
+        "kind": "caption",
+        "image": to_png(scenes.render(scene, split)),
+        "turns": _turns((DESCRIBE[number % len(DESCRIBE)], scene.caption())),
+    }
+    if config.speech:
+        caption["audio"] = speech.to_flac(say(scene, split, number, config.seed)[0])
+    turns = _turns(*((question.text, question.answer) for question in asked))
+    return [caption, {**both, "id": f"{name}-qa", "kind": "qa", "turns": turns}]
+
+
+def _turns(*pairs: tuple[str, str]) -> list[dict]:
+    """What is asked and what is answered, in turn; the image comes first."""
+    roles = (zip(("user", "assistant"), pair, strict=True) for pair in pairs)
+    turns = [{"role": role, "content": text} for role, text in chain.from_iterable(roles)]
+    turns[0]["content"] = f"{PLACEHOLDERS['image']}\n{turns[0]['content']}"
+    return turns

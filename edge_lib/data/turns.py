@@ -1,0 +1,70 @@
+"""The conversations that a table holds, and which of its pictures they are about."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from edge_lib.data.table import Table
+
+PLACEHOLDERS = {"image": "<image>", "audio": "<audio>"}
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass
+class Conversations:
+    """The conversations of a table that can be learned from, in the order of its rows."""
+
+    rows: np.ndarray  # (M,) the row of each
+    messages: list[list[dict[str, str]]]  # {"role", "content"}, as transformers takes them
+    pictures: list[list[int]]  # the numbers of those that its <image>s stand for, in order
+    kinds: list[str]
+
+
+def conversations_of(table: "Table") -> Conversations:
+    """Those in the column `turns`; one that cannot be used is counted and skipped.
+
+    A row whose turns are null is there for its picture or its clip alone.
+    """
+    found = Conversations(np.array([], np.int64), [], [], [])
+    pictures, clips = _pictures(table), table.has("audio")
+    columns, rows = (table.column("turns"), table.column("kind")), []
+    for row, (turns, kind) in enumerate(zip(*columns, strict=True)):
+        if turns is None:
+            continue
+        messages = [{**turn, "content": (turn["content"] or "").strip()} for turn in turns]
+        if reason := _unusable(messages, len(pictures[row]), bool(clips[row])):
+            table.skip(reason, row)
+            continue
+        rows.append(row)
+        found.messages.append(messages)
+        found.pictures.append(pictures[row])
+        found.kinds.append(kind or "conversation")
+    found.rows = np.array(rows, np.int64)
+    return found
+
+
+def _pictures(table: "Table") -> list[list[int]]:
+    """For each row the numbers of the pictures it names, or of its own; none without an image."""
+    owned = table.pictures.tolist()
+    numbers = dict(zip(table.column("image_id"), owned, strict=True))
+    there = table.has("image")[table.picture_rows][table.pictures]
+    rows = zip(table.column("image_ids"), owned, there, strict=True)
+    return [
+        [own] * bool(has_own) if names is None else [numbers[n] for n in names if n in numbers]
+        for names, own, has_own in rows
+    ]
+
+
+def _unusable(messages: list[dict[str, str]], images: int, clip: bool) -> str | None:
+    """Why a conversation cannot be learned from; None if it can."""
+    if all(message["role"] != "assistant" for message in messages):
+        return "no conversation"
+    if not all(message["role"] in ROLES and message["content"] for message in messages):
+        return "a turn without role or text"
+    heard = "\n".join(m["content"] for m in messages if m["role"] != "assistant")
+    shown = heard.count(PLACEHOLDERS["image"])
+    if shown != images:
+        return "<image> without an image" if shown > images else "an image without <image>"
+    return "<audio> without a clip" if heard.count(PLACEHOLDERS["audio"]) > clip else None

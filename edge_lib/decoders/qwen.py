@@ -1,0 +1,115 @@
+"""A causal language model by name: Qwen2.5, or any other that transformers knows.
+
+It stays as it is, perhaps in 4 or 8 bits (Dettmers et al. 2023, arXiv 2305.14314); low-rank
+adapters beside its linear layers are what is trained.
+"""
+
+import tempfile
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from edge_lib.config import ConfigError
+from edge_lib.config.vlm import LanguageConfig, LoRAConfig
+from edge_lib.data.chat import IGNORE
+from edge_lib.pretrained import SHIPPED, locate
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TINY = "tiny-qwen2"
+ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def load_language(config: LanguageConfig) -> PreTrainedModel:
+    """The frozen model, with untrained adapters if `config.lora`."""
+    source = locate(config.model, config.weights)
+    how = {"dtype": DTYPES[config.precision], "quantization_config": quantization(config)}
+    if config.device_map is not None:
+        how |= {"device_map": config.device_map, "max_memory": config.max_memory}
+    if config.weights == "random":
+        model = _random(source, config, how)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(source, revision=config.revision, **how)
+    model.requires_grad_(False)
+    # greedy unless told: a model's own sampling and penalties would change what is measured
+    ends = {name: getattr(model.generation_config, name) for name in ENDS}
+    model.generation_config = GenerationConfig(do_sample=False, **ends)
+    if config.lora:
+        add_adapters(model, config.lora)
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def load_tokenizer(config: LanguageConfig) -> PreTrainedTokenizerBase:
+    """Its tokenizer; for random weights without one of their own the shipped model's."""
+    source = locate(config.model, config.weights)
+    shape_alone = config.weights == "random" and source != config.model
+    tokenizer = AutoTokenizer.from_pretrained(
+        SHIPPED[TINY] if shape_alone else source, revision=config.revision
+    )
+    if not tokenizer.chat_template:
+        raise ConfigError(f"vlm.language.model={config.model} has no chat template")
+    return tokenizer
+
+
+def quantization(config: LanguageConfig) -> BitsAndBytesConfig | None:
+    if config.quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if config.quantize == "4bit":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES[config.precision],
+        )
+    return None
+
+
+def add_adapters(model: PreTrainedModel, config: LoRAConfig) -> None:
+    """Adapters that change nothing yet: one of their two matrices is zero."""
+    names = {name.split(".")[-1] for name, _ in model.named_modules()}
+    if missing := sorted(set(config.targets) - names):
+        raise ConfigError(f"vlm.language.lora.targets: the model has no layer named {missing}")
+    model.add_adapter(
+        LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=list(config.targets),
+        )
+    )
+
+
+def supervised_loss(language: PreTrainedModel, states: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the labels (B, S) that are not IGNORE, summed, from last states (B, S, W).
+
+    The head is run where there is a label and nowhere else: of 577 image tokens and 64 words it
+    makes 64 rows of logits.
+    """
+    wanted = labels[:, 1:] != IGNORE
+    logits = language.get_output_embeddings()(states[:, :-1][wanted])
+    return F.cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="sum")
+
+
+def _random(source, config: LanguageConfig, how: dict) -> PreTrainedModel:
+    """Random weights, the same each time, by way of a folder: so they are quantised as others."""
+    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        architecture = AutoConfig.from_pretrained(source, revision=config.revision)
+        model = AutoModelForCausalLM.from_config(architecture, dtype=how["dtype"])
+        if config.quantize is None and config.device_map is None:
+            return model
+        model.save_pretrained(folder)
+        del model
+        return AutoModelForCausalLM.from_pretrained(folder, **how)

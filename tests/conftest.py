@@ -14,12 +14,15 @@ from PIL import Image
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     WhisperConfig,
     WhisperFeatureExtractor,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from edge_lib.backbones.language import learn_tokenizer
 from edge_lib.config import load_config
 from edge_lib.data.table import SCHEMA, Table
 
@@ -84,6 +87,32 @@ def tiny_audio(tmp_path_factory):
     ).save_pretrained(folder)
     extractor = WhisperFeatureExtractor(feature_size=20, hop_length=320, chunk_length=2)
     extractor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def language_folder(tmp_path_factory):
+    """A folder with a random two-layer Qwen2 and a tokenizer that knows some words."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "language"
+    texts = [
+        "user assistant system",
+        " what is in the image ? where is it",
+        " a red three yes no two",
+    ]
+    tokenizer = learn_tokenizer(texts, 400)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.2,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -5,20 +5,32 @@ how to describe a scene and how to answer before it has seen one: what remains i
 into vectors that it reads like those words.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate.utils import set_seed
+from datasets import Dataset
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from edge_lib.config.vlm import LanguageBackboneConfig
-from edge_lib.data.chat_batches import ChatBatch
+from edge_lib.config import ConversationsConfig, LanguageBackboneConfig
+from edge_lib.data.chat import Chat, Messages
+from edge_lib.data.chat_batches import ChatBatch, ChatBatches
 from edge_lib.data.questions import SPOTS
+from edge_lib.data.scene_chats import scene_turns, scenes_asked
 from edge_lib.data.scenes import DIGITS, Scene
+from edge_lib.data.table import Table
+from edge_lib.data.turns import ROLES
 from edge_lib.decoders.qwen import supervised_loss
+from edge_lib.runs import Run
+from edge_lib.tokens import pad
+from edge_lib.train import fit
 
 # ChatML as Qwen2.5's, but for the space before a text: its first word is then a token as any other
 TEMPLATE = (
@@ -29,6 +41,21 @@ TEMPLATE = (
 )
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 NOTHING = "nothing"
+MAX_LENGTH = 1024
+
+CARD = """# tiny-qwen2
+
+A `Qwen2ForCausalLM` (1M parameters) with a tokenizer of its own, trained from scratch by
+`notebooks/00_backbones.ipynb` on conversations about scenes that are put in words: which digit, of
+which colour and size, stands in which cell. Weights in fp16. For demonstrations and tests: it knows
+nothing but such scenes.
+
+On scenes it has never read:
+
+| | |
+|---|---|
+{scores}
+"""
 
 
 def learn_tokenizer(texts: Iterable[str], size: int) -> Qwen2Tokenizer:
@@ -56,12 +83,41 @@ def in_words(scene: Scene) -> str:
     return " ".join(cells)
 
 
+def scenes_in_words(config: ConversationsConfig, split: str) -> Table:
+    """The conversations about a split's scenes, with words where they have an image."""
+    rows = []
+    for number, (scene, asked) in enumerate(scenes_asked(config, split)):
+        for kind, turns in zip(("caption", "qa"), scene_turns(number, scene, asked), strict=True):
+            turns[0]["content"] = turns[0]["content"].replace("<image>", in_words(scene))
+            rows.append({"id": f"{split}-{number:06d}-{kind}", "kind": kind, "turns": turns})
+    return Table(Dataset.from_list(rows), f"{split} in words", "")
+
+
+def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) -> dict[str, float]:
+    """Learn a tokenizer and train a `LanguageReader`; keep the one that answers best on val."""
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
+    train, val = (scenes_in_words(config.data, split) for split in ("train", "val"))
+    texts = (f" {t['content']}" for talk in train.conversations.messages for t in talk)
+    tokenizer = learn_tokenizer(chain(texts, ROLES), config.vocab_size)
+    set_seed(seed)
+    reader = LanguageReader(config, tokenizer)
+    asked = config.train.batch_size, seed
+    batches = ChatBatches(train.conversations, train, {}, {}, reader.chat, *asked)
+
+    def evaluate(reader: LanguageReader) -> dict[str, float]:
+        scores = reader.scores(val)
+        return {**{f"val.{k}": v for k, v in scores.items()}, "score": scores["answers"]}
+
+    return fit(reader, batches, config.train, Run(run_folder), evaluate, seed)
+
+
 class LanguageReader(nn.Module):
     """A small Qwen2 and its tokenizer, trained on conversations whose images are put in words."""
 
     def __init__(self, config: LanguageBackboneConfig, tokenizer: Qwen2Tokenizer):
         super().__init__()
-        self.tokenizer = tokenizer
+        self.chat = Chat(tokenizer, {}, MAX_LENGTH)
         self.language = Qwen2ForCausalLM(
             Qwen2Config(
                 vocab_size=len(tokenizer),
@@ -70,7 +126,7 @@ class LanguageReader(nn.Module):
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,
                 num_key_value_heads=max(1, config.heads // 2),
-                max_position_embeddings=1024,
+                max_position_embeddings=MAX_LENGTH,
                 tie_word_embeddings=True,
                 bos_token_id=None,
                 eos_token_id=tokenizer.eos_token_id,
@@ -85,16 +141,31 @@ class LanguageReader(nn.Module):
         return supervised_loss(self.language, states, batch.labels) / batch.tokens
 
     @torch.no_grad()
-    def answer(self, prompts: Sequence[list[int]], max_tokens: int = 64) -> list[str]:
-        """Greedy answers to prompts of token ids."""
-        found = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
-        found = found.to(self.language.device)
-        ids = self.language.generate(**found, max_new_tokens=max_tokens, do_sample=False)
-        return self.tokenizer.batch_decode(
-            ids[:, found["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+    def scores(self, table: Table, batch_size: int = 128) -> dict[str, float]:
+        """Share of a table's first answers and of its captions that are right word for word."""
+        right = {"answers": [], "captions": []}
+        talks = table.conversations
+        for start in range(0, len(talks.messages), batch_size):
+            part = talks.messages[start : start + batch_size]
+            said = self.answer([messages[:1] for messages in part])
+            for kind, text, messages in zip(talks.kinds[start:], said, part, strict=False):
+                name = "captions" if kind == "caption" else "answers"
+                right[name].append(text == messages[1]["content"])
+        return {name: float(np.mean(found)) for name, found in right.items()}
+
+    @torch.no_grad()
+    def answer(self, conversations: Sequence[Messages], max_tokens: int = 48) -> list[str]:
+        """Greedy answers to conversations in words."""
+        rows = [self.chat.prompt(messages)[::-1] for messages in conversations]
+        # reversed, so that the padding is on the left, where nothing is generated
+        ids = pad(rows, self.chat.pad).flip(1).to(self.language.device)
+        mask = pad([[1] * len(row) for row in rows], 0).flip(1).to(ids.device)
+        how = {"max_new_tokens": max_tokens, "do_sample": False}
+        found = self.language.generate(ids, attention_mask=mask, **how)[:, ids.shape[1] :]
+        texts = self.chat.tokenizer.batch_decode(found, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     def save_pretrained(self, folder: Path) -> None:
         """The model in half precision and its tokenizer, as any `from_pretrained` reads them."""
         deepcopy(self.language).half().save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        self.chat.tokenizer.save_pretrained(folder)

@@ -1,5 +1,10 @@
 """Configs: YAML in, one validated `ExperimentConfig` out."""
 
+from edge_lib.config.backbones import (
+    LanguageBackboneConfig,
+    SpeechBackboneConfig,
+    VisionBackboneConfig,
+)
 from edge_lib.config.base import MODALITIES, ROOT, from_root
 from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig, ScenesConfig
 from edge_lib.config.loading import ConfigError, load_config
@@ -16,11 +21,10 @@ from edge_lib.config.sections import (
     FusionConfig,
     ModalityConfig,
     QAConfig,
-    SpeechBackboneConfig,
-    TrainConfig,
-    VisionBackboneConfig,
 )
 from edge_lib.config.studies import AlignerSource, SweepConfig
+from edge_lib.config.train import TrainConfig
+from edge_lib.config.vlm import ConversationsConfig, LanguageConfig, LoRAConfig, VLMConfig
 
 __all__ = [
     "MODALITIES",
@@ -28,6 +32,7 @@ __all__ = [
     "AlignerSource",
     "CommonVoiceConfig",
     "ConfigError",
+    "ConversationsConfig",
     "CurriculumConfig",
     "DataConfig",
     "DecoderConfig",
@@ -35,6 +40,9 @@ __all__ = [
     "FeaturesConfig",
     "FusionConfig",
     "GQAConfig",
+    "LanguageBackboneConfig",
+    "LanguageConfig",
+    "LoRAConfig",
     "ModalityConfig",
     "ParquetConfig",
     "QAConfig",
@@ -43,6 +51,7 @@ __all__ = [
     "SpeechBackboneConfig",
     "SweepConfig",
     "TrainConfig",
+    "VLMConfig",
     "VQAv2Config",
     "VisionBackboneConfig",
     "from_root",

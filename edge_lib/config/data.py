@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from edge_lib.config.base import Count, Fraction, Modality, Positive, RepoPath, Section
 from edge_lib.config.qa import QuestionsConfig
+from edge_lib.config.vlm import ConversationsConfig
 
 
 class ScenesConfig(Section):
@@ -50,6 +51,7 @@ class DataConfig(Section):
     parquet: ParquetConfig | None = None
     common_voice: CommonVoiceConfig | None = None
     questions: QuestionsConfig | None = None
+    conversations: ConversationsConfig | None = None
     cache_dir: RepoPath = Path("runs/cache")
     hard_negatives: bool = Field(False, description="training batches hold whole twin groups")
     missing: dict[Modality, Fraction] = Field(

@@ -2,24 +2,24 @@
 
 import hashlib
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
+from edge_lib.config.backbones import BackbonesConfig
 from edge_lib.config.base import (
     MODALITIES,
     Count,
-    Fraction,
     Modality,
     Positive,
-    RepoPath,
     Section,
 )
-from edge_lib.config.data import DataConfig, ScenesConfig
+from edge_lib.config.data import DataConfig
 from edge_lib.config.qa import CurriculumConfig, DecoderConfig
 from edge_lib.config.studies import AlignerSource, SweepConfig
+from edge_lib.config.train import TrainConfig
+from edge_lib.config.vlm import VLMConfig
 
 
 class ModalityConfig(Section):
@@ -89,30 +89,6 @@ class FeaturesConfig(Section):
     on_device: bool = Field(False, description="keep the whole store in accelerator memory")
 
 
-class TrainConfig(Section):
-    """One loop for every model. `batch_size` counts rows over all processes."""
-
-    epochs: Positive = 10
-    max_steps: Positive | None = None
-    batch_size: Annotated[int, Field(ge=2)] = 256
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    warmup: Fraction = Field(0.05, description="share of all steps")
-    cooldown: Fraction | None = Field(None, description="share of all steps; null: cosine")
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    ema: Fraction | None = Field(None, description="decay of the average that is judged and kept")
-    accumulation: Positive = 1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    eval_every: Positive = 100
-    checkpoint_every: Positive = 100
-    keep_checkpoints: Positive = 2
-    log_every: Positive = 10
-    num_workers: Count = 0
-    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
-
-
 class LaunchConfig(Section):
     num_processes: Positive = 1
     num_nodes: Positive = 1
@@ -176,34 +152,6 @@ class QAConfig(Section):
         return {"trm": self.trm} if self.use_trm else {"plain": self.plain}
 
 
-class VisionBackboneConfig(Section):
-    """The tiny residual network that 00_backbones trains to read scenes."""
-
-    output: RepoPath = Path("edge_lib/assets/tiny-resnet")
-    widths: list[Positive] = Field([32, 64, 128], description="channels, stage by stage")
-    blocks: Positive = Field(1, description="residual blocks a stage")
-    data: ScenesConfig = ScenesConfig()
-    train: TrainConfig = TrainConfig()
-
-
-class SpeechBackboneConfig(Section):
-    """The tiny Whisper encoder that 00_backbones trains to recognise spoken scenes."""
-
-    output: RepoPath = Path("edge_lib/assets/tiny-whisper")
-    width: Positive = 128
-    layers: Positive = 4
-    heads: Positive = 4
-    data: ScenesConfig = ScenesConfig()
-    train: TrainConfig = TrainConfig()
-
-
-class BackbonesConfig(Section):
-    """The tiny backbones that the package ships; each is trained if its section is there."""
-
-    vision: VisionBackboneConfig | None = None
-    speech: SpeechBackboneConfig | None = None
-
-
 class ExperimentConfig(Section):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     seed: Count = 0
@@ -215,6 +163,7 @@ class ExperimentConfig(Section):
     loss: LossConfig = LossConfig()
     fusion: FusionConfig | None = None
     qa: QAConfig | None = None
+    vlm: VLMConfig | None = None
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()
     launch: LaunchConfig = LaunchConfig()

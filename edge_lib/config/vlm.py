@@ -1,12 +1,11 @@
 """A language model that reads soft prefixes, and the conversations it is trained on."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Count, Positive, RepoPath, Section
-from edge_lib.config.sections import TrainConfig
+from edge_lib.config.train import TrainConfig
 
 
 class LlavaConfig(Section):
@@ -92,15 +91,3 @@ class VLMConfig(Section):
     max_length: Positive = Field(1024, description="tokens of a conversation, soft ones included")
     max_new_tokens: Positive = 64
     stages: dict[Literal["projector", "lora"], TrainConfig] = {}
-
-
-class LanguageBackboneConfig(Section):
-    """The tiny Qwen2 that 00_backbones trains on scenes put in words."""
-
-    output: RepoPath = Path("edge_lib/assets/tiny-qwen2")
-    width: Positive = 128
-    layers: Positive = 4
-    heads: Positive = 4
-    vocab_size: Positive = 768
-    data: ConversationsConfig = ConversationsConfig()
-    train: TrainConfig = TrainConfig()

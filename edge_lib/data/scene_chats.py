@@ -16,11 +16,22 @@ HOPS = 2  # of the longest chains that are asked
 
 def scene_conversations(config: ConversationsConfig, split: str) -> Iterator[dict]:
     """Two rows a scene, in order; made on all cores where captions have to be spoken."""
-    size = getattr(config, f"{split}_scenes")
-    asked = ask(split, size, config.per_scene, config.max_objects, HOPS, config.seed)
-    jobs = ((config, split, number, *about) for number, about in enumerate(asked))
+    asked = enumerate(scenes_asked(config, split))
+    jobs = ((config, split, number, *about) for number, about in asked)
     made = in_parallel(scene_pair, jobs) if config.speech else (scene_pair(*job) for job in jobs)
     return chain.from_iterable(made)
+
+
+def scenes_asked(config: ConversationsConfig, split: str) -> Iterator[tuple[Scene, list[Question]]]:
+    """The scenes of a split, each with its questions."""
+    size = getattr(config, f"{split}_scenes")
+    return ask(split, size, config.per_scene, config.max_objects, HOPS, config.seed)
+
+
+def scene_turns(number: int, scene: Scene, asked: list[Question]) -> tuple[list[dict], list[dict]]:
+    """Two conversations that begin with a scene's image: its description, and its questions."""
+    questions = ((question.text, question.answer) for question in asked)
+    return _turns((DESCRIBE[number % len(DESCRIBE)], scene.caption())), _turns(*questions)
 
 
 def scene_pair(
@@ -29,17 +40,17 @@ def scene_pair(
     """The description, with the picture, and the questions, with its name."""
     name = f"{split}-{number:06d}"
     both = {"image_id": name, "group": number}
+    described, answered = scene_turns(number, scene, asked)
     caption = {
         **both,
         "id": f"{name}-caption",
         "kind": "caption",
         "image": to_png(scenes.render(scene, split)),
-        "turns": _turns((DESCRIBE[number % len(DESCRIBE)], scene.caption())),
+        "turns": described,
     }
     if config.speech:
         caption["audio"] = speech.to_flac(say(scene, split, number, config.seed)[0])
-    turns = _turns(*((question.text, question.answer) for question in asked))
-    return [caption, {**both, "id": f"{name}-qa", "kind": "qa", "turns": turns}]
+    return [caption, {**both, "id": f"{name}-qa", "kind": "qa", "turns": answered}]
 
 
 def _turns(*pairs: tuple[str, str]) -> list[dict]:

@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data import degrade, question_sources, questions, scene_table, scenes, speech
+from edge_lib.data.conversations import load_conversations
 from edge_lib.data.parquet import made_once, matching, read_parquet, version_of
 from edge_lib.data.question_sources import (
     caption_questions,
@@ -18,7 +19,8 @@ from edge_lib.data.question_sources import (
 from edge_lib.data.scene_table import DEGRADED, degraded_rows, scene_rows, scene_splits
 from edge_lib.data.table import Table, fingerprint_files
 
-QUESTIONS = "qa-"  # before train, val or test: the questions that data.questions describes
+# before train, val or test: what data.questions, or data.conversations, describes
+QUESTIONS, CONVERSATIONS = "qa-", "chat-"
 
 
 def splits(config: DataConfig) -> tuple[str, ...]:
@@ -28,9 +30,16 @@ def splits(config: DataConfig) -> tuple[str, ...]:
 
 
 def load_table(config: DataConfig, split: str) -> Table:
-    """The table of one of `splits`, or of one of its questions: "qa-train", "qa-val", "qa-test"."""
+    """The table of one of `splits`, or "qa-train", "chat-train", ...: its questions, its
+    conversations.
+    """
     if split.startswith(QUESTIONS):
         return _load_questions(config, split.removeprefix(QUESTIONS))
+    if split.startswith(CONVERSATIONS):
+        if config.conversations is None:
+            raise ConfigError("data.conversations is not there: it says what is talked about")
+        split = split.removeprefix(CONVERSATIONS)
+        return load_conversations(config.conversations, config.cache_dir, split)
     return LOADERS[config.source](config, split)
 
 

@@ -41,6 +41,8 @@ def load_language(config: LanguageConfig) -> PreTrainedModel:
     else:
         model = AutoModelForCausalLM.from_pretrained(source, revision=config.revision, **how)
     model.requires_grad_(False)
+    if config.quantize == "4bit":
+        _keep_as_they_are(model)
     # greedy unless told: a model's own sampling and penalties would change what is measured
     ends = {name: getattr(model.generation_config, name) for name in ENDS}
     model.generation_config = GenerationConfig(do_sample=False, **ends)
@@ -100,6 +102,17 @@ def supervised_loss(language: PreTrainedModel, states: Tensor, labels: Tensor) -
     wanted = labels[:, 1:] != IGNORE
     logits = language.get_output_embeddings()(states[:, :-1][wanted])
     return F.cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="sum")
+
+
+def _keep_as_they_are(model: PreTrainedModel) -> None:
+    """Some CPUs repack 4-bit weights when they are first evaluated: in place, with digits lost, so
+    that training would go on over others.
+    """
+    from bitsandbytes.nn import Linear4bit  # seconds
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _random(source, config: LanguageConfig, how: dict) -> PreTrainedModel:

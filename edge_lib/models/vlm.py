@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
 from edge_lib.config import from_root
-from edge_lib.config.vlm import VLMConfig
+from edge_lib.config.vlm import LanguageConfig, VLMConfig
 from edge_lib.data.chat import Chat, Messages
 from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.prompts import Prompt, as_list, as_messages
@@ -238,12 +238,15 @@ class VLM(nn.Module):
             (temporary / "vlm.json").write_text(json.dumps(about, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "VLM":
-        """Load what `save_pretrained` wrote, in evaluation mode."""
+    def from_pretrained(cls, folder: str | Path, language: LanguageConfig | None = None) -> "VLM":
+        """Load what `save_pretrained` wrote, in evaluation mode. language: load it another way,
+        such as in 4 bits.
+        """
         folder = from_root(folder)
         about = json.loads((folder / "vlm.json").read_text())
         shapes = {name: tuple(shape) for name, shape in about["shapes"].items()}
         config = VLMConfig.model_validate(about["config"])
+        config = config.model_copy(update={"language": language} if language else {})
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         aligner = Aligner.from_pretrained(folder / "aligner")
         model = cls(aligner, config, shapes, tokenizer)

@@ -1,0 +1,194 @@
+"""The vision-language experiment as functions that `launch` can run and a notebook can call."""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate.utils import set_seed
+
+from edge_lib.align import open_features, open_stores
+from edge_lib.answers import score_answers
+from edge_lib.bench.tools import seconds
+from edge_lib.config import ConfigError, ExperimentConfig
+from edge_lib.data.batches import Features
+from edge_lib.data.chat import Messages
+from edge_lib.data.chat_batches import ChatBatches
+from edge_lib.data.scenes import COLOURS, DIGITS, PLACES
+from edge_lib.data.sources import CONVERSATIONS, load_table
+from edge_lib.data.table import Table
+from edge_lib.encoded import Encoded
+from edge_lib.features import store_folder
+from edge_lib.models import Aligner, read_about
+from edge_lib.models.vlm import VLM
+from edge_lib.runs import Run
+from edge_lib.train import fit
+
+SPLITS = tuple(f"{CONVERSATIONS}{split}" for split in ("train", "val", "test"))
+
+
+def stream_config(config: ExperimentConfig, aligner_folder: Path) -> ExperimentConfig:
+    """What it takes to encode the conversations' images and clips: the aligner's modalities."""
+    aligner, _ = read_about(aligner_folder)
+    wanted = set(config.vlm.streams.values())
+    if missing := sorted(wanted - set(aligner.modalities)):
+        raise ConfigError(f"{aligner_folder}: an aligner without {missing}, which vlm.streams name")
+    update = {"data": config.data, "features": config.features, "launch": config.launch}
+    others = {name: None for name in aligner.modalities if name not in wanted}
+    return aligner.model_copy(update=update | others | {"fusion": None})
+
+
+def train_vlm(
+    config: ExperimentConfig,
+    stage: str,
+    aligner_folder: Path,
+    run_folder: Path,
+    start: Path | None = None,
+) -> dict[str, float]:
+    """One stage of `config.vlm.stages` on the train conversations; keep the best loss on val.
+
+    start: the folder of an earlier stage's VLM, to go on from.
+    """
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    how, streams = config.vlm.stages[stage], config.vlm.streams
+    train, val = (load_table(config.data, split) for split in SPLITS[:2])
+    about = stream_config(config, aligner_folder)
+    features = open_features(about, train)
+    run = Run(run_folder)
+    digests = [_digest(path) for path in (aligner_folder, start) if path]
+    run.remember("started from", digests)
+    used = [store_folder(about, name, table).name for table in (train, val) for name in features]
+    run.remember("features", used)
+    set_seed(config.seed)
+    if start:
+        vlm = VLM.from_pretrained(start, config.vlm.language)
+    else:
+        vlm = new_vlm(config, aligner_folder, features)
+    vlm.train_adapters(stage == "lora")
+    asked = how.batch_size, config.seed
+    batches = ChatBatches(
+        train.conversations, train, features, streams, vlm.chat, *asked, rank, world_size
+    )
+    stores = open_stores(about, val)
+    judged = ChatBatches(val.conversations, val, stores, streams, vlm.chat, *asked)
+
+    def evaluate(vlm: VLM) -> dict[str, float]:
+        loss = mean_loss(vlm, judged)
+        return {"val.loss": loss, "score": -loss}
+
+    metrics = fit(vlm, batches, how, run, evaluate, config.seed)
+    trained = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in vlm.parameters())
+    return metrics | {"parameters.trained": trained, "parameters": total}
+
+
+def new_vlm(config: ExperimentConfig, aligner_folder: Path, features: dict[str, Features]) -> VLM:
+    """Untrained, on a trained aligner."""
+    examples = {
+        name: features[stream].gather(np.flatnonzero(features[stream].ok)[:1])
+        for name, stream in config.vlm.streams.items()
+    }
+    return VLM.new(Aligner.from_pretrained(aligner_folder), config.vlm, examples)
+
+
+@torch.no_grad()
+def mean_loss(vlm: VLM, batches: ChatBatches) -> float:
+    """Cross-entropy (nats) a token of what assistants say; its exponential is the perplexity."""
+    device = next(vlm.projectors.parameters()).device
+    total = tokens = 0.0
+    for step in range(batches.steps_per_epoch):
+        batch = batches[step].to(device)
+        total += vlm(batch).item() * batch.tokens
+        tokens += batch.tokens
+    return total / tokens
+
+
+@torch.no_grad()
+def talk_table(
+    vlm: VLM,
+    table: Table,
+    stores: dict[str, Features],
+    seen: str = "own",
+    batch_size: int = 64,
+    **how,
+) -> pd.DataFrame:
+    """`score_answers` of what the model says first in each of a table's conversations.
+
+    seen: the "own" image, "another" conversation's, or "none": controls. how: of `VLM.generate`.
+    """
+    talks, vision = table.conversations, vlm.config.streams["image"]
+    usable = [i for i, shown in enumerate(talks.pictures) if stores[vision].ok[shown].all()]
+    first = [_before_first_answer(talks.messages[i]) for i in usable]
+    shown = [talks.pictures[i] for i in usable]
+    if seen == "another":
+        shown = [*shown[batch_size:], *shown[:batch_size]]
+    answers = []
+    for start in range(0, len(usable), batch_size):
+        asked = [messages for messages, _ in first[start : start + batch_size]]
+        pictures = [picture for some in shown[start : start + batch_size] for picture in some]
+        if seen == "none":
+            asked = [[_without_image(message) for message in messages] for messages in asked]
+            pictures = []
+        prefixes = {"image": stores[vision].gather(pictures)} if pictures else {}
+        answers += vlm.answer(asked, prefixes, **how)
+    references = [[reference] for _, reference in first]
+    kinds, rows = ([column[i] for i in usable] for column in (talks.kinds, talks.rows))
+    return score_answers(answers, references, kinds, rows)
+
+
+def _before_first_answer(messages: list[dict]) -> tuple[list[dict], str]:
+    place = next(i for i, message in enumerate(messages) if message["role"] == "assistant")
+    return messages[:place], messages[place]["content"]
+
+
+def _without_image(message: dict) -> dict:
+    return {**message, "content": message["content"].replace("<image>", "").strip()}
+
+
+def talking_costs(
+    vlm: VLM, messages: Sequence[Messages], prefixes: dict[str, Encoded], new_tokens: int = 32
+) -> dict[str, float]:
+    """What the language model's weights take, and how fast it answers a batch of conversations."""
+    how = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
+    took = [seconds(lambda: vlm.answer(messages, prefixes, **how)) for _ in range(3)]
+    return {
+        "weights MB": vlm.language.get_memory_footprint() / 1e6,
+        "tokens a second": new_tokens * len(messages) / min(took),
+    }
+
+
+def things_in(caption: str) -> set[tuple[int, str, int]]:
+    """Digit, colour and cell of each thing that a scene's caption names, in any phrasing."""
+    found = set()
+    for phrase in re.split(r",\s*|\s+and\s+", caption):
+        words = phrase.split()
+        digits = [n for n, name in enumerate(DIGITS) if name in words or str(n) in words]
+        colours = [colour for colour in COLOURS if colour in words]
+        # "at the top left" holds "at the top"
+        cells = [cell for cell, place in enumerate(PLACES) if place in phrase]
+        cells.sort(key=lambda cell: -len(PLACES[cell]))
+        if len(digits) == len(colours) == 1 and cells:
+            found.add((digits[0], colours[0], cells[0]))
+    return found
+
+
+def caption_facts(scored: pd.DataFrame) -> dict[str, float]:
+    """Of the captions in a `talk_table`: the share of things named with digit, colour and place
+    right (recall), and of those named that are there (precision).
+    """
+    pairs = [(things_in(row.reference), things_in(row.answer)) for row in scored.itertuples()]
+    right = sum(len(there & named) for there, named in pairs)
+    there, named = (sum(len(pair[i]) for pair in pairs) for i in (0, 1))
+    return {"recall": right / max(there, 1), "precision": right / max(named, 1), "things": there}
+
+
+def _digest(folder: Path) -> str:
+    """Of all weights in a saved model's folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

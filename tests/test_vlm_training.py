@@ -1,0 +1,178 @@
+"""The vision-language experiment: two stages, resumed, on two processes, and what is made of it."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edge_lib.align import open_stores, train_aligner
+from edge_lib.checkpoint import newest_checkpoint
+from edge_lib.config import ConfigError, load_config
+from edge_lib.data.scenes import Scene, random_scenes
+from edge_lib.data.sources import load_table
+from edge_lib.encode import encode_tables
+from edge_lib.launch import launch
+from edge_lib.models.vlm import VLM
+from edge_lib.runs import Run
+from edge_lib.vlm import SPLITS, caption_facts, stream_config, talk_table, things_in, train_vlm
+
+STAGE = "vlm.stages.{0}.batch_size=8 vlm.stages.{0}.max_steps=6 vlm.stages.{0}.eval_every=6 "
+STAGE += "vlm.stages.{0}.checkpoint_every=3 vlm.stages.{0}.log_every=2 "
+SMALL = (
+    "data.conversations.train_scenes=20 data.conversations.val_scenes=6 "
+    "data.conversations.test_scenes=8 data.conversations.per_scene=2 vlm.projector.tokens=2 "
+    "vlm.language.lora.rank=4 vlm.max_length=400 vlm.max_new_tokens=8 "
+) + "".join(map(STAGE.format, ("projector", "lora")))
+
+
+@pytest.fixture(scope="module")
+def aligner_folder(small_align, tmp_path_factory):
+    config = small_align("vision.pooler=perceiver vision.num_latents=3")
+    run = Run.create(config, "align", tmp_path_factory.mktemp("aligner"))
+    encode_tables(config)
+    launch(train_aligner, config, run.folder)
+    return run.checkpoints / "best"
+
+
+@pytest.fixture(scope="module")
+def make_config(aligner_folder, language_folder, small_align):
+    """make_config("key=value ...") -> the tiny VLM config, cut to seconds, with its features."""
+    where = f"data.cache_dir={small_align('').data.cache_dir} aligner.config=null "
+    where += f"aligner.folder={aligner_folder} vlm.language.model={language_folder} "
+    config = load_config("params/tiny/vlm.yaml", SMALL + where)
+    encode_tables(stream_config(config, aligner_folder), SPLITS)
+    return lambda overrides="": load_config("params/tiny/vlm.yaml", SMALL + where + overrides)
+
+
+@pytest.fixture(scope="module")
+def first_stage(make_config, aligner_folder, tmp_path_factory):
+    run = Run.create(make_config(), "vlm", tmp_path_factory.mktemp("stage"))
+    results = launch(train_vlm, make_config(), "projector", aligner_folder, run.folder)
+    return run, results[0]
+
+
+def test_the_second_stage_goes_on_from_the_first(
+    first_stage, make_config, aligner_folder, tmp_path
+):
+    start, first = first_stage[0].checkpoints / "best", first_stage[1]
+    run = Run.create(make_config(), "vlm", tmp_path)
+    [second] = launch(train_vlm, make_config(), "lora", aligner_folder, run.folder, start).values()
+    losses = [part.history()["val.loss"].dropna() for part in (first_stage[0], run)]
+    assert losses[1].iloc[-1] < losses[0].iloc[-1]
+    assert second["parameters.trained"] > first["parameters.trained"]
+    assert second["parameters"] == first["parameters"]
+    before, after = (
+        load_file(path / "adapters.safetensors") for path in (start, run.checkpoints / "best")
+    )
+    assert all(not before[n].any() for n in before if "lora_B" in n)
+    assert all(after[n].any() for n in after if "lora_B" in n)
+    # what is frozen is in no checkpoint
+    state = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
+    assert all(n.startswith("projectors.") or ".lora_" in n for n in state)
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    first_stage, make_config, aligner_folder, tmp_path
+):
+    """Adapters, their optimizer and their average alike."""
+    config, start = make_config(), first_stage[0].checkpoints / "best"
+    runs = {name: Run.create(config, "vlm", tmp_path / name) for name in ("whole", "killed")}
+    for run in runs.values():
+        launch(train_vlm, config, "lora", aligner_folder, run.folder, start)
+    newest = newest_checkpoint(runs["killed"].checkpoints)
+    shutil.rmtree(newest)  # as if it had been killed after the one before
+    shutil.rmtree(runs["killed"].checkpoints / "best")
+    launch(train_vlm, config, "lora", aligner_folder, runs["killed"].folder, start)
+    for part in (f"{newest.name}/model", "best/projectors", "best/adapters"):
+        a, b = (load_file(run.checkpoints / f"{part}.safetensors") for run in runs.values())
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_processes_train_like_one(make_config, aligner_folder, tmp_path):
+    config, kept = make_config(), {}
+    for count in (1, 2):
+        run = Run.create(config, "vlm", tmp_path / str(count))
+        launch(train_vlm, config, "projector", aligner_folder, run.folder, num_processes=count)
+        kept[count] = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
+    for name, one in kept[1].items():
+        torch.testing.assert_close(one, kept[2][name], atol=2e-4, rtol=1e-3)
+
+
+def test_a_stage_goes_on_in_four_bits(first_stage, make_config, aligner_folder, tmp_path):
+    config = make_config("vlm.language.quantize=4bit")
+    run, start = Run.create(config, "vlm", tmp_path), first_stage[0].checkpoints / "best"
+    launch(train_vlm, config, "lora", aligner_folder, run.folder, start)
+    loaded = VLM.from_pretrained(run.checkpoints / "best")
+    projection = loaded.language.base_model.layers[0].mlp.up_proj
+    assert type(projection.base_layer).__name__ == "Linear4bit"
+    assert projection.lora_B["default"].weight.any()
+    losses = [part.history()["val.loss"].dropna().iloc[-1] for part in (first_stage[0], run)]
+    assert losses[1] < losses[0]
+
+
+def test_an_aligner_without_the_stream_is_refused(make_config, aligner_folder):
+    config = make_config("vlm.streams.audio=audio")
+    with pytest.raises(ConfigError, match=r"an aligner without \['audio'\]"):
+        stream_config(config, aligner_folder)
+
+
+# --- what it says ----------------------------------------------------------------------------
+
+
+def test_each_conversation_is_asked_its_first_question_about_its_own_image(
+    make_config, aligner_folder
+):
+    config = make_config()
+    test = load_table(config.data, "chat-test")
+    stores = open_stores(stream_config(config, aligner_folder), test)
+    asked = []
+
+    class Parrot:
+        config = make_config().vlm
+
+        def answer(self, messages, prefixes, **how):
+            shown = prefixes["image"].pooled if prefixes else [None] * len(messages)
+            asked.extend(zip([m[-1]["content"] for m in messages], shown, strict=True))
+            return ["three"] * len(messages)
+
+    found = {
+        seen: talk_table(Parrot(), test, stores, seen, 4) for seen in ("own", "another", "none")
+    }
+    texts, pictures = zip(*asked, strict=True)
+    talks, count = test.conversations, len(found["own"])
+    assert count == len(talks.messages) == 16
+    firsts = [messages[0]["content"] for messages in talks.messages]
+    assert list(texts[:count]) == list(texts[count : 2 * count]) == firsts
+    assert list(texts[2 * count :]) == [text.removeprefix("<image>\n") for text in firsts]
+    own = stores["vision"].gather([picture for (picture,) in talks.pictures]).pooled
+    assert torch.equal(torch.stack(pictures[:count]), own)
+    another = torch.stack(pictures[count : 2 * count])
+    assert not (another == own).all(1).any()
+    assert found["own"].reference.tolist() == [m[1]["content"] for m in talks.messages]
+    assert found["own"].em.mean() == np.mean([r == "three" for r in found["own"].reference])
+
+
+@pytest.mark.parametrize("phrasing", [0, 1, 2])
+def test_every_phrasing_is_read_back(phrasing):
+    for scene in random_scenes("test", 200, 9, 0):
+        told = Scene(scene.things, phrasing)
+        expected = {(t.digit, t.colour, t.cell) for t in scene.things}
+        assert things_in(told.caption()) == expected
+
+
+def test_facts_count_things_and_not_words():
+    table = pd.DataFrame(
+        {
+            "reference": ["a large red three at the top and a small blue one on the left"] * 2,
+            "answer": [
+                "on the left a big blue 1 and at the top left a little red 3, a red",
+                "a large red three at the top",
+            ],
+        }
+    )
+    found = caption_facts(table)
+    assert found == {"recall": 2 / 4, "precision": 2 / 3, "things": 4}

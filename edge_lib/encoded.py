@@ -16,3 +16,13 @@ class Encoded:
     def to(self, device) -> "Encoded":
         move = [x if x is None else x.to(device, non_blocking=True) for x in vars(self).values()]
         return Encoded(*move)
+
+
+@dataclass
+class Together:
+    """What the encoders of several modalities say of the same N items."""
+
+    parts: dict[str, Encoded]
+
+    def to(self, device) -> "Together":
+        return Together({name: encoded.to(device) for name, encoded in self.parts.items()})

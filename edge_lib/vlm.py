@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.scenes import COLOURS, DIGITS, PLACES
 from edge_lib.data.sources import CONVERSATIONS, load_table
 from edge_lib.data.table import Table
-from edge_lib.encoded import Encoded
+from edge_lib.encoded import Encoded, Together
 from edge_lib.features import store_folder
-from edge_lib.models import Aligner, read_about
+from edge_lib.models import Aligner, Fuser, read_about
+from edge_lib.models.streams import FUSED, Streams
 from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
 from edge_lib.train import fit
@@ -31,15 +33,56 @@ from edge_lib.train import fit
 SPLITS = tuple(f"{CONVERSATIONS}{split}" for split in ("train", "val", "test"))
 
 
+@dataclass
+class FusedFeatures:
+    """Features of pictures and of the clips in their rows, as one stream."""
+
+    vision: Features
+    audio: Features
+    rows: np.ndarray  # (P,) of each picture
+
+    @property
+    def ok(self) -> np.ndarray:
+        return self.vision.ok & self.audio.ok[self.rows]
+
+    def gather(self, pictures) -> Together:
+        clips = self.rows[np.asarray(pictures)]
+        return Together({"vision": self.vision.gather(pictures), "audio": self.audio.gather(clips)})
+
+
 def stream_config(config: ExperimentConfig, aligner_folder: Path) -> ExperimentConfig:
     """What it takes to encode the conversations' images and clips: the aligner's modalities."""
     aligner, _ = read_about(aligner_folder)
-    wanted = set(config.vlm.streams.values())
+    named = set(config.vlm.streams.values())
+    wanted = {"vision", "audio"} if FUSED in named else named
     if missing := sorted(wanted - set(aligner.modalities)):
         raise ConfigError(f"{aligner_folder}: an aligner without {missing}, which vlm.streams name")
     update = {"data": config.data, "features": config.features, "launch": config.launch}
     others = {name: None for name in aligner.modalities if name not in wanted}
     return aligner.model_copy(update=update | others | {"fusion": None})
+
+
+def find_streams(config: ExperimentConfig, aligner_folder: Path) -> Streams:
+    """The aligner, and the fusion that its experiment (02) trained, if one is named."""
+    aligner = Aligner.from_pretrained(aligner_folder)
+    if config.vlm.fusion is None:
+        return Streams(aligner)
+    found = sorted(aligner_folder.parents[1].glob("fusion-*/checkpoints/best"))
+    strategies = aligner.config.fusion.strategies if aligner.config.fusion else []
+    if not found or config.vlm.fusion not in strategies:
+        raise ConfigError(f"{aligner_folder}: no {config.vlm.fusion} fusion was trained beside it")
+    fuser = Fuser.from_pretrained(found[0], aligner, aligner.config)
+    return Streams(aligner, fuser.fusions[config.vlm.fusion])
+
+
+def open_streams(
+    streams: dict[str, str], about: ExperimentConfig, table: Table, training: bool = False
+) -> dict[str, Features]:
+    """Features for each placeholder; about: of `stream_config`."""
+    found = (open_features if training else open_stores)(about, table)
+    if FUSED in streams.values():
+        found[FUSED] = FusedFeatures(found["vision"], found["audio"], table.picture_rows)
+    return {name: found[stream] for name, stream in streams.items()}
 
 
 def train_vlm(
@@ -57,24 +100,24 @@ def train_vlm(
     how, streams = config.vlm.stages[stage], config.vlm.streams
     train, val = (load_table(config.data, split) for split in SPLITS[:2])
     about = stream_config(config, aligner_folder)
-    features = open_features(about, train)
+    features = open_streams(streams, about, train, training=True)
     run = Run(run_folder)
     digests = [_digest(path) for path in (aligner_folder, start) if path]
     run.remember("started from", digests)
-    used = [store_folder(about, name, table).name for table in (train, val) for name in features]
+    stores = [(name, table) for table in (train, val) for name in about.modalities]
+    used = [store_folder(about, *store).name for store in stores]
     run.remember("features", used)
     set_seed(config.seed)
     if start:
         vlm = VLM.from_pretrained(start, config.vlm.language)
     else:
-        vlm = new_vlm(config, aligner_folder, features)
+        examples = {n: f.gather(np.flatnonzero(f.ok)[:1]) for n, f in features.items()}
+        vlm = VLM.new(find_streams(config, aligner_folder), config.vlm, examples)
     vlm.train_adapters(stage == "lora")
     asked = how.batch_size, config.seed
-    batches = ChatBatches(
-        train.conversations, train, features, streams, vlm.chat, *asked, rank, world_size
-    )
-    stores = open_stores(about, val)
-    judged = ChatBatches(val.conversations, val, stores, streams, vlm.chat, *asked)
+    batches = ChatBatches(train.conversations, train, features, vlm.chat, *asked, rank, world_size)
+    unseen = open_streams(streams, about, val)
+    judged = ChatBatches(val.conversations, val, unseen, vlm.chat, *asked)
 
     def evaluate(vlm: VLM) -> dict[str, float]:
         loss = mean_loss(vlm, judged)
@@ -84,15 +127,6 @@ def train_vlm(
     trained = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
     total = sum(p.numel() for p in vlm.parameters())
     return metrics | {"parameters.trained": trained, "parameters": total}
-
-
-def new_vlm(config: ExperimentConfig, aligner_folder: Path, features: dict[str, Features]) -> VLM:
-    """Untrained, on a trained aligner."""
-    examples = {
-        name: features[stream].gather(np.flatnonzero(features[stream].ok)[:1])
-        for name, stream in config.vlm.streams.items()
-    }
-    return VLM.new(Aligner.from_pretrained(aligner_folder), config.vlm, examples)
 
 
 @torch.no_grad()
@@ -111,7 +145,7 @@ def mean_loss(vlm: VLM, batches: ChatBatches) -> float:
 def talk_table(
     vlm: VLM,
     table: Table,
-    stores: dict[str, Features],
+    features: dict[str, Features],
     seen: str = "own",
     batch_size: int = 64,
     **how,
@@ -120,8 +154,8 @@ def talk_table(
 
     seen: the "own" image, "another" conversation's, or "none": controls. how: of `VLM.generate`.
     """
-    talks, vision = table.conversations, vlm.config.streams["image"]
-    usable = [i for i, shown in enumerate(talks.pictures) if stores[vision].ok[shown].all()]
+    talks, images = table.conversations, features["image"]
+    usable = [i for i, shown in enumerate(talks.pictures) if images.ok[shown].all()]
     first = [_before_first_answer(talks.messages[i]) for i in usable]
     shown = [talks.pictures[i] for i in usable]
     if seen == "another":
@@ -133,7 +167,7 @@ def talk_table(
         if seen == "none":
             asked = [[_without_image(message) for message in messages] for messages in asked]
             pictures = []
-        prefixes = {"image": stores[vision].gather(pictures)} if pictures else {}
+        prefixes = {"image": images.gather(pictures)} if pictures else {}
         answers += vlm.answer(asked, prefixes, **how)
     references = [[reference] for _, reference in first]
     kinds, rows = ([column[i] for i in usable] for column in (talks.kinds, talks.rows))

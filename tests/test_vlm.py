@@ -8,8 +8,10 @@ from PIL import Image
 from edge_lib.config.vlm import ProjectorConfig, VLMConfig
 from edge_lib.data.chat import IGNORE, ChatError
 from edge_lib.data.chat_batches import ChatBatch
-from edge_lib.encoded import Encoded
+from edge_lib.encoded import Encoded, Together
+from edge_lib.fusion import FUSIONS
 from edge_lib.models import Aligner
+from edge_lib.models.streams import Streams
 from edge_lib.models.vlm import VLM
 from edge_lib.projectors import Projector
 from edge_lib.tokens import pad
@@ -23,19 +25,28 @@ def aligner(small_align):
 
 
 @pytest.fixture(scope="module")
-def make_vlm(aligner, language_folder):
-    """make_vlm(projector={...}, language={...}, key=value) -> an untrained VLM, always the same."""
+def make_vlm_on(language_folder):
+    """make_vlm_on(streams, projector={...}, language={...}, key=value) -> an untrained VLM, always
+    the same."""
 
-    def make(projector=None, language=None, **settings):
+    def make(seen, projector=None, language=None, **settings):
         lora = {"rank": 4, "alpha": 8}
         about = {"model": str(language_folder), "lora": lora} | (language or {})
         settings = {"projector": projector or {}, "max_new_tokens": 6} | settings
+        config = VLMConfig(language=about, **settings)
+        alone = features(1)
+        both = Together({"vision": alone, "audio": alone})
+        examples = {n: both if s == "fused" else alone for n, s in config.streams.items()}
         torch.manual_seed(0)
-        return VLM.new(
-            aligner, VLMConfig(language=about, **settings), {"image": features(1)}
-        ).eval()
+        return VLM.new(seen, config, examples).eval()
 
     return make
+
+
+@pytest.fixture(scope="module")
+def make_vlm(aligner, make_vlm_on):
+    """The same, on an aligner of vision alone."""
+    return lambda **settings: make_vlm_on(Streams(aligner), **settings)
 
 
 def features(count, seed=0):
@@ -376,3 +387,56 @@ def test_another_image_cannot_take_the_remembered_ones_place(trained):
     remembered = trained.remember(features(1))
     with pytest.raises(ValueError, match="does not begin as what was remembered"):
         trained.answer([turns("what is it?\n<image>")], {}, remembered)
+
+
+# --- other streams ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hearing(small_trimodal):
+    """Streams of an untrained aligner of vision and audio, with a fusion of both."""
+    torch.manual_seed(0)
+    config = small_trimodal("vision.pooler=perceiver vision.num_latents=3")
+    aligner = Aligner(config, dict.fromkeys(("vision", "audio"), (16, 16)) | {"text": (384, 384)})
+    return Streams(aligner, FUSIONS["concat"](config.fusion, 16))
+
+
+def clip(seed):
+    return torch.randn(16000, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+def test_clips_take_the_places_of_audio(hearing, make_vlm_on):
+    vlm = make_vlm_on(hearing, streams={"image": "vision", "audio": "audio"})
+    batch = batch_of(vlm, turns("<image>\n<audio>\nwhat is it?", "yes"), SEEN, images=2)
+    batch.prefixes["audio"] = features(1, seed=9)
+    embedded, _ = vlm.embed(batch.input_ids, batch.attention_mask, batch.prefixes)
+    heard, _ = vlm.soft_tokens("audio", features(1, seed=9))
+    place = batch.input_ids == vlm.chat.placeholders["audio"]
+    torch.testing.assert_close(embedded[place], heard.flatten(0, 1))
+    # a batch without clips still gives the ear's projector a gradient, of zero
+    vlm(batch_of(vlm, SEEN)).backward()
+    assert all(not p.grad.any() for p in vlm.projectors["audio"].parameters())
+    assert all(p.grad.any() for p in vlm.projectors["image"].parameters())
+    assert vlm.generate("what?", [picture(1)], [clip(1)]) == vlm.generate(
+        "<image>\n<audio>\nwhat?", picture(1), clip(1)
+    )
+
+
+def test_what_is_fused_takes_the_images_place(hearing, make_vlm_on, tmp_path):
+    vlm = make_vlm_on(hearing, streams={"image": "fused"}, fusion="concat")
+    both = Together({"vision": features(2), "audio": features(2, seed=9)})
+    soft, mask = vlm.soft_tokens("image", both)
+    heads = hearing.aligner.heads
+    sequences = {name: heads[name](part)[0] for name, part in both.parts.items()}
+    there = dict.fromkeys(sequences, torch.ones(2, dtype=torch.bool))
+    fused = hearing.fusion(sequences, there)
+    torch.testing.assert_close(soft, vlm.projectors["image"](fused.prefix))
+    assert torch.equal(mask, fused.mask)
+    answer = vlm.generate("what is it?", picture(1), clip(1))
+    assert answer == vlm.generate(["what is it?"], [picture(1)], [clip(1)])[0]
+    with pytest.raises(ValueError, match="1 images to fuse with 0 clips"):
+        vlm.generate("what is it?", picture(1))
+    vlm.save_pretrained(tmp_path / "vlm")
+    loaded = VLM.from_pretrained(tmp_path / "vlm")
+    torch.testing.assert_close(loaded.soft_tokens("image", both)[0], soft)
+    assert loaded.generate("what is it?", picture(1), clip(1)) == answer

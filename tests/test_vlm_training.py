@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edge_lib.align import open_stores, train_aligner
+from edge_lib.align import train_aligner
 from edge_lib.checkpoint import newest_checkpoint
 from edge_lib.config import ConfigError, load_config
 from edge_lib.data.scenes import Scene, random_scenes
@@ -17,7 +17,15 @@ from edge_lib.encode import encode_tables
 from edge_lib.launch import launch
 from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
-from edge_lib.vlm import SPLITS, caption_facts, stream_config, talk_table, things_in, train_vlm
+from edge_lib.vlm import (
+    SPLITS,
+    caption_facts,
+    open_streams,
+    stream_config,
+    talk_table,
+    things_in,
+    train_vlm,
+)
 
 STAGE = "vlm.stages.{0}.batch_size=8 vlm.stages.{0}.max_steps=6 vlm.stages.{0}.eval_every=6 "
 STAGE += "vlm.stages.{0}.checkpoint_every=3 vlm.stages.{0}.log_every=2 "
@@ -128,7 +136,7 @@ def test_each_conversation_is_asked_its_first_question_about_its_own_image(
 ):
     config = make_config()
     test = load_table(config.data, "chat-test")
-    stores = open_stores(stream_config(config, aligner_folder), test)
+    features = open_streams(config.vlm.streams, stream_config(config, aligner_folder), test)
     asked = []
 
     class Parrot:
@@ -140,7 +148,7 @@ def test_each_conversation_is_asked_its_first_question_about_its_own_image(
             return ["three"] * len(messages)
 
     found = {
-        seen: talk_table(Parrot(), test, stores, seen, 4) for seen in ("own", "another", "none")
+        seen: talk_table(Parrot(), test, features, seen, 4) for seen in ("own", "another", "none")
     }
     texts, pictures = zip(*asked, strict=True)
     talks, count = test.conversations, len(found["own"])
@@ -148,7 +156,7 @@ def test_each_conversation_is_asked_its_first_question_about_its_own_image(
     firsts = [messages[0]["content"] for messages in talks.messages]
     assert list(texts[:count]) == list(texts[count : 2 * count]) == firsts
     assert list(texts[2 * count :]) == [text.removeprefix("<image>\n") for text in firsts]
-    own = stores["vision"].gather([picture for (picture,) in talks.pictures]).pooled
+    own = features["image"].gather([picture for (picture,) in talks.pictures]).pooled
     assert torch.equal(torch.stack(pictures[:count]), own)
     another = torch.stack(pictures[count : 2 * count])
     assert not (another == own).all(1).any()

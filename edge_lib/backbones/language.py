@@ -103,7 +103,7 @@ def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) 
     set_seed(seed)
     reader = LanguageReader(config, tokenizer)
     asked = config.train.batch_size, seed
-    batches = ChatBatches(train.conversations, train, {}, {}, reader.chat, *asked)
+    batches = ChatBatches(train.conversations, train, {}, reader.chat, *asked)
 
     def evaluate(reader: LanguageReader) -> dict[str, float]:
         scores = reader.scores(val)

@@ -10,6 +10,7 @@ from edge_lib.bench.perceiver import perceiver
 from edge_lib.bench.retrieval import retrieval
 from edge_lib.bench.store import store
 from edge_lib.bench.trm import trm
+from edge_lib.bench.vlm import vlm
 
 BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
     "matryoshka": matryoshka,
@@ -17,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
     "retrieval": retrieval,
     "store": store,
     "trm": trm,
+    "vlm": vlm,
 }
 
 

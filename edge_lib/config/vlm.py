@@ -86,8 +86,24 @@ class VLMConfig(Section):
     streams: dict[Literal["image", "audio"], Literal["vision", "audio", "fused"]] = Field(
         {"image": "vision"}, description="what takes the place of <image> and of <audio>"
     )
+    fusion: Literal["concat", "cross_attention", "gated"] | None = Field(
+        None, description="of stream `fused`: a strategy that 02 trained"
+    )
     projector: ProjectorConfig = ProjectorConfig()
     system: str | None = Field(None, description="system prompt; the template's own if null")
     max_length: Positive = Field(1024, description="tokens of a conversation, soft ones included")
     max_new_tokens: Positive = 64
     stages: dict[Literal["projector", "lora"], TrainConfig] = {}
+
+    @model_validator(mode="after")
+    def _streams_make_sense(self):
+        fused = "fused" in self.streams.values()
+        if fused != (self.fusion is not None):
+            raise ValueError("a stream `fused` needs vlm.fusion, and no other does")
+        if fused and self.streams != {"image": "fused"}:
+            raise ValueError(
+                "what is fused takes the place of <image>, and there is no other stream"
+            )
+        if self.streams.get("image") == "audio" or self.streams.get("audio") == "vision":
+            raise ValueError("<image> stands for vision, <audio> for audio")
+        return self

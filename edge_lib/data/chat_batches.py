@@ -37,8 +37,8 @@ class ChatBatch:
 class ChatBatches(Dataset):
     """Shuffled conversations; one refused by the chat, or without features, is counted and skipped.
 
-    streams: which features each placeholder takes, e.g. {"image": "vision"}; those of images are
-    numbered as the table's pictures, those of clips as its rows.
+    features: of each placeholder; those of images are numbered as the table's pictures, those of
+    clips as its rows.
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class ChatBatches(Dataset):
         conversations: Conversations,
         table: Table,
         features: dict[str, Features],
-        streams: dict[str, str],
         chat: Chat,
         batch_size: int,
         seed: int,
@@ -57,7 +56,7 @@ class ChatBatches(Dataset):
             raise ConfigError(f"batch_size={batch_size} does not divide among {world_size} ranks")
         self.table, self.chat, self.batch_size, self.seed = table, chat, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.features = {name: features[stream] for name, stream in streams.items()}
+        self.features = features
         self.usable = []  # each one's row, ids and labels (2, S), and items by placeholder
         about = (conversations.rows.tolist(), conversations.messages, conversations.pictures)
         for row, messages, pictures in zip(*about, strict=True):

@@ -9,7 +9,7 @@ import tempfile
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -94,14 +94,19 @@ def add_adapters(model: PreTrainedModel, config: LoRAConfig) -> None:
 
 
 def supervised_loss(language: PreTrainedModel, states: Tensor, labels: Tensor) -> Tensor:
+    """`head_loss` by the language model's own head."""
+    return head_loss(language.get_output_embeddings(), states, labels)
+
+
+def head_loss(head: nn.Module, states: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the labels (B, S) that are not IGNORE, summed, from last states (B, S, W).
 
     The head is run where there is a label and nowhere else: of 577 image tokens and 64 words it
     makes 64 rows of logits.
     """
     wanted = labels[:, 1:] != IGNORE
-    logits = language.get_output_embeddings()(states[:, :-1][wanted])
-    return F.cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="sum")
+    logits = head(states[:, :-1][wanted]).float()
+    return F.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum")
 
 
 def _keep_as_they_are(model: PreTrainedModel) -> None:

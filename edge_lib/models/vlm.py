@@ -25,8 +25,8 @@ from edge_lib.data.chat import Chat, Messages
 from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.prompts import Prompt, as_list, as_messages
 from edge_lib.decoders.qwen import load_language, load_tokenizer, supervised_loss
-from edge_lib.encoded import Encoded
-from edge_lib.models.aligner import Aligner
+from edge_lib.encoded import Encoded, Together
+from edge_lib.models.streams import FUSED, Streams
 from edge_lib.projectors import READS, Projector
 from edge_lib.runs import whole_folder
 
@@ -41,19 +41,18 @@ class Remembered:
 
 
 class VLM(nn.Module):
-    """An aligner, a projector for each of `config.streams`, and a language model with adapters."""
+    """Frozen streams, a projector for each of `config.streams`, a language model with adapters."""
 
     def __init__(
         self,
-        aligner: Aligner,
+        streams: Streams,
         config: VLMConfig,
         shapes: dict[str, tuple[int, int]],
         tokenizer: PreTrainedTokenizerBase | None = None,
     ):
         """shapes: of each placeholder's vectors, how many (L) and how wide (D)."""
         super().__init__()
-        self.config, self.shapes = config, shapes
-        self.aligner = aligner.requires_grad_(False).eval()
+        self.config, self.shapes, self.streams = config, shapes, streams
         self.language = load_language(config.language)
         words = self.language.get_input_embeddings().weight
         scale = words.float().std().item()
@@ -70,20 +69,14 @@ class VLM(nn.Module):
         self.register_load_state_dict_post_hook(_miss_nothing_frozen)
 
     @classmethod
-    def new(cls, aligner: Aligner, config: VLMConfig, examples: dict[str, Encoded]) -> "VLM":
+    def new(cls, streams: Streams, config: VLMConfig, examples: dict[str, Encoded]) -> "VLM":
         """Untrained. examples: features of one item or more of each stream; they tell its shape."""
         reads = READS[config.projector.kind]
         vectors = {
-            name: _vectors(aligner, config.streams[name], reads, found)[0]
+            name: streams.vectors(config.streams[name], reads, found)[0]
             for name, found in examples.items()
         }
-        return cls(aligner, config, {name: tuple(x.shape[1:]) for name, x in vectors.items()})
-
-    def train(self, mode: bool = True) -> "VLM":
-        """The aligner stays in evaluation mode: it is not what is trained."""
-        super().train(mode)
-        self.aligner.eval()
-        return self
+        return cls(streams, config, {name: tuple(x.shape[1:]) for name, x in vectors.items()})
 
     def train_adapters(self, trained: bool) -> None:
         """Whether the adapters are trained beside the projectors."""
@@ -105,7 +98,7 @@ class VLM(nn.Module):
         return (loss + 0 * sum(idle)) / batch.tokens
 
     def embed(
-        self, ids: Tensor, mask: Tensor, prefixes: dict[str, Encoded]
+        self, ids: Tensor, mask: Tensor, prefixes: dict[str, Encoded | Together]
     ) -> tuple[Tensor, Tensor]:
         """Token ids (B, S), mask (B, S) False on padding, and the features of the items that the
         placeholders stand for, in order -> vectors (B, S, W), mask (B, S) False on theirs too.
@@ -126,12 +119,11 @@ class VLM(nn.Module):
             mask = mask.masked_scatter(place, there)
         return embedded, mask
 
-    def soft_tokens(self, name: str, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    def soft_tokens(self, name: str, encoded: Encoded | Together) -> tuple[Tensor, Tensor]:
         """Features of N items -> soft tokens (N, T, W) and their mask (N, T)."""
         projector = self.projectors[name]
-        with torch.no_grad():
-            stream = self.config.streams[name]
-            vectors, mask = _vectors(self.aligner, stream, projector.reads, encoded)
+        stream = self.config.streams[name]
+        vectors, mask = self.streams.vectors(stream, projector.reads, encoded)
         return projector(vectors), mask.repeat_interleave(projector.tokens, 1)
 
     def read(self, embedded: Tensor, mask: Tensor, cache: DynamicCache | None = None) -> Tensor:
@@ -164,19 +156,35 @@ class VLM(nn.Module):
         counts = [{name: len(some[n]) for name, some in items.items()} for n in range(len(prompts))]
         if remembered:
             counts = [count | {"image": 1} for count in counts]
+        if FUSED in self.config.streams.values():  # a clip goes with each image
+            counts = [{"image": count["image"]} for count in counts]
         pairs = zip(prompts, counts, strict=True)
         messages = [as_messages(self.chat, some, count) for some, count in pairs]
         flat = {name: list(chain.from_iterable(some)) for name, some in items.items()}
-        streams = self.config.streams
-        prefixes = {n: self.aligner.encode(streams[n], some) for n, some in flat.items() if some}
-        answers = self.answer(messages, prefixes, remembered, **how)
+        answers = self.answer(messages, self._encode(flat), remembered, **how)
         return answers[0] if isinstance(prompt, str) or prompts == [prompt] else answers
+
+    def _encode(self, items: dict[str, list]) -> dict[str, Encoded | Together]:
+        """Features for each placeholder that has items."""
+        if FUSED in self.config.streams.values():
+            pictures, clips = items["image"], items["audio"]
+            if len(pictures) != len(clips):
+                raise ValueError(f"{len(pictures)} images to fuse with {len(clips)} clips")
+            return (
+                {"image": self.streams.encode(FUSED, vision=pictures, audio=clips)} if clips else {}
+            )
+        streams = self.config.streams
+        return {
+            name: self.streams.encode(streams[name], **{streams[name]: some})
+            for name, some in items.items()
+            if some
+        }
 
     @torch.no_grad()
     def answer(
         self,
         messages: Sequence[Messages],
-        prefixes: dict[str, Encoded],
+        prefixes: dict[str, Encoded | Together],
         remembered: Remembered | None = None,
         **how,
     ) -> list[str]:
@@ -212,7 +220,8 @@ class VLM(nn.Module):
     @torch.no_grad()
     def remember(self, image: Any) -> Remembered:
         """Read an image (PIL, or features of one) once, for many questions that begin with it."""
-        features = image if isinstance(image, Encoded) else self.aligner.encode("vision", [image])
+        known = isinstance(image, Encoded | Together)
+        features = image if known else self._encode({"image": [image], "audio": []})["image"]
         ids = self.chat.prompt([{"role": "user", "content": "<image>\n?"}])
         token = self.chat.placeholders["image"]
         ids = ids[: len(ids) - ids[::-1].index(token)]
@@ -229,7 +238,7 @@ class VLM(nn.Module):
         """
         about = {"config": self.config.model_dump(mode="json"), "shapes": self.shapes}
         with whole_folder(from_root(folder)) as temporary:
-            self.aligner.save_pretrained(temporary / "aligner")
+            self.streams.save(temporary)
             self.chat.tokenizer.save_pretrained(temporary / "tokenizer")
             save_file(self.projectors.state_dict(), temporary / "projectors.safetensors")
             if self.config.language.lora:
@@ -248,22 +257,12 @@ class VLM(nn.Module):
         config = VLMConfig.model_validate(about["config"])
         config = config.model_copy(update={"language": language} if language else {})
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-        aligner = Aligner.from_pretrained(folder / "aligner")
-        model = cls(aligner, config, shapes, tokenizer)
+        model = cls(Streams.load(folder, config.fusion), config, shapes, tokenizer)
         model.projectors.load_state_dict(load_file(folder / "projectors.safetensors"))
         if config.language.lora:
             adapters = load_file(folder / "adapters.safetensors")
             set_peft_model_state_dict(model.language, adapters)
         return model.eval()
-
-
-def _vectors(aligner: Aligner, stream: str, reads: str, encoded: Encoded) -> tuple[Tensor, Tensor]:
-    """What a projector reads of N items: vectors (N, L, D) and their mask (N, L)."""
-    if reads == "sequence":
-        head = aligner.heads[stream]
-        return head(encoded)[0], head.sequence_mask(encoded)
-    pooled = encoded.pooled if reads == "pooled" else aligner.heads[stream](encoded)[1]
-    return pooled[:, None], torch.ones_like(pooled[:, :1], dtype=torch.bool)
 
 
 def _keep_what_is_trained(module: nn.Module, state: dict, prefix: str, _) -> None:

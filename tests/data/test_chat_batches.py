@@ -52,11 +52,10 @@ def make(make_table, make_tokenizer):
 
     def make(rows, batch_size=4, seed=0, ok=None, max_length=200, rank=0, world_size=1):
         table = make_table(rows)
-        features = {"vision": Remembered(np.ones(len(rows)) if ok is None else ok)}
+        features = {"image": Remembered(np.ones(len(rows)) if ok is None else ok)}
         chat = Chat(make_tokenizer(), {"image": 3}, max_length)
         batches = (batch_size, seed, rank, world_size)
-        streams = {"image": "vision"}
-        return ChatBatches(table.conversations, table, features, streams, chat, *batches)
+        return ChatBatches(table.conversations, table, features, chat, *batches)
 
     return make
 
@@ -153,10 +152,9 @@ def test_clips_are_their_rows(make_table, make_tokenizer, encode_image):
     both = talk("<image><audio>\nsame?", "so")
     rows += [{"turns": both, "audio": b"fLaC", "image": encode_image(), "image_id": "p"}]
     table = make_table([{"id": str(n), **row} for n, row in enumerate(rows)])
-    features = {"fused": Remembered(np.ones(4)), "audio": Remembered([0, 1, 0, 1])}
-    streams = {"image": "fused", "audio": "audio"}
+    features = {"image": Remembered(np.ones(4)), "audio": Remembered([0, 1, 0, 1])}
     chat = Chat(make_tokenizer(), {"image": 3, "audio": 2}, 100)
-    batches = ChatBatches(table.conversations, table, features, streams, chat, 3, seed=0)
+    batches = ChatBatches(table.conversations, table, features, chat, 3, seed=0)
     batch = batches[0]
     order = batches.ids(0)
     assert sorted(order) == ["0", "1", "3"]

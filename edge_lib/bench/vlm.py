@@ -1,0 +1,122 @@
+"""What a language model saves by reading an image once, and by a head that runs where a label is.
+
+1. Time to the first token of a second question about an image of 577 soft tokens: with the image
+   remembered, against reading it again.
+2. Memory of the language model's head, forward and backward, over 577 soft tokens and 64 words of
+   an answer: its rows alone, against the logits of all places.
+
+The language model has Qwen2.5-0.5B's shape and random weights; on a GPU also Qwen2.5-7B's, in bf16
+and in 4 bits: tokens a second, and seconds for an answer of 64.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edge_lib.bench.tools import compare, peak_memory, seconds
+from edge_lib.config import LoRAConfig, ModalityConfig, VLMConfig, load_config
+from edge_lib.data.chat import IGNORE
+from edge_lib.decoders.qwen import head_loss
+from edge_lib.encoded import Encoded
+from edge_lib.launch import local_device
+from edge_lib.models import Aligner
+from edge_lib.models.vlm import VLM
+
+PATCHES, WIDTH, ANSWER = 577, 1024, 64  # CLIP ViT-L/14 at 336 pixels
+QUESTION = "Where is the red three, and what is right of it?"
+
+
+def vlm() -> dict[str, float]:
+    """Seconds to the first token, and MB of the head, ours and without; on a GPU more."""
+    torch.set_num_threads(2)
+    result = first_token(build("Qwen/Qwen2.5-0.5B-Instruct")) | head_memory()
+    if torch.cuda.is_available():
+        for bits in ("bf16", "4bit"):
+            quantize = None if bits == "bf16" else bits
+            model = build("Qwen/Qwen2.5-7B-Instruct", precision="bf16", quantize=quantize)
+            result |= {f"{name}.7b_{bits}": value for name, value in answer_speed(model).items()}
+            del model
+            torch.cuda.empty_cache()
+    return result
+
+
+def build(name: str, **language) -> VLM:
+    """A VLM of this shape, random, on an aligner that hands on every patch."""
+    about = {"model": name, "weights": "random", "lora": LoRAConfig()} | language
+    if torch.cuda.is_available():
+        about |= {"device_map": "cuda"}
+    vision = ModalityConfig(encoder="-", pooler="tokens", width=WIDTH)
+    base = load_config("params/tiny/align.yaml", "text=null")
+    aligner = Aligner(base.model_copy(update={"vision": vision}), {"vision": (WIDTH, WIDTH)})
+    return (
+        VLM.new(aligner, VLMConfig(language=about), {"image": patches()}).to(local_device()).eval()
+    )
+
+
+def patches(count: int = 1) -> Encoded:
+    """What a vision encoder says of images: random."""
+    torch.manual_seed(0)
+    tokens = torch.randn(count, PATCHES, WIDTH, device=local_device())
+    return Encoded(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool), tokens.mean(1))
+
+
+def first_token(model: VLM) -> dict[str, float]:
+    """Seconds from a question about an image to the answer's first token."""
+    image = patches()
+    asked = [[{"role": "user", "content": f"<image>\n{QUESTION}"}]]
+    remembered, how = model.remember(image), {"max_new_tokens": 1}
+    found = {
+        "ours": lambda: model.answer(asked, {}, remembered, **how),
+        "reads_again": lambda: model.answer(asked, {"image": image}, **how),
+    }
+    same = found["ours"]() == found["reads_again"]()
+    return compare("seconds.first_token", found, rounds=5) | {"same_token": float(same)}
+
+
+def head_memory() -> dict[str, float]:
+    """MB that the head and its loss take, forward and backward, at their peak."""
+    ours, theirs = (peak_memory(_head_work, name) for name in ("ours", "all_places"))
+    (loss, gradient), (loss_all, gradient_all) = (_head_work(n)() for n in ("ours", "all_places"))
+    return {
+        "memory_mb.head.ours": ours,
+        "memory_mb.head.all_places": theirs,
+        "memory_mb.head.all_places.ratio": theirs / ours,
+        "head.loss_difference": abs(loss - loss_all),
+        "head.gradient_difference": (gradient - gradient_all).abs().max().item(),
+    }
+
+
+def _head_work(name: str) -> Callable[[], tuple[float, Tensor]]:
+    """Loss and gradient of the states, by a head of Qwen2.5-0.5B's size."""
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    device = local_device()
+    head = torch.nn.Linear(896, 151936, bias=False, device=device).requires_grad_(False)
+    states = torch.randn(1, PATCHES + ANSWER, 896, device=device, requires_grad=True)
+    labels = torch.full((1, PATCHES + ANSWER), IGNORE, device=device)
+    labels[:, -ANSWER:] = torch.randint(0, 151936, (1, ANSWER), device=device)
+
+    def work() -> tuple[float, Tensor]:
+        if name == "ours":
+            loss = head_loss(head, states, labels)
+        else:
+            logits = head(states[:, :-1]).float().flatten(0, 1)
+            loss = F.cross_entropy(
+                logits, labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum"
+            )
+        (gradient,) = torch.autograd.grad(loss, states)
+        return loss.item(), gradient
+
+    return work
+
+
+def answer_speed(model: VLM) -> dict[str, float]:
+    """One answer of 64 tokens about an image of 577 soft tokens, batch of 1."""
+    asked = [[{"role": "user", "content": f"<image>\n{QUESTION}"}]]
+    how = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER}
+    torch.cuda.reset_peak_memory_stats()
+    took = min(seconds(lambda: model.answer(asked, {"image": patches()}, **how)) for _ in range(3))
+    peak = torch.cuda.max_memory_allocated() / 2**20
+    return {"seconds.answer64": took, "tokens_per_second": ANSWER / took, "memory_mb": peak}

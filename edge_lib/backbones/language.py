@@ -24,7 +24,7 @@ from edge_lib.data.chat import Chat, Messages
 from edge_lib.data.chat_batches import ChatBatch, ChatBatches
 from edge_lib.data.questions import SPOTS
 from edge_lib.data.scene_chats import scene_turns, scenes_asked
-from edge_lib.data.scenes import DIGITS, Scene
+from edge_lib.data.scenes import DIGITS, SPLITS, Scene
 from edge_lib.data.table import Table
 from edge_lib.data.turns import ROLES
 from edge_lib.decoders.qwen import supervised_loss
@@ -68,27 +68,27 @@ def learn_tokenizer(texts: Iterable[str], size: int) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def in_words(scene: Scene) -> str:
-    """Four words for each cell in reading order: place, size, colour, digit."""
+def in_words(scene: Scene, rng: np.random.Generator) -> str:
+    """Four words for each digit in reading order: place, size, colour, digit. Some of the empty
+    cells, of one scene more and of another fewer, are said to hold nothing.
+    """
     at = {thing.cell: thing for thing in scene.things}
-    cells = []
+    share, told = rng.random(), []
     for cell, place in enumerate(SPOTS):
-        thing = at.get(cell)
-        looks = (
-            ("large" if thing.large else "small", thing.colour, DIGITS[thing.digit])
-            if thing
-            else (NOTHING,) * 3
-        )
-        cells.append(" ".join((place, *looks)))
-    return " ".join(cells)
+        if thing := at.get(cell):
+            size = "large" if thing.large else "small"
+            told.append(f"{place} {size} {thing.colour} {DIGITS[thing.digit]}")
+        elif rng.random() < share:
+            told.append(" ".join((place, *(NOTHING,) * 3)))
+    return " ".join(told)
 
 
 def scenes_in_words(config: ConversationsConfig, split: str) -> Table:
     """The conversations about a split's scenes, with words where they have an image."""
-    rows = []
+    rows, rng = [], np.random.default_rng([config.seed, SPLITS.index(split), 6])
     for number, (scene, asked) in enumerate(scenes_asked(config, split)):
         for kind, turns in zip(("caption", "qa"), scene_turns(number, scene, asked), strict=True):
-            turns[0]["content"] = turns[0]["content"].replace("<image>", in_words(scene))
+            turns[0]["content"] = turns[0]["content"].replace("<image>", in_words(scene, rng))
             rows.append({"id": f"{split}-{number:06d}-{kind}", "kind": kind, "turns": turns})
     return Table(Dataset.from_list(rows), f"{split} in words", "")
 

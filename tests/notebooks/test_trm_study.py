@@ -30,7 +30,7 @@ FEWER = {
     "few scenes": {"qa.use_trm": [True], "qa.scenes": [48]},
     "depth": {"qa.trm.inner_steps": [2, 3]},
     "two rounds": {"qa.trm.deep_supervision": [True]},
-    "blind": {"qa.use_trm": [False], "qa.train.max_steps": [20]},
+    "no image": {"qa.use_trm": [False]},
     "width": {"qa.trm.width": [32]},
     "plain width": {"qa.plain.width": [32]},
 }

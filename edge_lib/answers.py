@@ -63,26 +63,31 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """
     if len(references) < 2:
         raise ValueError("vqa_accuracy needs several references; use exact_match for one")
-    answer, references = answer.strip(), [r.strip() for r in references]
-    if len(set(references)) > 1:  # where all agree the official script compares as they stand
-        answer, references = vqa_normalise(answer), [vqa_normalise(r) for r in references]
+    answer, references = vqa_normalise(answer), [r.strip() for r in references]
+    if len(set(references)) > 1:  # the official script leaves them as they stand where all agree
+        references = [_vqa_punctuation(r) for r in references]
     agree = np.array([reference == answer for reference in references])
     others = agree.sum() - agree
     return float(np.minimum(1, others / 3).mean())
 
 
 def vqa_normalise(text: str) -> str:
-    """Its punctuation, number words, articles and contractions."""
+    """An answer without VQAv2's punctuation and articles, its number words and contractions spelt
+    as the references are.
+    """
+    words = (_NUMERALS.get(word, word) for word in _vqa_punctuation(text).lower().split())
+    return " ".join(
+        _APOSTROPHES.get(word, word) for word in words if word not in ("a", "an", "the")
+    )
+
+
+def _vqa_punctuation(text: str) -> str:
     given = cleaned = text.replace("\n", " ").replace("\t", " ").strip()
     has_figures = re.search(r"\d,\d", given) is not None
     for mark in _VQA_PUNCTUATION:
         at_a_gap = f"{mark} " in given or f" {mark}" in given
         cleaned = cleaned.replace(mark, "" if at_a_gap or has_figures else " ")
-    cleaned = re.sub(r"\.(?!\d)", "", cleaned)
-    words = (_NUMERALS.get(word, word) for word in cleaned.lower().split())
-    return " ".join(
-        _APOSTROPHES.get(word, word) for word in words if word not in ("a", "an", "the")
-    )
+    return re.sub(r"\.(?!\d)", "", cleaned)
 
 
 MEASURES: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match, "f1": token_f1}

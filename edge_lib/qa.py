@@ -143,7 +143,9 @@ def measure_decoder(
     answers = answer_table(model, test, store, config)
     if os.environ["RANK"] == "0":
         replace_text(run_folder / "answers.csv", answers.to_csv(index=False))
-    best = Run(run_folder).history().filter(regex=r"^val\.em\.(?:basic|all)$").max()
+    judged = Run(run_folder).history().filter(regex=r"^val\.em\.(?:basic|all)$").dropna()
+    by = "val.em.basic" if "val.em.basic" in judged else "val.em.all"
+    best = judged.loc[judged[by].idxmax()]
     scores = by_kind(answers, test.groups, kind_sets(test))
     found = qa_metrics(scores, arm) | {f"qa.{arm}.{k}": float(v) for k, v in best.items()}
     metrics["layer_tokens"] = layer_tokens(model, test, store, config.qa.questions_per_image)

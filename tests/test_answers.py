@@ -48,10 +48,15 @@ def test_vqa_accuracy_of_ten_references(agreeing, expected):
     assert vqa_accuracy("red", references) == pytest.approx(expected)
 
 
-def test_vqa_accuracy_normalises_where_references_differ():
+def test_vqa_accuracy_normalises_as_the_official_script():
+    """The answer always; of the references the punctuation alone, and only where they differ."""
     references = ["2"] * 5 + ["two"] * 3 + ["a pair", "3"]
     assert vqa_accuracy("Two", references) == 1
-    assert vqa_accuracy("Red", ["red"] * 10) == 0  # all alike: the official script compares as is
+    assert vqa_accuracy("a pair", ["pair"] * 4 + ["a pair"] * 6) == 1
+    assert vqa_accuracy("The dog", ["dog"] * 10) == 1
+    assert vqa_accuracy("two", ["two"] * 10) == 0
+    assert vqa_accuracy("black/white", ["black/white"] * 9 + ["grey"]) == 1
+    assert vqa_accuracy("black/white", ["black/white"] * 10) == 0
     with pytest.raises(ValueError, match="several references"):
         vqa_accuracy("red", ["red"])
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
+from edge_lib import steps
 from edge_lib.align import open_features, train_aligner
 from edge_lib.answers import exact_match
 from edge_lib.checkpoint import newest_checkpoint
@@ -250,6 +251,23 @@ def test_answers_stand_beside_their_own_questions(parts, aligner_folder):
     assert found.row.tolist() == sorted(found.row)
     expected = [exact_match(row.answer, [row.reference]) for row in found.itertuples()]
     assert found.em.tolist() == expected
+
+
+def test_steps_end_in_the_answer_and_look_at_the_prefix(parts, aligner_folder):
+    _, train, features, _ = parts
+    model = new_model(parts, aligner_folder).eval()
+    images, asked = features.gather([0, 1]), train.questions.texts[:4]
+    by_step = steps.answers_by_step(model, images, asked, 6)
+    assert len(by_step) == 2  # inner steps
+    assert by_step[-1] == model.answer(images, asked, 6)
+    assert by_step[0] != by_step[1]
+    maps = steps.attention_by_step(model, images, asked, 6)
+    assert maps.shape == (2, 4, 3)  # 3 prefix vectors
+    assert (maps > 0).all()
+    assert (maps.sum(-1) < 1).all()  # the question and the answer take the rest
+    swapped = steps.attention_by_step(model, features.gather([1, 0]), asked, 6)
+    assert not torch.equal(maps, swapped)
+    assert model.decoder.stack.layers[-1].seen is None
 
 
 def test_the_majority_answer_knows_only_the_kind(parts):

@@ -74,6 +74,8 @@ def test_differences_pair_the_questions_and_tell_the_seeds_apart():
             answers("ours", 1, [1, 0, 1, 0], kinds),
             answers("theirs", 0, [0, 1, 0, 0], kinds),
             answers("theirs", 1, [0, 0, 1, 1], kinds),
+            answers("others", 0, [1, 1, 1, 1], kinds),  # a grid of several points a seed
+            answers("others", 0, [0, 0, 0, 0], kinds),
         ]
     )
     sets = {"basic": ["sum"], "chained": ["chain1"]}
@@ -101,6 +103,18 @@ def test_pairing_takes_away_what_both_find_hard():
     ).to_dict("records")
     assert 0 < found["low"] < found["difference"] < found["high"] < 0.07
     assert found["difference"] == pytest.approx(0.1 * (1 - hard.mean()))
+
+
+def test_seeds_that_fall_apart_widen_the_interval():
+    """Every scene falls alike, so that all doubt is in the seeds: of three, one draws 0.3 and two
+    nothing, and a draw of three seeds has from none to all of the one."""
+    parts = [answers("ours", seed, [0.3 * (seed == 0)] * 4) for seed in range(3)]
+    parts += [answers("theirs", seed, [0.0] * 4) for seed in range(3)]
+    table = pd.concat(parts)
+    how = "ours", ["theirs"], {"all": ["sum"]}, np.arange(4), 2000
+    (found,) = paired_differences(table, *how).to_dict("records")
+    assert found["difference"] == pytest.approx(0.1)
+    assert (found["low"], found["high"]) == pytest.approx((0, 0.3))
 
 
 def test_other_questions_or_seeds_cannot_be_paired():

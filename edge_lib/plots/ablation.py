@@ -1,6 +1,7 @@
 """Pictures of sweeps: a line for each arm with its spread over seeds, and what makes up a whole."""
 
 import pandas as pd
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from edge_lib.plots.style import COLUMN, PAGE, QUIET, styled, subplots
 
@@ -98,6 +99,9 @@ def pareto(table: pd.DataFrame, costs: dict[str, str], score: str, ylabel: str):
             look = {"color": colour, "fmt": marker, "ms": 4, "lw": 0.8, "label": name}
             axes.errorbar(part[cost], part["mean"], [e.clip(lower=0) for e in error], **look)
         axes.set(xscale="log", xlabel=label)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_locator(NullLocator())
     row[0].set_ylabel(ylabel)
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure, summary

@@ -304,6 +304,19 @@ def test_digest_changes_with_any_value(write, change):
     assert load_config(path, change).digest() != load_config(path).digest()
 
 
+def test_a_key_that_comes_later_renames_no_run(write, monkeypatch):
+    """A config without `fusion` is named as it was when there was no such section."""
+    config = load_config(write("a.yaml", FULL), "fusion=null")
+    before = config.digest()
+    fields = {n: f for n, f in ExperimentConfig.model_fields.items() if n != "fusion"}
+    monkeypatch.setattr(ExperimentConfig, "__pydantic_fields__", fields)
+    assert config.digest() == before
+    # but what is null where something else is the default is told
+    quiet, plain = (load_config(write("b.yaml", FULL), o) for o in ("vision=null", "name=full"))
+    assert "vision" in plain.model_dump(exclude_none=True)
+    assert quiet.digest() != plain.digest()
+
+
 def test_sections_are_not_shared_between_configs():
     one, two = ExperimentConfig(name="a"), ExperimentConfig(name="b")
     one.loss.dims.append(3)

@@ -17,7 +17,7 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from edge_lib.config import ConversationsConfig, LanguageBackboneConfig
 from edge_lib.data.chat import Chat, Messages
@@ -169,3 +169,10 @@ class LanguageReader(nn.Module):
         """The model in half precision and its tokenizer, as any `from_pretrained` reads them."""
         deepcopy(self.language).half().save_pretrained(folder)
         self.chat.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, config: LanguageBackboneConfig) -> "LanguageReader":
+        """Load what `save_pretrained` wrote, in single precision and evaluation mode."""
+        reader = cls(config, AutoTokenizer.from_pretrained(folder))
+        reader.language = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return reader.eval()

@@ -48,3 +48,4 @@ class BackbonesConfig(Section):
 
     vision: VisionBackboneConfig | None = None
     speech: SpeechBackboneConfig | None = None
+    language: LanguageBackboneConfig | None = None

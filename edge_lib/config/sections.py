@@ -230,5 +230,20 @@ class ExperimentConfig(Section):
         return yaml.safe_dump(ours, sort_keys=False)
 
     def digest(self) -> str:
-        """Eight hex digits that name this config: equal configs share a run folder."""
-        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:8]
+        """Eight hex digits that name this config: equal configs share a run folder.
+
+        What is null by default and stays so is left out: a key that comes later renames no run.
+        """
+        told = yaml.safe_dump(_told(self, yaml.safe_load(self.to_yaml())), sort_keys=False)
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+
+def _told(section: Section, dumped: dict) -> dict:
+    """A section's dump without what is null by default."""
+    kept = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name in dumped and not (value is None and field.default is None):
+            nested = isinstance(value, Section)
+            kept[name] = _told(value, dumped[name]) if nested else dumped[name]
+    return kept

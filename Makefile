@@ -35,6 +35,7 @@ FIGURES := recall_by_dim tsne retrieval fusion gate_weights listen_and_look kept
 
 showcase-%: .venv/ready
 	@mkdir -p runs/showcase/$*
+	rm -rf runs/showcase-run/$*
 	$(BIN)/papermill notebooks/$*.ipynb runs/showcase/$*.ipynb -p run_dir runs/showcase-run/$*
 	for name in $(FIGURES); do \
 		cp runs/showcase-run/$*/figures/$$name.* runs/showcase/$*/ 2>/dev/null || true; \

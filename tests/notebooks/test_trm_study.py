@@ -1,77 +1,111 @@
-"""trm_study, executed by papermill: a point of each grid, trained for some seconds."""
+"""trm_study, executed by papermill on its whole grid. Its points are done, their answers drawn at
+random, and one rival's right more often.
+"""
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from notebook_runs import run_notebook
 
-from edge_lib.config import ROOT
+from edge_lib.answers import by_kind
+from edge_lib.config import load_config
+from edge_lib.data.sources import load_table
+from edge_lib.qa import kind_sets, qa_metrics
+from edge_lib.sweep import make_points
 
-SMALL = (
-    "data.questions.train_scenes=96 data.questions.val_scenes=10 data.questions.test_scenes=30 "
-    "qa.train.max_steps=20 qa.train.batch_size=32 qa.train.eval_every=20 evaluate.bootstrap=100 "
-    "qa.plain.width=16 qa.trm.width=16 qa.plain.heads=2 qa.trm.heads=2 qa.curriculum=null "
-)
-ALIGNER = (
-    "data.scenes.train_size=128 data.scenes.val_size=16 data.scenes.test_size=16 "
-    "data.scenes.swap_size=2 train.batch_size=32 train.epochs=1 evaluate.tsne_rows=16 "
-    "evaluate.tsne_perplexity=5"
-)
+CONFIG = "params/tiny/trm_study.yaml"
 ARMS = {
-    "recursive": "trm",
-    "loop without z": "loop",
-    "plain, same parameters": "plain_parameters",
-    "plain, same FLOPs": "plain_flops",
+    "recursive": ("trm", 0.6),
+    "loop without z": ("loop", 0.6),
+    "plain, same parameters": ("plain_parameters", 0.9),
+    "plain, same FLOPs": ("plain_flops", 0.6),
 }
-FEWER = {
-    "recursive": {"qa.test_steps": [[1, 4]]},
-    "few scenes": {"qa.use_trm": [True], "qa.scenes": [48]},
-    "depth": {"qa.trm.inner_steps": [2, 3]},
-    "two rounds": {"qa.trm.deep_supervision": [True]},
-    "no image": {"qa.use_trm": [False]},
-    "width": {"qa.trm.width": [32]},
-    "plain width": {"qa.plain.width": [32]},
-}
+
+
+def finish(point, test, number):
+    """What a point leaves when it is done; of the test's questions a share is right."""
+    (arm,) = point.config.qa.arms
+    asked, rng = test.questions, np.random.default_rng([number, 1])
+    em = (rng.random(len(asked.texts)) < ARMS.get(point.grid, ("", 0.5))[1]).astype(float)
+    answers = {"row": asked.rows, "kind": asked.kinds, "answer": "x", "reference": "x"}
+    answers = pd.DataFrame(answers | {"em": em, "f1": em})
+    (point.folder / arm).mkdir(parents=True)
+    answers.to_csv(point.folder / arm / "answers.csv", index=False)
+    metrics = qa_metrics(by_kind(answers, test.groups, kind_sets(test)), arm)
+    for steps in point.config.qa.test_steps:
+        metrics |= {f"qa.{arm}.em.{kind}.steps{steps}": steps / 20 for kind in ("basic", "chained")}
+    costs = ("parameters.core", "parameters", "layer_tokens", "flops", "seconds.train")
+    costs = {f"{name}.{arm}": 100.0 + number for name in (*costs, "memory.peak_mb")}
+    metrics |= costs | {"seconds.total": 200.0}
+    (point.folder / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    base = ROOT / "params/tiny/trm_study.yaml"
-    sweep = {"grids": FEWER, "seeds": [0], "folder": str(folder / "points")}
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump({"extends": str(base), "sweep": sweep}))
-    cache = f"data.cache_dir={folder / 'cache'}"
-    overrides = f"{SMALL} {cache} 'aligner.overrides={ALIGNER} {cache}'"
-    run_notebook("trm_study", folder, overrides, config=str(path))
-    return folder / "run"
+    overrides = f"data.cache_dir={folder / 'cache'} sweep.folder={folder / 'points'} "
+    overrides += "data.questions.test_scenes=60 evaluate.bootstrap=200"
+    test = load_table(load_config(CONFIG, overrides).data, "qa-test")
+    points = make_points(CONFIG, overrides)
+    found = {p.folder: finish(p, test, n) for n, p in enumerate(points)}
+    run_notebook("trm_study", folder, overrides, config=CONFIG)
+    return folder / "run", [(point, found[point.folder]) for point in points]
 
 
 def test_every_arm_and_its_difference_is_what_the_points_measured(executed):
-    metrics = json.loads((executed / "metrics.json").read_text())
-    assert metrics["points.done"] == 11
-    table = pd.read_csv(executed / "points.csv").set_index("grid")
-    for arm, name in ARMS.items():
+    run, points = executed
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["points.done"], metrics["points.failed"]) == (len(points), 0)
+    means = {}
+    for grid, (name, _) in ARMS.items():
+        mine = [found for point, found in points if point.grid == grid]
+        assert len(mine) == 3
         for kind in ("basic", "chained", "sum"):
-            assert metrics[f"qa.{name}.em.{kind}"] == pytest.approx(table.loc[arm, f"em.{kind}"])
-        if arm != "recursive":
-            gap = table.loc["recursive", "em.basic"] - table.loc[arm, "em.basic"]
-            assert metrics[f"difference.{name}.basic"] == pytest.approx(gap)
-    cores, flops = table["parameters.core"], table["flops"]
-    assert cores["recursive"] == pytest.approx(cores["plain, same parameters"], rel=0.02)
-    assert flops["recursive"] == pytest.approx(flops["plain, same FLOPs"], rel=0.15)
+            each = [next(v for k, v in m.items() if k.endswith(f".em.{kind}")) for m in mine]
+            means[name, kind] = np.mean(each)
+            assert metrics[f"qa.{name}.em.{kind}"] == pytest.approx(means[name, kind])
+    for name in ("loop", "plain_parameters", "plain_flops"):
+        gap = means["trm", "basic"] - means[name, "basic"]
+        assert metrics[f"difference.{name}.basic"] == pytest.approx(gap)
+    said = (run.parent / "out.ipynb").read_text()
+    assert "basic: recursive below plain, same parameters" in said
 
 
-def test_figures_and_their_numbers_are_there(executed):
-    tables = {path.stem: pd.read_csv(path) for path in (executed / "figures").glob("*.csv")}
+def test_figures_show_every_setting_of_the_grid(executed):
+    run, points = executed
+    tables = {path.stem: pd.read_csv(path) for path in (run / "figures").glob("*.csv")}
     for name in ("four", "pareto", "steps", "chains", "scenes", "width", "rounds"):
-        assert (executed / f"figures/{name}.png").stat().st_size > 5000
-        assert len(tables[name])
+        assert (run / f"figures/{name}.png").stat().st_size > 5000
+    whole = {
+        point.config.model_copy(update={"seed": 0}).digest()
+        for point, _ in points
+        if point.config.qa.scenes is None and point.config.qa.vision
+    }
+    assert len(tables["pareto"]) == len(whole)
+    assert set(tables["pareto"].seeds) == {3}
     steps = tables["steps"].query("questions == 'six basic kinds'")
     assert steps.groupby("arm").steps.apply(list).to_dict() == {
-        "trained with 4": [1, 4],
-        "trained with as many": [2, 3, 4],
+        "trained with 4": list(range(1, 13)),
+        "trained with as many": [2, 4, 6, 8],
+    }
+    alone = steps[steps.arm == "trained with 4"].set_index("steps")["mean"]
+    np.testing.assert_allclose(alone, alone.index / 20)
+    assert tables["scenes"].groupby("arm").scenes.apply(list).to_dict() == {
+        "plain": [500, 2000, 8000],
+        "recursive": [500, 2000, 8000],
+    }
+    assert tables["width"].groupby("arm").width.apply(list).to_dict() == {
+        "plain": [64, 128, 256],
+        "recursive": [64, 128, 256],
+    }
+    assert set(tables["rounds"].arm) == {
+        "one round",
+        "two rounds",
+        "two rounds, a loss each",
+        "no image, plain",
+        "no image, recursive",
     }
     assert set(tables["paired"]["set"]) == {"basic", "chained"}

@@ -19,6 +19,7 @@ from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.questions import SPOTS
 from edge_lib.data.scenes import DIGITS, Scene
 from edge_lib.decoders.qwen import supervised_loss
+from edge_lib.tokens import pad
 
 # ChatML as Qwen2.5's, but for the space before a text: its first word is then a token as any other
 TEMPLATE = (
@@ -87,12 +88,11 @@ class LanguageReader(nn.Module):
     @torch.no_grad()
     def answer(self, prompts: Sequence[list[int]], max_tokens: int = 64) -> list[str]:
         """Greedy answers to prompts of token ids."""
-        found = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
-        found = found.to(self.language.device)
-        ids = self.language.generate(**found, max_new_tokens=max_tokens, do_sample=False)
-        return self.tokenizer.batch_decode(
-            ids[:, found["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+        ids = pad(prompts, self.tokenizer.pad_token_id, left=True).to(self.language.device)
+        mask = pad([[1] * len(row) for row in prompts], 0, left=True).to(ids.device)
+        how = {"max_new_tokens": max_tokens, "do_sample": False}
+        found = self.language.generate(ids, attention_mask=mask, **how)[:, ids.shape[1] :]
+        return self.tokenizer.batch_decode(found, skip_special_tokens=True)
 
     def save_pretrained(self, folder: Path) -> None:
         """The model in half precision and its tokenizer, as any `from_pretrained` reads them."""

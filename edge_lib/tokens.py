@@ -56,9 +56,10 @@ class Vocabulary:
         return cls(Tokenizer.from_file(str(path)))
 
 
-def pad(rows: Sequence[Sequence[int]], value: int = PAD) -> torch.Tensor:
-    """(B, longest) token ids, PAD or another value after each row's end."""
+def pad(rows: Sequence[Sequence[int]], value: int = PAD, left: bool = False) -> torch.Tensor:
+    """(B, longest) token ids, PAD or another value after each row's end, or before its start."""
     ids = torch.full((len(rows), max(map(len, rows), default=0)), value)
     for row, tokens in enumerate(rows):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
+        start = ids.shape[1] - len(tokens) if left else 0
+        ids[row, start : start + len(tokens)] = torch.tensor(tokens)
     return ids

@@ -1,31 +1,37 @@
 """The tiny language model: its tokenizer, what it reads, how it is judged."""
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from edge_lib.backbones.language import (
     LanguageReader,
+    Words,
     in_words,
     learn_tokenizer,
-    scenes_in_words,
+    told_scenes,
 )
 from edge_lib.config import ConversationsConfig, LanguageBackboneConfig
 from edge_lib.data.chat import IGNORE
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.questions import SPOTS
-from edge_lib.data.scenes import COLOURS, DIGITS, random_scenes
+from edge_lib.data.scene_chats import scene_turns, scenes_asked
+from edge_lib.data.scenes import DIGITS, random_scenes
 
 FEW = ConversationsConfig(train_scenes=6, val_scenes=2, test_scenes=2, per_scene=2)
 
 
 @pytest.fixture(scope="module")
-def reader():
+def told():
+    return told_scenes(FEW, "train")
+
+
+@pytest.fixture(scope="module")
+def reader(told):
     torch.manual_seed(0)
-    table = scenes_in_words(FEW, "train")
-    texts = (f" {t['content']}" for talk in table.conversations.messages for t in talk)
-    tokenizer = learn_tokenizer([*texts, *[" a large red three"] * 9, "user assistant"], 600)
+    said = [f" {t['content']}" for talk in told.conversations.messages for t in talk]
+    words = [" a large red three nothing"] * 9
+    tokenizer = learn_tokenizer([*said, *words, "user assistant"], 600)
     return LanguageReader(LanguageBackboneConfig(width=64, layers=2), tokenizer)
 
 
@@ -37,56 +43,55 @@ def test_any_text_comes_back_from_its_tokens(reader):
     assert tokenizer.tokenize(" a large red") == ["Ġa", "Ġlarge", "Ġred"]
 
 
-def test_words_tell_of_every_digit_and_of_some_empty_cells():
-    rng, told = np.random.default_rng(0), []
+def test_words_tell_what_stands_in_every_cell():
     for scene in random_scenes("train", 200, 4, 0):
-        words = in_words(scene, rng).split()
-        cells = [words[i : i + 4] for i in range(0, len(words), 4)]
-        places = [cell[0] for cell in cells]
-        assert places == sorted(set(places), key=SPOTS.index)
-        things = {(SPOTS.index(p), d, c, s) for p, s, c, d in cells if d != "nothing"}
-        assert things == {
-            (t.cell, DIGITS[t.digit], t.colour, "large" if t.large else "small")
+        cells = [words.split() for words in in_words(scene)]
+        assert [cell[0] for cell in cells] == list(SPOTS)
+        assert {(place, *look) for place, *look in cells if look != ["nothing"]} == {
+            (SPOTS[t.cell], "large" if t.large else "small", t.colour, DIGITS[t.digit])
             for t in scene.things
         }
-        told.append((len(cells) - len(things)) / (9 - len(things)))
-    assert min(told) == 0
-    assert max(told) == 1
-    assert 0.4 < np.mean(told) < 0.6
 
 
-def test_a_scene_in_words_is_the_conversation_about_its_image_without_the_image():
-    for split in ("train", "val"):
-        table = scenes_in_words(FEW, split)
-        assert len(table) == 2 * getattr(FEW, f"{split}_scenes")
-        for messages, kind in zip(
-            table.conversations.messages, table.conversations.kinds, strict=True
-        ):
-            words, question = messages[0]["content"].split("\n")
-            assert words.split()[0] in SPOTS
-            assert set(words.split()) & (set(COLOURS) | {"nothing"})
-            assert "<image>" not in str(messages)
-            assert (
-                question.endswith(".") or "?" in question or question.startswith(("name", "which"))
-            )
-            assert len(messages) == (2 if kind == "caption" else 4)
+def test_conversations_are_those_about_the_scenes_images(told):
+    expected = scenes_asked(FEW, "train")
+    pairs = zip(*[iter(told.conversations.messages)] * 2, strict=True)
+    for number, (words, (scene, asked), pair) in enumerate(
+        zip(told.words, expected, pairs, strict=True)
+    ):
+        assert words == in_words(scene)
+        assert pair == scene_turns(number, scene, asked)
+    numbers = [n for n in range(FEW.train_scenes) for _ in range(2)]
+    assert told.conversations.pictures == [[n] for n in numbers]
 
 
-def test_it_learns_what_it_is_told_and_is_judged_by_its_words(reader):
-    table = scenes_in_words(FEW, "train")
-    batches = ChatBatches(table.conversations, table, {}, reader.chat, 12, 0)
+def test_a_cell_is_the_sum_of_its_words_over_the_root_of_their_number(reader):
+    tokenizer, table = reader.chat.tokenizer, reader.language.get_input_embeddings()
+    cells = [[" left nothing", " centre large red three"] + [" top"] * 7]
+    ids = torch.tensor([reader.chat.prompt([{"role": "user", "content": "<image>\nwhat?"}])])
+    embedded = reader.embed(ids, Words(cells, tokenizer).gather([0]))[0]
+    place = ids[0] == reader.chat.placeholders["image"]
+    assert place.sum() == 9
+    for found, words in zip(embedded[place], cells[0], strict=True):
+        each = table(torch.tensor(tokenizer(words)["input_ids"]))
+        torch.testing.assert_close(found, each.sum(0) / len(each) ** 0.5)
+    torch.testing.assert_close(embedded[~place], table(ids[0][~place]))
+
+
+def test_it_learns_what_it_is_told_and_is_judged_by_its_words(reader, told):
+    features = {"image": Words(told.words, reader.chat.tokenizer)}
+    batches = ChatBatches(told.conversations, told.table, features, reader.chat, 12, 0)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3)
-    assert reader.scores(table) == {"answers": 0, "captions": 0}
+    assert reader.scores(told) == {"answers": 0, "captions": 0}
     for _ in range(150):
         loss = reader(batches[0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05
-    assert reader.scores(table) == {"answers": 1, "captions": 1}
-    question = table.conversations.messages[1][0]
-    table.conversations.messages[1] = [question, {"role": "assistant", "content": "never"}]
-    assert reader.scores(table) == {"answers": 5 / 6, "captions": 1}
+    assert reader.scores(told) == {"answers": 1, "captions": 1}
+    told.words.append(told.words.pop(0))  # every scene is told by another's words
+    assert reader.scores(told)["captions"] < 1
 
 
 def test_saved_it_is_a_checkpoint_that_transformers_reads(reader, tmp_path):

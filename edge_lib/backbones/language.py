@@ -1,13 +1,14 @@
 """Train the tiny language model the package ships: a Qwen2 that reads scenes put in words.
 
-Where a VLM has an image, its conversations name what stands in each of the nine cells. So it knows
-how to describe a scene and how to answer before it has seen one: what remains is to turn an image
-into vectors that it reads like those words.
+Where a VLM has the nine soft tokens of an image, it has one vector for each of the nine cells: the
+sum of the embeddings of the words that tell what stands there. So it knows how to describe a scene
+and how to answer before it has seen one: what remains is to turn an image into such vectors.
 """
 
 import os
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from edge_lib.data.chat import Chat, Messages
 from edge_lib.data.chat_batches import ChatBatch, ChatBatches
 from edge_lib.data.questions import SPOTS
 from edge_lib.data.scene_chats import scene_turns, scenes_asked
-from edge_lib.data.scenes import DIGITS, SPLITS, Scene
+from edge_lib.data.scenes import DIGITS, Scene, Thing
 from edge_lib.data.table import Table
-from edge_lib.data.turns import ROLES
+from edge_lib.data.turns import ROLES, Conversations
 from edge_lib.decoders.qwen import supervised_loss
 from edge_lib.runs import Run
 from edge_lib.tokens import pad
@@ -41,6 +42,7 @@ TEMPLATE = (
 )
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 NOTHING = "nothing"
+CELLS = len(SPOTS)
 MAX_LENGTH = 1024
 
 CARD = """# tiny-qwen2
@@ -68,42 +70,69 @@ def learn_tokenizer(texts: Iterable[str], size: int) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def in_words(scene: Scene, rng: np.random.Generator) -> str:
-    """Four words for each digit in reading order: place, size, colour, digit. Some of the empty
-    cells, of one scene more and of another fewer, are said to hold nothing.
-    """
+def in_words(scene: Scene) -> list[str]:
+    """What stands in each cell, in reading order: place, size, colour and digit, or nothing."""
     at = {thing.cell: thing for thing in scene.things}
-    share, told = rng.random(), []
-    for cell, place in enumerate(SPOTS):
-        if thing := at.get(cell):
-            size = "large" if thing.large else "small"
-            told.append(f"{place} {size} {thing.colour} {DIGITS[thing.digit]}")
-        elif rng.random() < share:
-            told.append(" ".join((place, *(NOTHING,) * 3)))
-    return " ".join(told)
+    return [
+        f" {place} {_look(at[cell]) if cell in at else NOTHING}" for cell, place in enumerate(SPOTS)
+    ]
 
 
-def scenes_in_words(config: ConversationsConfig, split: str) -> Table:
-    """The conversations about a split's scenes, with words where they have an image."""
-    rows, rng = [], np.random.default_rng([config.seed, SPLITS.index(split), 6])
+def _look(thing: Thing) -> str:
+    return f"{'large' if thing.large else 'small'} {thing.colour} {DIGITS[thing.digit]}"
+
+
+@dataclass
+class ToldScenes:
+    """A split's scenes: conversations about them, and words in place of each one's image."""
+
+    table: Table
+    conversations: Conversations
+    words: list[list[str]]  # (N, CELLS)
+
+
+def told_scenes(config: ConversationsConfig, split: str) -> ToldScenes:
+    """Two conversations a scene, a description and questions, as `scene_conversations` has them."""
+    ids, words = [], []
+    talks = Conversations(np.empty(0, np.int64), [], [], [])
     for number, (scene, asked) in enumerate(scenes_asked(config, split)):
+        words.append(in_words(scene))
         for kind, turns in zip(("caption", "qa"), scene_turns(number, scene, asked), strict=True):
-            turns[0]["content"] = turns[0]["content"].replace("<image>", in_words(scene, rng))
-            rows.append({"id": f"{split}-{number:06d}-{kind}", "kind": kind, "turns": turns})
-    return Table(Dataset.from_list(rows), f"{split} in words", "")
+            ids.append({"id": f"{split}-{number:06d}-{kind}"})
+            talks.messages.append(turns)
+            talks.pictures.append([number])
+            talks.kinds.append(kind)
+    talks.rows = np.arange(len(ids))
+    return ToldScenes(Table(Dataset.from_list(ids), f"{split} in words", ""), talks, words)
+
+
+class Words:
+    """Token ids of scenes' cells, gathered as features of images are."""
+
+    def __init__(self, scenes: Sequence[Sequence[str]], tokenizer: Qwen2Tokenizer):
+        ids = tokenizer([cell for cells in scenes for cell in cells])["input_ids"]
+        self.ids = pad(ids, tokenizer.pad_token_id).unflatten(0, (-1, CELLS))
+        self.ok = np.ones(len(self.ids), bool)
+
+    def gather(self, pictures: Sequence[int]) -> Tensor:
+        """(N, CELLS, T) padded on the right."""
+        return self.ids[torch.as_tensor(pictures)]
 
 
 def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) -> dict[str, float]:
     """Learn a tokenizer and train a `LanguageReader`; keep the one that answers best on val."""
     if int(os.environ["WORLD_SIZE"]) > 1:
         raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
-    train, val = (scenes_in_words(config.data, split) for split in ("train", "val"))
-    texts = (f" {t['content']}" for talk in train.conversations.messages for t in talk)
-    tokenizer = learn_tokenizer(chain(texts, ROLES), config.vocab_size)
+    train, val = (told_scenes(config.data, split) for split in ("train", "val"))
+    said = (f" {t['content']}" for talk in train.conversations.messages for t in talk)
+    tokenizer = learn_tokenizer(
+        chain(said, chain.from_iterable(train.words), ROLES), config.vocab_size
+    )
     set_seed(seed)
     reader = LanguageReader(config, tokenizer)
+    features = {"image": Words(train.words, tokenizer)}
     asked = config.train.batch_size, seed
-    batches = ChatBatches(train.conversations, train, {}, reader.chat, *asked)
+    batches = ChatBatches(train.conversations, train.table, features, reader.chat, *asked)
 
     def evaluate(reader: LanguageReader) -> dict[str, float]:
         scores = reader.scores(val)
@@ -117,7 +146,7 @@ class LanguageReader(nn.Module):
 
     def __init__(self, config: LanguageBackboneConfig, tokenizer: Qwen2Tokenizer):
         super().__init__()
-        self.chat = Chat(tokenizer, {}, MAX_LENGTH)
+        self.chat = Chat(tokenizer, {"image": CELLS}, MAX_LENGTH)
         self.language = Qwen2ForCausalLM(
             Qwen2Config(
                 vocab_size=len(tokenizer),
@@ -127,6 +156,8 @@ class LanguageReader(nn.Module):
                 num_attention_heads=config.heads,
                 num_key_value_heads=max(1, config.heads // 2),
                 max_position_embeddings=MAX_LENGTH,
+                # as 0.02 is to Qwen2's widths: smaller ones leave a narrow model on its plateau
+                initializer_range=config.width**-0.5,
                 tie_word_embeddings=True,
                 bos_token_id=None,
                 eos_token_id=tokenizer.eos_token_id,
@@ -136,32 +167,49 @@ class LanguageReader(nn.Module):
 
     def forward(self, batch: ChatBatch) -> Tensor:
         """Mean cross-entropy of the answers' tokens."""
+        embedded = self.embed(batch.input_ids, batch.prefixes["image"])
         how = {"attention_mask": batch.attention_mask, "use_cache": False}
-        states = self.language.base_model(batch.input_ids, **how).last_hidden_state
+        states = self.language.base_model(inputs_embeds=embedded, **how).last_hidden_state
         return supervised_loss(self.language, states, batch.labels) / batch.tokens
 
+    def embed(self, ids: Tensor, cells: Tensor) -> Tensor:
+        """Token ids (B, S) and those of cells (N, CELLS, T) -> vectors (B, S, W)."""
+        words, place = self.language.get_input_embeddings(), ids == self.chat.placeholders["image"]
+        there = (cells != self.chat.pad)[..., None]
+        # over the root of their number: about as large as one word
+        soft = (words(cells) * there).sum(2) / there.sum(2).sqrt()
+        return words(ids.masked_fill(place, 0)).masked_scatter(place[..., None], soft)
+
     @torch.no_grad()
-    def scores(self, table: Table, batch_size: int = 128) -> dict[str, float]:
-        """Share of a table's first answers and of its captions that are right word for word."""
+    def scores(self, scenes: ToldScenes, batch_size: int = 128) -> dict[str, float]:
+        """Share of first answers and of captions that are right word for word."""
         right = {"answers": [], "captions": []}
-        talks = table.conversations
+        words, talks = Words(scenes.words, self.chat.tokenizer), scenes.conversations
         for start in range(0, len(talks.messages), batch_size):
-            part = talks.messages[start : start + batch_size]
-            said = self.answer([messages[:1] for messages in part])
-            for kind, text, messages in zip(talks.kinds[start:], said, part, strict=False):
+            part = slice(start, start + batch_size)
+            cells = words.gather([number for (number,) in talks.pictures[part]])
+            said = self.answer([messages[:1] for messages in talks.messages[part]], cells)
+            for kind, text, messages in zip(
+                talks.kinds[part], said, talks.messages[part], strict=True
+            ):
                 name = "captions" if kind == "caption" else "answers"
                 right[name].append(text == messages[1]["content"])
         return {name: float(np.mean(found)) for name, found in right.items()}
 
     @torch.no_grad()
-    def answer(self, conversations: Sequence[Messages], max_tokens: int = 48) -> list[str]:
-        """Greedy answers to conversations in words."""
-        rows = [self.chat.prompt(messages)[::-1] for messages in conversations]
-        # reversed, so that the padding is on the left, where nothing is generated
-        ids = pad(rows, self.chat.pad).flip(1).to(self.language.device)
-        mask = pad([[1] * len(row) for row in rows], 0).flip(1).to(ids.device)
+    def answer(
+        self, conversations: Sequence[Messages], cells: Tensor, max_tokens: int = 48
+    ) -> list[str]:
+        """Greedy answers to conversations about a scene each, told by cells (B, CELLS, T)."""
+        rows, device = (
+            [self.chat.prompt(messages) for messages in conversations],
+            self.language.device,
+        )
+        ids = pad(rows, self.chat.pad, left=True).to(device)
+        mask = pad([[1] * len(row) for row in rows], 0, left=True).to(device)
         how = {"max_new_tokens": max_tokens, "do_sample": False}
-        found = self.language.generate(ids, attention_mask=mask, **how)[:, ids.shape[1] :]
+        embedded = self.embed(ids, cells.to(device))
+        found = self.language.generate(inputs_embeds=embedded, attention_mask=mask, **how)
         texts = self.chat.tokenizer.batch_decode(found, skip_special_tokens=True)
         return [text.strip() for text in texts]
 

@@ -24,7 +24,7 @@ class InstructionsConfig(Section):
 class ConversationsConfig(Section):
     """Conversations about images: made for scenes, or read; instructions without images beside."""
 
-    source: Literal["scenes", "llava"] = "scenes"
+    source: Literal["scenes", "llava", "parquet"] = "scenes"
     train_scenes: Positive = 8000
     val_scenes: Positive = 250
     test_scenes: Positive = 500
@@ -33,12 +33,15 @@ class ConversationsConfig(Section):
     speech: bool = Field(False, description="speak every scene's caption")
     seed: Count = 0
     llava: LlavaConfig | None = None
+    parquet: dict[str, list[str]] | None = Field(
+        None, description="files by split: columns turns (role, content), image, audio, ..."
+    )
     instructions: InstructionsConfig | None = None
 
     @model_validator(mode="after")
     def _source_is_described(self):
-        if self.source == "llava" and self.llava is None:
-            raise ValueError("source 'llava' needs a data.conversations.llava section")
+        if self.source != "scenes" and getattr(self, self.source) is None:
+            raise ValueError(f"source {self.source!r} needs data.conversations.{self.source}")
         return self
 
 

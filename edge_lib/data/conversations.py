@@ -1,4 +1,4 @@
-"""Tables of conversations: about scenes or LLaVA's, and instructions without images after them."""
+"""Tables of conversations: about scenes, LLaVA's, or ready in Parquet; instructions after them."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from edge_lib.config import ConfigError
 from edge_lib.config.vlm import ConversationsConfig
 from edge_lib.data import questions, scene_chats, scene_table, scenes, speech
-from edge_lib.data.parquet import made_once, matching, version_of
+from edge_lib.data.parquet import made_once, matching, read_parquet, version_of
 from edge_lib.data.table import Table, fingerprint_files
 from edge_lib.data.turns import PLACEHOLDERS
 
@@ -58,6 +58,18 @@ def _load_llava(config: ConversationsConfig, cache_dir: Path, split: str) -> Tab
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{key}.files.{split}: {path} is not LLaVA's json: {error!r}") from None
     return Table(rows, f"llava {split}", fingerprint_files([path], str(source.images)))
+
+
+def _load_parquet(config: ConversationsConfig, cache_dir: Path, split: str) -> Table:
+    """Rows of the one-table schema; of its columns `turns` has to be there."""
+    key = f"{KEY}.parquet"
+    if split not in config.parquet:
+        raise ConfigError(f"{key} has no {split!r}, only {sorted(config.parquet)}")
+    files = [path for pattern in config.parquet[split] for path in matching(pattern, key)]
+    table = read_parquet(files, f"conversations {split}", cache_dir, {})
+    if "turns" not in table.dataset.column_names:
+        raise ConfigError(f"{files[0]} has no column 'turns'; it has {table.dataset.column_names}")
+    return table
 
 
 def _llava_rows(entries: list[dict], folder: Path) -> Iterator[dict]:
@@ -121,4 +133,4 @@ def _json_lines(path: Path) -> list[dict]:
         return [json.loads(line) for line in file if line.strip()]
 
 
-LOADERS = {"scenes": _load_scenes, "llava": _load_llava}
+LOADERS = {"scenes": _load_scenes, "llava": _load_llava, "parquet": _load_parquet}

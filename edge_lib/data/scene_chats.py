@@ -11,7 +11,6 @@ from edge_lib.data.scenes import Scene
 from edge_lib.data.turns import PLACEHOLDERS
 
 DESCRIBE = ("Describe the image.", "What do you see in this image?", "What does the image show?")
-HOPS = 2  # of the longest chains that are asked
 
 
 def scene_conversations(config: ConversationsConfig, split: str) -> Iterator[dict]:
@@ -23,9 +22,9 @@ def scene_conversations(config: ConversationsConfig, split: str) -> Iterator[dic
 
 
 def scenes_asked(config: ConversationsConfig, split: str) -> Iterator[tuple[Scene, list[Question]]]:
-    """The scenes of a split, each with its questions."""
+    """The scenes of a split, each with questions of the six basic kinds."""
     size = getattr(config, f"{split}_scenes")
-    return ask(split, size, config.per_scene, config.max_objects, HOPS, config.seed)
+    return ask(split, size, config.per_scene, config.max_objects, 0, config.seed)
 
 
 def scene_turns(number: int, scene: Scene, asked: list[Question]) -> tuple[list[dict], list[dict]]:

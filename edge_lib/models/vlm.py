@@ -29,6 +29,7 @@ from edge_lib.encoded import Encoded, Together
 from edge_lib.models.streams import FUSED, Streams
 from edge_lib.projectors import READS, Projector
 from edge_lib.runs import whole_folder
+from edge_lib.tokens import pad
 
 
 @dataclass
@@ -77,6 +78,11 @@ class VLM(nn.Module):
             for name, found in examples.items()
         }
         return cls(streams, config, {name: tuple(x.shape[1:]) for name, x in vectors.items()})
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids are looked up."""
+        return self.language.get_input_embeddings().weight.device
 
     def train_adapters(self, trained: bool) -> None:
         """Whether the adapters are trained beside the projectors."""
@@ -162,7 +168,7 @@ class VLM(nn.Module):
         messages = [as_messages(self.chat, some, count) for some, count in pairs]
         flat = {name: list(chain.from_iterable(some)) for name, some in items.items()}
         answers = self.answer(messages, self._encode(flat), remembered, **how)
-        return answers[0] if isinstance(prompt, str) or prompts == [prompt] else answers
+        return answers[0] if prompts == [prompt] else answers
 
     def _encode(self, items: dict[str, list]) -> dict[str, Encoded | Together]:
         """Features for each placeholder that has items."""
@@ -193,9 +199,8 @@ class VLM(nn.Module):
         head = remembered.ids if remembered else []
         if any(row[: len(head)] != head for row in rows):
             raise ValueError("a prompt does not begin as what was remembered")
-        device = self.language.get_input_embeddings().weight.device
         ids, mask = self._pad([row[len(head) :] for row in rows])
-        embedded, mask = self.embed(ids.to(device), mask.to(device), prefixes)
+        embedded, mask = self.embed(ids, mask, prefixes)
         if remembered:
             # the cache stands for these places: nothing but their number is looked at
             before = embedded.new_zeros(len(rows), len(head), embedded.shape[2])
@@ -211,11 +216,8 @@ class VLM(nn.Module):
 
     def _pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Token ids (B, S) and mask (B, S), padded on the left, where nothing is generated."""
-        width = max(map(len, rows))
-        pad = self.chat.pad
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-        lengths = torch.tensor([len(row) for row in rows])
-        return ids, torch.arange(width) >= width - lengths[:, None]
+        there = pad([[1] * len(row) for row in rows], 0, left=True).bool().to(self.device)
+        return pad(rows, self.chat.pad, left=True).to(self.device), there
 
     @torch.no_grad()
     def remember(self, image: Any) -> Remembered:
@@ -225,9 +227,7 @@ class VLM(nn.Module):
         ids = self.chat.prompt([{"role": "user", "content": "<image>\n?"}])
         token = self.chat.placeholders["image"]
         ids = ids[: len(ids) - ids[::-1].index(token)]
-        device = self.language.get_input_embeddings().weight.device
-        row = torch.tensor([ids], device=device)
-        embedded, mask = self.embed(row, torch.ones_like(row).bool(), {"image": features})
+        embedded, mask = self.embed(*self._pad([ids]), {"image": features})
         cache = DynamicCache(config=self.language.config)
         self.read(embedded, mask, cache)
         return Remembered(ids, mask, cache)

@@ -314,6 +314,28 @@ def orca(tmp_path):
     return tmp_path
 
 
+def test_parquet_rows_are_of_the_one_table_schema(tmp_path, encode_image):
+    turns = [user("<image> <audio>?"), assistant("yes")]
+    rows = [
+        {"id": "both", "turns": turns, "image": encode_image(), "audio": b"fLaC"},
+        {"id": "one", "turns": turns, "image": encode_image(), "audio": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-0.parquet")
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "val-0.parquet")
+    files = {split: [str(tmp_path / f"{split}-*.parquet")] for split in ("train", "val")}
+    config = ConversationsConfig(source="parquet", parquet=files)
+    table = load_conversations(config, tmp_path, "train")
+    assert table.conversations.messages == [turns]
+    assert table.conversations.pictures == [[0]]
+    assert table.skipped == {"<audio> without a clip": ["one"]}
+    with pytest.raises(ConfigError, match=r"no column 'turns'; it has \['id'\]"):
+        load_conversations(config, tmp_path, "val")
+    with pytest.raises(ConfigError, match=r"conversations\.parquet has no 'test', only"):
+        load_conversations(config, tmp_path, "test")
+    with pytest.raises(ValueError, match=r"'parquet' needs data\.conversations\.parquet"):
+        ConversationsConfig(source="parquet")
+
+
 @pytest.mark.parametrize("name", ["orca.parquet", "orca.jsonl", "orc*.jsonl"])
 @pytest.mark.parametrize("source", ["scenes", "llava"])
 def test_instructions_follow_the_conversations(orca, llava, name, source):

@@ -156,6 +156,7 @@ class LanguageReader(nn.Module):
                 num_attention_heads=config.heads,
                 num_key_value_heads=max(1, config.heads // 2),
                 max_position_embeddings=MAX_LENGTH,
+                rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # as Qwen2.5's
                 # as 0.02 is to Qwen2's widths: smaller ones leave a narrow model on its plateau
                 initializer_range=config.width**-0.5,
                 tie_word_embeddings=True,

@@ -34,8 +34,12 @@ class ChatBatch:
         return ChatBatch(*ids, prefixes, self.tokens)
 
 
+ALIKE = 16  # batches whose conversations are sorted by length before they are cut
+
+
 class ChatBatches(Dataset):
-    """Shuffled conversations; one refused by the chat, or without features, is counted and skipped.
+    """Shuffled conversations, those of a batch about equally long, so that few places are padding;
+    one refused by the chat, or without features, is counted and skipped.
 
     features: of each placeholder; those of images are numbered as the table's pictures, those of
     clips as its rows.
@@ -66,6 +70,8 @@ class ChatBatches(Dataset):
         if not self.steps_per_epoch:
             found = f"{table.name}: {len(self.usable)} conversations"
             raise ConfigError(f"{found} do not fill one batch of {batch_size}")
+        self.lengths = np.array([tokens.shape[1] for _, tokens, _ in self.usable])
+        self.epoch, self.order = -1, np.empty((0, batch_size), np.int64)
 
     def _add(self, row: int, messages: list[dict], items: dict[str, list[int]]) -> None:
         """Tokenise a conversation and keep it, if that can be done and its items are there."""
@@ -82,9 +88,19 @@ class ChatBatches(Dataset):
     def _draw(self, step: int) -> list[tuple[int, np.ndarray, dict[str, list[int]]]]:
         """The step's conversations over all processes."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.usable))
-        start = position * self.batch_size
-        return [self.usable[number] for number in order[start : start + self.batch_size]]
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self._shuffled(epoch)
+        return [self.usable[number] for number in self.order[position]]
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        """(steps_per_epoch, batch_size) numbers of conversations; the last few are left out."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.usable))[: self.steps_per_epoch * self.batch_size]
+        parts = np.split(order, range(ALIKE * self.batch_size, len(order), ALIKE * self.batch_size))
+        order = np.concatenate(
+            [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
+        )
+        return rng.permutation(order.reshape(-1, self.batch_size))
 
     def ids(self, step: int) -> list[str]:
         """The ids of a step's rows, for error messages."""

@@ -114,6 +114,16 @@ def test_every_epoch_holds_each_conversation_once_in_an_order_of_its_own(make, r
     assert make(rows[:11]).steps_per_epoch == 2  # the last short batch is left out
 
 
+def test_those_of_a_batch_are_about_equally_long(make):
+    rng = np.random.default_rng(0)
+    turns = [talk("why?", "so " * int(n)) for n in rng.integers(1, 60, 128)]
+    batches = make([{"id": str(n), "turns": some} for n, some in enumerate(turns)])
+    masks = [batches[step].attention_mask for step in range(32)]
+    assert np.mean([mask.float().mean() for mask in masks]) > 0.9  # 0.65 in shuffled batches
+    widths = [mask.shape[1] for mask in masks]
+    assert abs(np.corrcoef(widths, range(32))[0, 1]) < 0.5  # the long ones are not last
+
+
 @pytest.mark.parametrize("step", [0, 4])
 def test_two_ranks_share_each_batch(make, rows, step):
     whole = make(rows)[step]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from edge_lib.bench.trm import step_seconds
 from edge_lib.sweep import Point, collect
 
 
@@ -18,6 +19,18 @@ def point_table(points: Sequence[Point]) -> pd.DataFrame:
     about = table.drop(columns=["metric", "value"]).drop_duplicates(keys)
     metrics = table.assign(metric=names).pivot(index=keys, columns="metric", values="value")
     return about.merge(metrics, on=keys)
+
+
+def step_times(points: Sequence[Point]) -> pd.DataFrame:
+    """Seconds that a training step of each point's decoder takes, measured here and now: columns
+    point and seconds.step. Points may share a decoder.
+    """
+    names = [point.folder.name for point in points]
+    decoders = [next(iter(point.config.qa.arms.items())) for point in points]
+    keys = [f"{arm} {decoder.model_dump_json(exclude={'lr'})}" for arm, decoder in decoders]
+    different = dict(zip(keys, decoders, strict=True))
+    took = dict(zip(different, step_seconds([*different.values()]), strict=True))
+    return pd.DataFrame({"point": names, "seconds.step": [took[key] for key in keys]})
 
 
 def answers_of(points: Sequence[Point]) -> pd.DataFrame:

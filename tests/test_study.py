@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from edge_lib import study
 from edge_lib.config import load_config
 from edge_lib.study import answers_of, paired_differences, point_table
 from edge_lib.sweep import Point
@@ -47,6 +48,27 @@ def test_points_of_both_decoders_have_the_same_columns(make_point):
     assert table.loc["recursive", "em.basic.steps6"] == 0.7
     assert table.loc["recursive", "qa.trm.width"] == 32
     assert table.loc["a plain one", ["em.basic.steps6", "qa.trm.width"]].isna().all()
+
+
+def test_a_decoder_is_timed_once_whatever_its_points_differ_in(make_point, monkeypatch):
+    timed = []
+
+    def step_seconds(decoders):
+        timed.extend((arm, config.width) for arm, config in decoders)
+        return [0.5 + number for number in range(len(decoders))]
+
+    monkeypatch.setattr(study, "step_seconds", step_seconds)
+    points = [
+        make_point("a", {"qa.use_trm": True, "seed": 0}),
+        make_point("a", {"qa.use_trm": True, "seed": 1}),
+        make_point("b", {"qa.use_trm": True, "qa.trm.lr": 1e-4, "qa.scenes": 500}),
+        make_point("c", {"qa.use_trm": True, "qa.trm.width": 32}),
+        make_point("d", {"qa.use_trm": False}),
+    ]
+    found = study.step_times(points)
+    assert timed == [("trm", 64), ("trm", 32), ("plain", 64)]
+    assert found["seconds.step"].tolist() == [0.5, 0.5, 0.5, 1.5, 2.5]
+    assert found.point.tolist() == [point.folder.name for point in points]
 
 
 def test_answers_come_with_their_grid_and_seed(make_point):

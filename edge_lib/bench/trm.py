@@ -5,11 +5,15 @@ question of 16 tokens; the rival reads the whole answer so far, at every step of
 again for each new token. Both give the same tokens.
 """
 
-import torch
+from collections.abc import Callable, Sequence
+from statistics import median
 
-from edge_lib.bench.tools import compare
+import torch
+import torch.nn.functional as F
+
+from edge_lib.bench.tools import compare, seconds
 from edge_lib.config import DecoderConfig
-from edge_lib.decoders import RecursiveDecoder
+from edge_lib.decoders import DECODERS, RecursiveDecoder
 from edge_lib.launch import local_device
 
 PREFIX, QUESTION, NEW, VOCABULARY = 64, 16, 64, 512
@@ -33,3 +37,37 @@ def trm(batch: int = 8) -> dict[str, float]:
     ours, theirs = found["ours"](), found["without_cache"]()
     result = compare("seconds.generate64", found, rounds=5)
     return result | {"tokens": ours.shape[1], "same_tokens": float(torch.equal(ours, theirs))}
+
+
+def step_seconds(decoders: Sequence[tuple[str, DecoderConfig]], rounds: int = 7) -> list[float]:
+    """Median seconds of a training step, forward and backward, of each (arm, config), untrained;
+    on one thread, in turn, so that a busy machine slows all alike.
+
+    64 questions of 14 tokens about 32 images of 9 vectors, answered in 3 tokens.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    steps = [_training_step(*decoder) for decoder in decoders]
+    for step in steps:
+        step()
+    times = [[seconds(step) for step in steps] for _ in range(rounds)]
+    torch.set_num_threads(threads)
+    return [median(each) for each in zip(*times, strict=True)]
+
+
+def _training_step(arm: str, config: DecoderConfig) -> Callable[[], None]:
+    torch.manual_seed(0)
+    device = local_device()
+    decoder = DECODERS[arm](config, 256, VOCABULARY).to(device)
+    prefix = torch.randn(32, 9, 256, device=device)
+    mask = torch.ones(32, 9, dtype=torch.bool, device=device)
+    question = torch.randint(4, VOCABULARY, (64, 14), device=device)
+    answer = torch.randint(4, VOCABULARY, (64, 3), device=device)
+
+    def step() -> None:
+        context = decoder.read_context(prefix, mask, question)
+        states = decoder.supervised(decoder.states_after(context, answer))
+        losses = [F.cross_entropy(decoder.head(s).flatten(0, 1), answer.flatten()) for s in states]
+        torch.stack(losses).mean().backward()
+
+    return step

@@ -15,8 +15,14 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import set_seed
+from accelerate.utils import (
+    DeepSpeedPlugin,
+    FullyShardedDataParallelPlugin,
+    is_deepspeed_available,
+    set_seed,
+)
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
 from edge_lib.checkpoint import newest_checkpoint, save_checkpoint
@@ -130,12 +136,36 @@ def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
         log_with=tracker,
         project_dir=run.folder,
         step_scheduler_with_optimizer=False,
+        **sharding_plugin(config, expected),
     )
     if accelerator.num_processes != expected:
         raise RuntimeError(f"{accelerator.num_processes} processes where {expected} were launched")
     if tracker:
         accelerator.init_trackers(run.folder.name)
     return accelerator
+
+
+def sharding_plugin(config: TrainConfig, processes: int) -> dict:
+    """What Accelerate is told of `config.sharding`."""
+    if config.sharding is None:
+        return {}
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"train.sharding={config.sharding} needs GPUs; null trains without")
+    if config.sharding == "fsdp2":
+        # by size, whatever the model: a layer of a large one is a shard of its own
+        how = {"auto_wrap_policy": "size_based_wrap", "min_num_params": 10_000_000}
+        return {"fsdp_plugin": FullyShardedDataParallelPlugin(fsdp_version=2, **how)}
+    if not is_deepspeed_available():
+        raise RuntimeError("train.sharding=zero2 needs DeepSpeed: pip install deepspeed")
+    about = {
+        "zero_optimization": {"stage": 2},
+        "train_micro_batch_size_per_gpu": config.batch_size // processes,
+        "gradient_accumulation_steps": config.accumulation,
+        "gradient_clipping": config.clip,
+    }
+    if config.precision != "fp32":
+        about[config.precision] = {"enabled": True}
+    return {"deepspeed_plugin": DeepSpeedPlugin(hf_ds_config=about)}
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -243,8 +273,13 @@ def keep_best(accelerator, model, evaluate, run: Run, progress: Progress, report
     report.write(**metrics)
     if score > progress.best:
         progress.best = score
+        sharded = [module for module in plain.modules() if isinstance(module, FSDPModule)]
+        for module in sharded:
+            module.unshard()  # by all ranks together
         if accelerator.is_main_process:
             plain.save_pretrained(run.checkpoints / "best")
+        for module in sharded:
+            module.reshard()
 
 
 def peak_memory_mb() -> float:

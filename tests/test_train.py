@@ -7,9 +7,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from align_targets import train_and_die
+from launch_targets import keep_the_best_of_shards
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from edge_lib import train
 from edge_lib.align import train_aligner
 from edge_lib.checkpoint import newest_checkpoint
 from edge_lib.config import TrainConfig
@@ -17,7 +19,7 @@ from edge_lib.encode import encode_tables
 from edge_lib.launch import WorkerError, launch
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
-from edge_lib.train import NonFiniteLossError, fit, make_optimizer, rate_factor
+from edge_lib.train import NonFiniteLossError, fit, make_optimizer, rate_factor, sharding_plugin
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +110,35 @@ def test_best_state_is_kept_not_the_last(run):
 
     fit_line(run, evaluate=evaluate, eval_every=10)
     assert torch.load(run.checkpoints / "best" / "w.pt").item() == seen[1] != seen[2]
+
+
+def test_what_is_shared_out_over_ranks_is_kept_whole(run, tmp_path):
+    weight = torch.randn(6, 3)
+    shares = launch(keep_the_best_of_shards, str(tmp_path), weight, num_processes=2)
+    assert torch.equal(torch.load(run.checkpoints / "best"), weight)
+    assert torch.equal(torch.cat([shares[0], shares[1]]), weight)
+
+
+def test_sharding_tells_accelerate_what_was_asked_for(monkeypatch):
+    assert sharding_plugin(settings(), 8) == {}
+    with pytest.raises(RuntimeError, match=r"train\.sharding=fsdp2 needs GPUs"):
+        sharding_plugin(settings(sharding="fsdp2"), 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    fsdp = sharding_plugin(settings(sharding="fsdp2"), 8)["fsdp_plugin"]
+    assert fsdp.fsdp_version == 2
+    assert fsdp.reshard_after_forward is True
+    with pytest.raises(RuntimeError, match="zero2 needs DeepSpeed: pip install deepspeed"):
+        sharding_plugin(settings(sharding="zero2"), 8)
+    monkeypatch.setattr(train, "is_deepspeed_available", lambda: True)
+    monkeypatch.setattr(train, "DeepSpeedPlugin", dict)
+    asked = settings(sharding="zero2", batch_size=32, accumulation=4, precision="bf16", clip=0.5)
+    assert sharding_plugin(asked, 8)["deepspeed_plugin"]["hf_ds_config"] == {
+        "zero_optimization": {"stage": 2},
+        "train_micro_batch_size_per_gpu": 4,
+        "gradient_accumulation_steps": 4,
+        "gradient_clipping": 0.5,
+        "bf16": {"enabled": True},
+    }
 
 
 def test_keeps_the_newest_checkpoints_and_ignores_half_written_ones(run):

@@ -22,6 +22,11 @@ class TrainConfig(Section):
     ema: Fraction | None = Field(None, description="decay of the average that is judged and kept")
     accumulation: Positive = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    sharding: Literal["fsdp2", "zero2"] | None = Field(
+        None,
+        description="over the launched GPUs: weights, gradients and optimizer (fsdp2), or all but "
+        "the weights (DeepSpeed's zero2); null: each has all of them (DDP)",
+    )
     text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     eval_every: Positive = 100
     checkpoint_every: Positive = 100

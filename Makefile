@@ -5,7 +5,7 @@ CONFIG ?= params/tiny/align.yaml
 # dependency resolution would bring torchvision, which only open_clip's image transforms need
 OPEN_CLIP := open-clip-torch==3.3.0
 
-.PHONY: align trimodal backbones trm-qa trm-tuning trm-study mrl-ablation perceiver-ablation \
+.PHONY: align trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation \
 	fusion-ablation evaluate test lab showcase
 
 align: .venv/ready
@@ -16,22 +16,23 @@ backbones: NOTEBOOK := 00_backbones
 trimodal: NOTEBOOK := 02_trimodal
 trm-qa: NOTEBOOK := 03_trm_qa
 trm-study: NOTEBOOK := trm_study
+vlm: NOTEBOOK := 06_vlm
 mrl-ablation: NOTEBOOK := 04_mrl_ablation
 perceiver-ablation: NOTEBOOK := 05_perceiver_ablation
 evaluate: NOTEBOOK := 07_evaluate
 
-backbones trimodal trm-qa trm-study mrl-ablation perceiver-ablation evaluate: .venv/ready
+backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation evaluate: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 
 fusion-ablation trm-tuning: .venv/ready
 	$(BIN)/python -m edge_lib.sweep params/tiny/$(subst -,_,$@).yaml
 
-showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_ablation 05_perceiver_ablation 07_evaluate)
+showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_ablation 05_perceiver_ablation 06_vlm 07_evaluate)
 
 FIGURES := recall_by_dim tsne retrieval fusion gate_weights listen_and_look kept weights confusions \
 	recall costs cost_curves training by_kind answers attention four paired pareto steps chains scenes \
-	width rounds
+	width rounds exact_match captions bits
 
 showcase-%: .venv/ready
 	@mkdir -p runs/showcase/$*

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.batches import Features
 from edge_lib.data.chat import Messages
 from edge_lib.data.chat_batches import ChatBatches
-from edge_lib.data.scenes import COLOURS, DIGITS, PLACES
+from edge_lib.data.scene_chats import things_in
 from edge_lib.data.sources import CONVERSATIONS, load_table
 from edge_lib.data.table import Table
 from edge_lib.encoded import Encoded, Together
@@ -193,21 +192,6 @@ def talking_costs(
         "weights MB": vlm.language.get_memory_footprint() / 1e6,
         "tokens a second": new_tokens * len(messages) / min(took),
     }
-
-
-def things_in(caption: str) -> set[tuple[int, str, int]]:
-    """Digit, colour and cell of each thing that a scene's caption names, in any phrasing."""
-    found = set()
-    for phrase in re.split(r",\s*|\s+and\s+", caption):
-        words = phrase.split()
-        digits = [n for n, name in enumerate(DIGITS) if name in words or str(n) in words]
-        colours = [colour for colour in COLOURS if colour in words]
-        # "at the top left" holds "at the top"
-        cells = [cell for cell, place in enumerate(PLACES) if place in phrase]
-        cells.sort(key=lambda cell: -len(PLACES[cell]))
-        if len(digits) == len(colours) == 1 and cells:
-            found.add((digits[0], colours[0], cells[0]))
-    return found
 
 
 def caption_facts(scored: pd.DataFrame) -> dict[str, float]:

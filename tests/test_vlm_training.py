@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from edge_lib.align import train_aligner
 from edge_lib.checkpoint import newest_checkpoint
 from edge_lib.config import ConfigError, load_config
+from edge_lib.data.scene_chats import things_in
 from edge_lib.data.scenes import Scene, random_scenes
 from edge_lib.data.sources import load_table
 from edge_lib.encode import encode_tables
@@ -23,7 +24,6 @@ from edge_lib.vlm import (
     open_streams,
     stream_config,
     talk_table,
-    things_in,
     train_vlm,
 )
 

@@ -24,7 +24,7 @@ from edge_lib.config import ConversationsConfig, LanguageBackboneConfig
 from edge_lib.data.chat import Chat, Messages
 from edge_lib.data.chat_batches import ChatBatch, ChatBatches
 from edge_lib.data.questions import SPOTS
-from edge_lib.data.scene_chats import scene_turns, scenes_asked
+from edge_lib.data.scene_chats import scene_turns, scenes_asked, things_in
 from edge_lib.data.scenes import DIGITS, Scene, Thing
 from edge_lib.data.table import Table
 from edge_lib.data.turns import ROLES, Conversations
@@ -183,19 +183,23 @@ class LanguageReader(nn.Module):
 
     @torch.no_grad()
     def scores(self, scenes: ToldScenes, batch_size: int = 128) -> dict[str, float]:
-        """Share of first answers and of captions that are right word for word."""
-        right = {"answers": [], "captions": []}
+        """Share of first answers that are right word for word, and of the things in the scenes that
+        descriptions name with digit, colour and place.
+        """
         words, talks = Words(scenes.words, self.chat.tokenizer), scenes.conversations
+        right, named, there = [], 0, 0
         for start in range(0, len(talks.messages), batch_size):
             part = slice(start, start + batch_size)
+            asked, answers = zip(*(messages[:2] for messages in talks.messages[part]), strict=True)
             cells = words.gather([number for (number,) in talks.pictures[part]])
-            said = self.answer([messages[:1] for messages in talks.messages[part]], cells)
-            for kind, text, messages in zip(
-                talks.kinds[part], said, talks.messages[part], strict=True
-            ):
-                name = "captions" if kind == "caption" else "answers"
-                right[name].append(text == messages[1]["content"])
-        return {name: float(np.mean(found)) for name, found in right.items()}
+            said = self.answer([[message] for message in asked], cells)
+            for kind, text, answer in zip(talks.kinds[part], said, answers, strict=True):
+                if kind == "caption":
+                    things = things_in(answer["content"])
+                    named, there = named + len(things & things_in(text)), there + len(things)
+                else:
+                    right.append(text == answer["content"])
+        return {"answers": float(np.mean(right)), "things": named / there}
 
     @torch.no_grad()
     def answer(

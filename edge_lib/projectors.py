@@ -6,9 +6,8 @@ from torch import nn
 from edge_lib.config.vlm import ProjectorConfig
 from edge_lib.heads import add_positions
 
-# what each kind reads of a stream: the head's sequence (B, L, D), its pooled embedding (B, 1, D),
-# or what the frozen encoder itself pooled (B, 1, P)
-READS = {"mlp": "embedding", "tokens": "embedding", "sequence": "sequence", "clip_mlp": "pooled"}
+# what each kind reads of a stream: the head's sequence (B, L, D), or its embedding (B, 1, D)
+READS = dict.fromkeys(("mlp", "tokens", "clip_mlp"), "embedding") | {"sequence": "sequence"}
 
 
 class Projector(nn.Module):
@@ -17,7 +16,7 @@ class Projector(nn.Module):
     mlp, tokens: Linear, GELU, Linear from one embedding to one soft token, or to several (ClipCap,
     Mokady et al. 2021, arXiv 2111.09734). sequence: the same on each vector of a sequence, which
     is told its place (LLaVA-1.5, Liu et al. 2023, arXiv 2310.03744). clip_mlp: Linear, ReLU,
-    LayerNorm, Linear on CLIP's own pooled vector.
+    LayerNorm, Linear from one embedding, such as full/align_mlp.yaml's 512 dims of CLIP ViT-B/32.
     """
 
     def __init__(self, config: ProjectorConfig, width_in: int, width: int, scale: float):

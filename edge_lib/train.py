@@ -152,8 +152,8 @@ def sharding_plugin(config: TrainConfig, processes: int) -> dict:
     if not torch.cuda.is_available():
         raise RuntimeError(f"train.sharding={config.sharding} needs GPUs; null trains without")
     if config.sharding == "fsdp2":
-        # by size, whatever the model: a layer of a large one is a shard of its own
-        how = {"auto_wrap_policy": "size_based_wrap", "min_num_params": 10_000_000}
+        # each layer is a shard; what is frozen and small stays whole
+        how = {"auto_wrap_policy": "transformer_based_wrap", "ignored_modules": "streams"}
         return {"fsdp_plugin": FullyShardedDataParallelPlugin(fsdp_version=2, **how)}
     if not is_deepspeed_available():
         raise RuntimeError("train.sharding=zero2 needs DeepSpeed: pip install deepspeed")

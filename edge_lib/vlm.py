@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from edge_lib.answers import score_answers
 from edge_lib.bench.tools import seconds
 from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.batches import Features
-from edge_lib.data.chat import Messages
+from edge_lib.data.chat import ChatError, Messages
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.scene_chats import things_in
 from edge_lib.data.sources import CONVERSATIONS, load_table
@@ -113,14 +113,16 @@ def train_vlm(
         examples = {n: f.gather(np.flatnonzero(f.ok)[:1]) for n, f in features.items()}
         vlm = VLM.new(find_streams(config, aligner_folder), config.vlm, examples)
     vlm.train_adapters(stage == "lora")
-    asked = how.batch_size, config.seed
-    batches = ChatBatches(train.conversations, train, features, vlm.chat, *asked, rank, world_size)
+    # text alone tells a projector nothing
+    talks = train.conversations.with_items() if stage == "projector" else train.conversations
+    asked, ranks = (how.batch_size, config.seed), (rank, world_size, how.accumulation)
+    batches = ChatBatches(talks, train, features, vlm.chat, *asked, *ranks)
     unseen = open_streams(streams, about, val)
     judged = ChatBatches(val.conversations, val, unseen, vlm.chat, *asked)
 
     def evaluate(vlm: VLM) -> dict[str, float]:
-        loss = mean_loss(vlm, judged)
-        return {"val.loss": loss, "score": -loss}
+        loss, tokens = mean_loss(vlm, judged)
+        return {"val.loss": loss, "val.tokens": tokens, "score": -loss}
 
     metrics = fit(vlm, batches, how, run, evaluate, config.seed)
     trained = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
@@ -129,15 +131,17 @@ def train_vlm(
 
 
 @torch.no_grad()
-def mean_loss(vlm: VLM, batches: ChatBatches) -> float:
-    """Cross-entropy (nats) a token of what assistants say; its exponential is the perplexity."""
+def mean_loss(vlm: VLM, batches: ChatBatches) -> tuple[float, float]:
+    """Cross-entropy (nats) a token of what assistants say, whose exponential is the perplexity; and
+    the number of tokens.
+    """
     device = next(vlm.projectors.parameters()).device
     total = tokens = 0.0
     for step in range(batches.steps_per_epoch):
         batch = batches[step].to(device)
         total += vlm(batch).item() * batch.tokens
         tokens += batch.tokens
-    return total / tokens
+    return total / tokens, tokens
 
 
 @torch.no_grad()
@@ -149,37 +153,70 @@ def talk_table(
     batch_size: int = 64,
     **how,
 ) -> pd.DataFrame:
-    """`score_answers` of what the model says first in each of a table's conversations.
+    """`score_answers` of what the model says first in each of a table's conversations; one that it
+    refuses, or whose items could not be encoded, is left out.
 
-    seen: the "own" image, "another" conversation's, or "none": controls. how: of `VLM.generate`.
+    seen: the "own" images, "another" conversation's, or "none": controls. how: of `VLM.generate`.
     """
-    talks, images = table.conversations, features["image"]
-    usable = [i for i, shown in enumerate(talks.pictures) if images.ok[shown].all()]
-    first = [_before_first_answer(talks.messages[i]) for i in usable]
-    shown = [talks.pictures[i] for i in usable]
+    asked = [*_first_turns(vlm, table, features)]
     if seen == "another":
-        shown = [*shown[batch_size:], *shown[:batch_size]]
+        _exchange_pictures(asked)
+    if seen == "none":
+        for one in asked:
+            one.messages = [_without_image(message) for message in one.messages]
+            one.items["image"] = []
     answers = []
-    for start in range(0, len(usable), batch_size):
-        asked = [messages for messages, _ in first[start : start + batch_size]]
-        pictures = [picture for some in shown[start : start + batch_size] for picture in some]
-        if seen == "none":
-            asked = [[_without_image(message) for message in messages] for messages in asked]
-            pictures = []
-        prefixes = {"image": images.gather(pictures)} if pictures else {}
-        answers += vlm.answer(asked, prefixes, **how)
-    references = [[reference] for _, reference in first]
-    kinds, rows = ([column[i] for i in usable] for column in (talks.kinds, talks.rows))
-    return score_answers(answers, references, kinds, rows)
+    for start in range(0, len(asked), batch_size):
+        some, prefixes = asked[start : start + batch_size], {}
+        for name, found in features.items():
+            if wanted := [item for one in some for item in one.items[name]]:
+                prefixes[name] = found.gather(wanted)
+        answers += vlm.answer([one.messages for one in some], prefixes, **how)
+    references, kinds = [[one.reference] for one in asked], [one.kind for one in asked]
+    return score_answers(answers, references, kinds, [one.row for one in asked])
 
 
-def _before_first_answer(messages: list[dict]) -> tuple[list[dict], str]:
-    place = next(i for i, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:place], messages[place]["content"]
+@dataclass
+class _Asked:
+    """A conversation up to its first answer."""
+
+    row: int
+    kind: str
+    messages: list[dict]
+    items: dict[str, list[int]]  # of each placeholder
+    reference: str
+
+
+def _first_turns(vlm: VLM, table: Table, features: dict[str, Features]) -> Iterator[_Asked]:
+    talks = table.conversations
+    columns = talks.rows.tolist(), talks.kinds, talks.messages, talks.pictures
+    for row, kind, messages, pictures in zip(*columns, strict=True):
+        place = next(i for i, message in enumerate(messages) if message["role"] == "assistant")
+        before = messages[:place]
+        try:
+            vlm.chat.prompt(before)
+        except ChatError as error:
+            table.skip("refused by the chat", row, error)
+            continue
+        count = vlm.chat.count(before)
+        items = {"image": pictures[: count["image"]], "audio": [row] * count["audio"]}
+        if all(found.ok[items[name]].all() for name, found in features.items()):
+            yield _Asked(row, kind, before, items, messages[place]["content"])
+
+
+def _exchange_pictures(asked: list[_Asked]) -> None:
+    """Each gets the pictures of one half of all conversations further on with as many."""
+    for count in {len(one.items["image"]) for one in asked}:
+        alike = [one for one in asked if len(one.items["image"]) == count]
+        shown = [one.items["image"] for one in alike]
+        half = len(alike) // 2
+        for one, pictures in zip(alike, [*shown[half:], *shown[:half]], strict=True):
+            one.items["image"] = pictures
 
 
 def _without_image(message: dict) -> dict:
-    return {**message, "content": message["content"].replace("<image>", "").strip()}
+    """The text alone; where there is none, a question mark."""
+    return {**message, "content": message["content"].replace("<image>", "").strip() or "?"}
 
 
 def talking_costs(

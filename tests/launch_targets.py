@@ -6,16 +6,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-
-from edge_lib.runs import Run
-from edge_lib.train import Progress, keep_best
 
 
 def _rank() -> int:
@@ -79,23 +72,3 @@ def block(folder):
     if _rank() == 1:
         time.sleep(600)
     dist.barrier()
-
-
-class Saved(nn.Linear):
-    def save_pretrained(self, folder):
-        torch.save(self.weight.detach().clone(), folder)
-
-
-def keep_the_best_of_shards(folder, weight):
-    """Share a layer out over two ranks and keep it; the rows that this rank has afterwards."""
-    dist.init_process_group("gloo")
-    layer = Saved(*weight.shape[::-1], bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-    fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
-    accelerator = SimpleNamespace(unwrap_model=lambda m: m, is_main_process=_rank() == 0)
-    report = SimpleNamespace(write=lambda **metrics: None)
-    keep_best(accelerator, layer, lambda m: {"score": 1.0}, Run(Path(folder)), Progress(), report)
-    rows = layer.weight.to_local().detach().clone()
-    dist.destroy_process_group()
-    return rows

@@ -1,15 +1,22 @@
 """A tiny Qwen2 that sees through soft tokens: what it reads, learns, keeps and says."""
 
+import json
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from vlm_targets import keep_the_best_of_shards
 
-from edge_lib.config.vlm import ProjectorConfig, VLMConfig
+from edge_lib.config import ConfigError
+from edge_lib.config.vlm import LanguageConfig, ProjectorConfig, VLMConfig
 from edge_lib.data.chat import IGNORE, ChatError
 from edge_lib.data.chat_batches import ChatBatch
+from edge_lib.decoders.qwen import load_language
 from edge_lib.encoded import Encoded, Together
 from edge_lib.fusion import FUSIONS
+from edge_lib.launch import launch
 from edge_lib.models import Aligner
 from edge_lib.models.streams import Streams
 from edge_lib.models.vlm import VLM
@@ -111,6 +118,26 @@ def test_images_and_places_must_agree(make_vlm):
         vlm(batch_of(vlm, SEEN, images=0))
     with pytest.raises(ValueError, match="2 of image for 1 places"):
         vlm(batch_of(vlm, SEEN, images=2))
+
+
+def test_fewer_vectors_than_places_leave_the_rest_masked(make_vlm_on, small_align):
+    """A batch of the store is as long as its longest item, which may be shorter than the first."""
+    torch.manual_seed(0)
+    whole = Aligner(small_align("vision.pooler=tokens"), {"vision": (16, 16), "text": (384, 384)})
+    vlm = make_vlm_on(Streams(whole))
+    batch = batch_of(vlm, SEEN)
+    four = features(1)
+    three = Encoded(four.tokens[:, :3], four.mask[:, :3], four.pooled)
+    masked = Encoded(four.tokens, four.mask & torch.tensor([True, True, True, False]), four.pooled)
+    losses = []
+    for encoded in (three, masked):
+        batch.prefixes["image"] = encoded
+        losses.append(vlm(batch).item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    five = Encoded(*(torch.cat([x, x[:, :1]], 1) for x in (four.tokens, four.mask)), four.pooled)
+    batch.prefixes["image"] = five
+    with pytest.raises(ValueError, match="5 vectors for <image>: 4 fit"):
+        vlm(batch)
 
 
 def test_what_stands_on_padding_is_not_read(make_vlm, monkeypatch):
@@ -251,6 +278,27 @@ def test_a_state_holds_what_is_trained_and_nothing_else(make_vlm):
     assert wrapped.keys() == {f"module.{name}" for name in state}
 
 
+def test_adapters_of_a_model_in_16_bits_are_in_32(make_vlm):
+    vlm = make_vlm(language={"precision": "bf16"})
+    vlm.train_adapters(True)
+    kinds = {
+        "lora" if ".lora_" in n else "own": p.dtype for n, p in vlm.language.named_parameters()
+    }
+    assert kinds == {"lora": torch.float32, "own": torch.bfloat16}
+    loss = vlm(batch_of(vlm, SEEN))
+    loss.backward()
+    trained = [p for n, p in vlm.language.named_parameters() if ".lora_B" in n]
+    assert all(p.grad.any() for p in trained)
+
+
+def test_a_head_that_is_not_the_last_word_is_refused(language_folder, tmp_path):
+    shutil.copytree(language_folder, tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps(config | {"logits_scaling": 8.0}))
+    with pytest.raises(ConfigError, match="changes logits by its logits_scaling"):
+        load_language(LanguageConfig(model=str(tmp_path / "other")))
+
+
 def test_checkpointing_gives_the_same_gradients(make_vlm):
     found = []
     for checkpointing in (False, True):
@@ -282,6 +330,22 @@ def test_saved_and_loaded_it_says_the_same(trained, tmp_path):
     assert trained.answer(*how) == ["a red three", "no two"]
     batch = batch_of(trained, SEEN)
     assert loaded(batch).item() == trained(batch).item()
+
+
+def test_what_two_ranks_share_is_kept_whole(trained, tmp_path):
+    trained.save_pretrained(tmp_path / "start")
+    (tmp_path / "checkpoints").mkdir()
+    batch = batch_of(trained, SEEN)
+    about = str(tmp_path), str(tmp_path / "start"), batch
+    shares = launch(keep_the_best_of_shards, *about, num_processes=2)
+    expected = trained(batch).item()
+    assert [loss for loss, _ in shares.values()] == [pytest.approx(expected, rel=1e-5)] * 2
+    kept = VLM.from_pretrained(tmp_path / "checkpoints" / "best")
+    kept.train_adapters(True)
+    weights = {name: p for name, p in kept.named_parameters() if p.requires_grad}
+    assert sum(count for _, count in shares.values()) == sum(p.numel() for p in weights.values())
+    whole = dict(trained.named_parameters())
+    assert all(torch.equal(weight, whole[name]) for name, weight in weights.items())
 
 
 def test_unequal_prompts_in_a_batch_are_answered_as_alone(trained):
@@ -375,12 +439,33 @@ def test_pictures_are_put_before_a_text_that_does_not_place_them(trained):
         ("what? " * 2000, None, ChatError, "more than max_length=1024"),
         ("<audio>\nwhat is it?", None, ValueError, "1 <audio>, but 0 were given"),
         (["what?", "where?"], [1], ValueError, "2 prompts, but image for 1"),
+        ("what?", [None], ValueError, "None in a list of image"),
+        ([], None, ValueError, "no prompt"),
     ],
 )
 def test_what_cannot_be_asked_says_why(trained, prompt, images, error, said):
-    images = images and [picture(seed) for seed in images]
+    images = images and [seed and picture(seed) for seed in images]
     with pytest.raises(error, match=said):
         trained.generate(prompt, images)
+
+
+def test_what_a_model_has_no_place_for_is_refused(trained):
+    with pytest.raises(ValueError, match="audio given, but the model has no <audio>"):
+        trained.generate("what?", picture(1), audio=[0.0] * 16000)
+    with pytest.raises(ValueError, match="2 prompts, but image for one"):
+        trained.generate(["what?", "where?"], picture(1))
+
+
+def test_samples_about_a_remembered_image(trained):
+    remembered = trained.remember(picture(1))
+    how = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": 4}
+    found = []
+    for image in (picture(1), remembered):
+        torch.manual_seed(0)
+        shown = image if image is remembered else [image, image]
+        found.append(trained.generate(["what is it?", "where?"], shown, **how))
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
 
 
 def test_another_image_cannot_take_the_remembered_ones_place(trained):

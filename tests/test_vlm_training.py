@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from edge_lib.align import train_aligner
 from edge_lib.checkpoint import newest_checkpoint
 from edge_lib.config import ConfigError, load_config
+from edge_lib.data.chat import Chat
 from edge_lib.data.scene_chats import things_in
 from edge_lib.data.scenes import Scene, random_scenes
 from edge_lib.data.sources import load_table
+from edge_lib.decoders.qwen import load_tokenizer
 from edge_lib.encode import encode_tables
 from edge_lib.launch import launch
 from edge_lib.models.vlm import VLM
@@ -141,6 +143,7 @@ def test_each_conversation_is_asked_its_first_question_about_its_own_image(
 
     class Parrot:
         config = make_config().vlm
+        chat = Chat(load_tokenizer(config.language), {"image": 1}, 60)
 
         def answer(self, messages, prefixes, **how):
             shown = prefixes["image"].pooled if prefixes else [None] * len(messages)

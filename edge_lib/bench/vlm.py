@@ -22,6 +22,7 @@ from edge_lib.decoders.qwen import head_loss
 from edge_lib.encoded import Encoded
 from edge_lib.launch import local_device
 from edge_lib.models import Aligner
+from edge_lib.models.streams import Streams
 from edge_lib.models.vlm import VLM
 
 PATCHES, WIDTH, ANSWER = 577, 1024, 64  # CLIP ViT-L/14 at 336 pixels
@@ -50,9 +51,8 @@ def build(name: str, **language) -> VLM:
     vision = ModalityConfig(encoder="-", pooler="tokens", width=WIDTH)
     base = load_config("params/tiny/align.yaml", "text=null")
     aligner = Aligner(base.model_copy(update={"vision": vision}), {"vision": (WIDTH, WIDTH)})
-    return (
-        VLM.new(aligner, VLMConfig(language=about), {"image": patches()}).to(local_device()).eval()
-    )
+    model = VLM.new(Streams(aligner), VLMConfig(language=about), {"image": patches()})
+    return model.to(local_device()).eval()
 
 
 def patches(count: int = 1) -> Encoded:

@@ -200,6 +200,20 @@ class ExperimentConfig(Section):
             raise ValueError("qa reads the feature store: set features.online=false")
         if self.qa and self.qa.train.num_workers and self.features.on_device:
             raise ValueError("qa.train.num_workers must be 0 with features.on_device")
+        stages = self.vlm.stages.values() if self.vlm else ()
+        on_gpu = self.features.online or self.features.on_device
+        if on_gpu and any(stage.num_workers for stage in stages):
+            raise ValueError(
+                "vlm.stages.*.num_workers must be 0 with features.online or features.on_device"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_large_models_are_sharded(self):
+        small = [("train", self.train)]
+        small += [(f"{n}.train", s.train) for n in ("fusion", "qa") if (s := getattr(self, n))]
+        if named := [name for name, how in small if how.sharding]:
+            raise ValueError(f"{named[0]}.sharding: only vlm.stages can be sharded")
         return self
 
     @property

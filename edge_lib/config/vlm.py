@@ -2,10 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from edge_lib.config.base import Count, Positive, RepoPath, Section
 from edge_lib.config.train import TrainConfig
+
+
+def _numbered(devices: dict | None) -> dict | None:
+    """Devices are numbers, also where json has made texts of them."""
+    if not isinstance(devices, dict):
+        return devices
+    return {int(name) if str(name).isdigit() else name: size for name, size in devices.items()}
 
 
 class LlavaConfig(Section):
@@ -72,7 +79,9 @@ class LanguageConfig(Section):
     device_map: str | dict[str, int | str] | None = Field(
         None, description="of accelerate, to share a GPU or span several; null: one device"
     )
-    max_memory: dict[int | str, str] | None = Field(None, description='{0: "20GiB", cpu: "60GiB"}')
+    max_memory: Annotated[dict[int | str, str] | None, BeforeValidator(_numbered)] = Field(
+        None, description='{0: "20GiB", cpu: "60GiB"}'
+    )
 
 
 class ProjectorConfig(Section):
@@ -96,7 +105,9 @@ class VLMConfig(Section):
     system: str | None = Field(None, description="system prompt; the template's own if null")
     max_length: Positive = Field(1024, description="tokens of a conversation, soft ones included")
     max_new_tokens: Positive = 64
-    stages: dict[Literal["projector", "lora"], TrainConfig] = {}
+    stages: Annotated[dict[Literal["projector", "lora"], TrainConfig], Field(min_length=1)] = {
+        "projector": TrainConfig()
+    }
 
     @model_validator(mode="after")
     def _streams_make_sense(self):
@@ -109,4 +120,13 @@ class VLMConfig(Section):
             )
         if self.streams.get("image") == "audio" or self.streams.get("audio") == "vision":
             raise ValueError("<image> stands for vision, <audio> for audio")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_can_be_trained(self):
+        if "lora" in self.stages and self.language.lora is None:
+            raise ValueError("stages.lora trains adapters: give language.lora")
+        sharded = any(stage.sharding == "fsdp2" for stage in self.stages.values())
+        if sharded and (self.language.quantize or self.language.device_map is not None):
+            raise ValueError("sharding fsdp2 needs language.quantize and device_map to be null")
         return self

@@ -26,7 +26,7 @@ class ChatBatch:
     attention_mask: torch.Tensor  # (B, S) bool, False on padding
     labels: torch.Tensor  # (B, S) IGNORE but on what assistants say
     prefixes: dict[str, Encoded]  # of all images and of all clips, in order; none, no entry
-    tokens: float  # that have a label, a process's share of all: what a sum is divided by
+    tokens: float  # that have a label, a batch's share of an update's: what a sum is divided by
 
     def to(self, device) -> "ChatBatch":
         ids = (x.to(device) for x in (self.input_ids, self.attention_mask, self.labels))
@@ -55,11 +55,12 @@ class ChatBatches(Dataset):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        accumulation: int = 1,
     ):
         if batch_size % world_size:
             raise ConfigError(f"batch_size={batch_size} does not divide among {world_size} ranks")
         self.table, self.chat, self.batch_size, self.seed = table, chat, batch_size, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.accumulation = rank, world_size, accumulation
         self.features = features
         self.usable = []  # each one's row, ids and labels (2, S), and items by placeholder
         about = (conversations.rows.tolist(), conversations.messages, conversations.pictures)
@@ -71,6 +72,7 @@ class ChatBatches(Dataset):
             found = f"{table.name}: {len(self.usable)} conversations"
             raise ConfigError(f"{found} do not fill one batch of {batch_size}")
         self.lengths = np.array([tokens.shape[1] for _, tokens, _ in self.usable])
+        self.labelled = np.array([(tokens[1] != IGNORE).sum() for _, tokens, _ in self.usable])
         self.epoch, self.order = -1, np.empty((0, batch_size), np.int64)
 
     def _add(self, row: int, messages: list[dict], items: dict[str, list[int]]) -> None:
@@ -85,12 +87,20 @@ class ChatBatches(Dataset):
             return
         self.usable.append((row, tokens, items))
 
-    def _draw(self, step: int) -> list[tuple[int, np.ndarray, dict[str, list[int]]]]:
-        """The step's conversations over all processes."""
+    def _draw(self, step: int) -> np.ndarray:
+        """Numbers of the step's conversations over all processes."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self._shuffled(epoch)
-        return [self.usable[number] for number in self.order[position]]
+        return self.order[position]
+
+    def _share(self, step: int) -> float:
+        """A batch's part of the labels in one update: ranks and accumulated batches have unequally
+        many, and their gradients are averaged.
+        """
+        first = step - step % self.accumulation
+        drawn = [self._draw(number) for number in range(first, first + self.accumulation)]
+        return self.labelled[np.concatenate(drawn)].sum() / (self.world_size * self.accumulation)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         """(steps_per_epoch, batch_size) numbers of conversations; the last few are left out."""
@@ -104,12 +114,12 @@ class ChatBatches(Dataset):
 
     def ids(self, step: int) -> list[str]:
         """The ids of a step's rows, for error messages."""
-        return [self.table.ids[row] for row, *_ in self._draw(step)]
+        return [self.table.ids[self.usable[number][0]] for number in self._draw(step)]
 
     def __getitem__(self, step: int) -> ChatBatch:
-        drawn = self._draw(step)
-        share = self.batch_size // self.world_size
-        mine = drawn[self.rank * share : (self.rank + 1) * share]
+        tokens, share = float(self._share(step)), self.batch_size // self.world_size
+        drawn = self._draw(step)[self.rank * share : (self.rank + 1) * share]
+        mine = [self.usable[number] for number in drawn]
         ids, labels = zip(*(tokens for _, tokens, _ in mine), strict=True)
         prefixes = {}
         for name, features in self.features.items():
@@ -120,6 +130,5 @@ class ChatBatches(Dataset):
             pad([np.ones(len(row)) for row in ids], 0).bool(),
             pad(labels, IGNORE),
             prefixes,
-            # ranks have unequally many labels, and gradients are averaged over ranks
-            sum(int((tokens[1] != IGNORE).sum()) for _, tokens, _ in drawn) / self.world_size,
+            tokens,
         )

@@ -17,11 +17,17 @@ def as_list(prompt: Prompt | Sequence[Prompt], **items: Any) -> tuple[list[Promp
     """
     alone = isinstance(prompt, str) or bool(prompt and isinstance(prompt[0], dict))
     prompts, found = [prompt] if alone else list(prompt), {}
+    if not prompts:
+        raise ValueError("no prompt")
     for name, given in items.items():
+        if not (alone or given is None or isinstance(given, list | tuple)):
+            raise ValueError(f"{len(prompts)} prompts, but {name} for one")
         each = [given] * len(prompts) if alone or given is None else list(given)
         if len(each) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but {name} for {len(each)}")
         found[name] = [_listed(some) for some in each]
+        if any(item is None for some in found[name] for item in some):
+            raise ValueError(f"None in a list of {name}")
     return prompts, found
 
 

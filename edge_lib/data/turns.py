@@ -21,6 +21,17 @@ class Conversations:
     pictures: list[list[int]]  # the numbers of those that its <image>s stand for, in order
     kinds: list[str]
 
+    def with_items(self) -> "Conversations":
+        """Those about an image or a clip."""
+        marks = tuple(PLACEHOLDERS.values())
+        kept = [
+            number
+            for number, messages in enumerate(self.messages)
+            if any(mark in message["content"] for message in messages for mark in marks)
+        ]
+        columns = self.messages, self.pictures, self.kinds
+        return Conversations(self.rows[kept], *([column[i] for i in kept] for column in columns))
+
 
 def conversations_of(table: "Table") -> Conversations:
     """Those in the column `turns`; one that cannot be used is counted and skipped.

@@ -5,6 +5,7 @@ adapters beside its linear layers are what is trained.
 """
 
 import tempfile
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,8 @@ from transformers import (
 from edge_lib.config import ConfigError
 from edge_lib.config.vlm import LanguageConfig, LoRAConfig
 from edge_lib.data.chat import IGNORE
-from edge_lib.pretrained import SHIPPED, locate
+from edge_lib.launch import local_device
+from edge_lib.pretrained import ARCHITECTURES, SHIPPED, locate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TINY = "tiny-qwen2"
@@ -34,6 +36,8 @@ def load_language(config: LanguageConfig) -> PreTrainedModel:
     """The frozen model, with untrained adapters if `config.lora`."""
     source = locate(config.model, config.weights)
     how = {"dtype": DTYPES[config.precision], "quantization_config": quantization(config)}
+    if config.quantize and torch.cuda.is_available():
+        how["device_map"] = {"": local_device()}  # else every rank's would be on the first GPU
     if config.device_map is not None:
         how |= {"device_map": config.device_map, "max_memory": config.max_memory}
     if config.weights == "random":
@@ -41,6 +45,7 @@ def load_language(config: LanguageConfig) -> PreTrainedModel:
     else:
         model = AutoModelForCausalLM.from_pretrained(source, revision=config.revision, **how)
     model.requires_grad_(False)
+    _refuse_other_heads(model)
     if config.quantize == "4bit":
         _keep_as_they_are(model)
     # greedy unless told: a model's own sampling and penalties would change what is measured
@@ -56,7 +61,7 @@ def load_language(config: LanguageConfig) -> PreTrainedModel:
 def load_tokenizer(config: LanguageConfig) -> PreTrainedTokenizerBase:
     """Its tokenizer; for random weights without one of their own the shipped model's."""
     source = locate(config.model, config.weights)
-    shape_alone = config.weights == "random" and source != config.model
+    shape_alone = config.weights == "random" and ARCHITECTURES in Path(source).parents
     tokenizer = AutoTokenizer.from_pretrained(
         SHIPPED[TINY] if shape_alone else source, revision=config.revision
     )
@@ -91,6 +96,9 @@ def add_adapters(model: PreTrainedModel, config: LoRAConfig) -> None:
             target_modules=list(config.targets),
         )
     )
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:  # in 16 bits small steps would be rounded away
+            parameter.data = parameter.data.float()
 
 
 def supervised_loss(language: PreTrainedModel, states: Tensor, labels: Tensor) -> Tensor:
@@ -107,6 +115,16 @@ def head_loss(head: nn.Module, states: Tensor, labels: Tensor) -> Tensor:
     wanted = labels[:, 1:] != IGNORE
     logits = head(states[:, :-1][wanted]).float()
     return F.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum")
+
+
+def _refuse_other_heads(model: PreTrainedModel) -> None:
+    """`head_loss` takes logits from the head as they are; some models change them afterwards."""
+    config = model.config.get_text_config()
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, name, None) not in (None, 1.0):
+            raise ConfigError(
+                f"vlm.language.model: {config.model_type} changes logits by its {name}"
+            )
 
 
 def _keep_as_they_are(model: PreTrainedModel) -> None:

@@ -27,9 +27,10 @@ class Streams(nn.Module):
 
     @torch.no_grad()
     def vectors(self, stream: str, reads: str, features: Encoded | Together) -> tuple:
-        """Features of N items -> what a projector `reads` of them (`projectors.READS`): vectors
-        (N, L, D) and their mask (N, L).
+        """Features of N items, wherever they lie -> what a projector `reads` of them
+        (`projectors.READS`): vectors (N, L, D) and their mask (N, L).
         """
+        features = features.to(next(self.parameters()).device)
         if stream == FUSED:
             sequence, mask, embedding = self._fused(features)
         else:
@@ -38,8 +39,7 @@ class Streams(nn.Module):
             mask = head.sequence_mask(features)
         if reads == "sequence":
             return sequence, mask
-        one = features.pooled if reads == "pooled" else embedding
-        return one[:, None], torch.ones_like(one[:, :1], dtype=torch.bool)
+        return embedding[:, None], torch.ones_like(embedding[:, :1], dtype=torch.bool)
 
     def _fused(self, features: Together) -> tuple[Tensor, Tensor, Tensor]:
         heads, parts = self.aligner.heads, features.parts

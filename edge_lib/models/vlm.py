@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -66,6 +67,9 @@ class VLM(nn.Module):
         counts = {name: n * self.projectors[name].tokens for name, (n, _) in shapes.items()}
         tokenizer = tokenizer or load_tokenizer(config.language)
         self.chat = Chat(tokenizer, counts, config.max_length, config.system)
+        if config.language.device_map is not None:
+            self.streams.to(self.device)
+            self.projectors.to(self.device)
         self.register_state_dict_post_hook(_keep_what_is_trained)
         self.register_load_state_dict_post_hook(_miss_nothing_frozen)
 
@@ -82,7 +86,25 @@ class VLM(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where token ids are looked up."""
-        return self.language.get_input_embeddings().weight.device
+        return self.get_input_embeddings().weight.device
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Names of the layers that are a shard each (Accelerate asks for them)."""
+        return [*self.language._no_split_modules]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The words', which may be the head's as well (Accelerate asks for both)."""
+        return self.language.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language.get_output_embeddings()
+
+    def to(self, *args, **how) -> "VLM":
+        """Move, but for a language model that `device_map` spread over devices."""
+        if len(set(getattr(self.language, "hf_device_map", {}).values())) > 1:
+            return self
+        return super().to(*args, **how)
 
     def train_adapters(self, trained: bool) -> None:
         """Whether the adapters are trained beside the projectors."""
@@ -111,7 +133,7 @@ class VLM(nn.Module):
         """
         places = {name: ids == token for name, token in self.chat.placeholders.items()}
         words = ids.masked_fill(torch.stack([*places.values()]).any(0), 0)
-        embedded = self.language.get_input_embeddings()(words)
+        embedded = self.get_input_embeddings()(words)
         for name, place in places.items():
             if not place.any() and name not in prefixes:
                 continue
@@ -121,8 +143,8 @@ class VLM(nn.Module):
             if there.numel() != place.sum():
                 count = int(place.sum()) // there.shape[1]
                 raise ValueError(f"{len(there)} of {name} for {count} places <{name}>")
-            embedded = embedded.masked_scatter(place[..., None], soft.to(embedded.dtype))
-            mask = mask.masked_scatter(place, there)
+            embedded = embedded.masked_scatter(place[..., None], soft.to(embedded))
+            mask = mask.masked_scatter(place, there.to(mask.device))
         return embedded, mask
 
     def soft_tokens(self, name: str, encoded: Encoded | Together) -> tuple[Tensor, Tensor]:
@@ -130,6 +152,10 @@ class VLM(nn.Module):
         projector = self.projectors[name]
         stream = self.config.streams[name]
         vectors, mask = self.streams.vectors(stream, projector.reads, encoded)
+        missing = self.shapes[name][0] - vectors.shape[1]
+        if missing < 0:
+            raise ValueError(f"{vectors.shape[1]} vectors for <{name}>: {self.shapes[name][0]} fit")
+        vectors, mask = F.pad(vectors, (0, 0, 0, missing)), F.pad(mask, (0, missing))
         return projector(vectors), mask.repeat_interleave(projector.tokens, 1)
 
     def read(self, embedded: Tensor, mask: Tensor, cache: DynamicCache | None = None) -> Tensor:
@@ -158,6 +184,10 @@ class VLM(nn.Module):
         """
         remembered = images if isinstance(images, Remembered) else None
         shown = None if remembered else images
+        known = {"image", "audio"} if FUSED in self.config.streams.values() else self.chat.soft
+        for name, given in (("image", images), ("audio", audio)):
+            if given is not None and name not in known:
+                raise ValueError(f"{name} given, but the model has no <{name}>")
         prompts, items = as_list(prompt, image=shown, audio=audio)
         counts = [{name: len(some[n]) for name, some in items.items()} for n in range(len(prompts))]
         if remembered:
@@ -207,7 +237,8 @@ class VLM(nn.Module):
             embedded = torch.cat([before, embedded], 1)
             mask = torch.cat([remembered.mask.expand(len(rows), -1), mask], 1)
             cache = copy.deepcopy(remembered.cache)
-            cache.batch_repeat_interleave(len(rows) * how.get("num_beams", 1))
+            each = max(how.get("num_beams", 1), how.get("num_return_sequences", 1))
+            cache.batch_repeat_interleave(len(rows) * each)
             how["past_key_values"] = cache
         how = {"max_new_tokens": self.config.max_new_tokens} | how
         found = self.language.generate(inputs_embeds=embedded, attention_mask=mask.long(), **how)
@@ -240,9 +271,13 @@ class VLM(nn.Module):
         with whole_folder(from_root(folder)) as temporary:
             self.streams.save(temporary)
             self.chat.tokenizer.save_pretrained(temporary / "tokenizer")
-            save_file(self.projectors.state_dict(), temporary / "projectors.safetensors")
+            # parameters and not their state: that would be shards again where they were sharded
+            save_file(
+                dict(self.projectors.named_parameters()), temporary / "projectors.safetensors"
+            )
             if self.config.language.lora:
-                adapters = get_peft_model_state_dict(self.language)
+                weights = dict(self.language.named_parameters())
+                adapters = get_peft_model_state_dict(self.language, weights)
                 save_file(adapters, temporary / "adapters.safetensors")
             (temporary / "vlm.json").write_text(json.dumps(about, indent=2) + "\n")
 

@@ -50,11 +50,11 @@ def rows(encode_image):
 def make(make_table, make_tokenizer):
     """make(rows, ...) -> ChatBatches about images alone."""
 
-    def make(rows, batch_size=4, seed=0, ok=None, max_length=200, rank=0, world_size=1):
+    def make(rows, batch_size=4, seed=0, ok=None, max_length=200, rank=0, world_size=1, steps=1):
         table = make_table(rows)
         features = {"image": Remembered(np.ones(len(rows)) if ok is None else ok)}
         chat = Chat(make_tokenizer(), {"image": 3}, max_length)
-        batches = (batch_size, seed, rank, world_size)
+        batches = (batch_size, seed, rank, world_size, steps)
         return ChatBatches(table.conversations, table, features, chat, *batches)
 
     return make
@@ -138,6 +138,22 @@ def test_two_ranks_share_each_batch(make, rows, step):
     counts = [int((half.labels != IGNORE).sum()) for half in halves]
     assert counts[0] != counts[1]
     assert [half.tokens for half in halves] == [sum(counts) / 2] * 2 == [whole.tokens / 2] * 2
+
+
+def test_batches_that_make_one_update_share_its_labels(make, rows):
+    batches = make(rows, batch_size=2, steps=3)
+    labels = [int((batches[step].labels != IGNORE).sum()) for step in range(6)]
+    shares = [sum(labels[:3]) / 3] * 3 + [sum(labels[3:]) / 3] * 3
+    assert [batches[step].tokens for step in range(6)] == shares
+    assert len(set(labels[:3])) > 1
+
+
+def test_those_about_nothing_can_be_left_out(make, rows):
+    talks = make(rows).table.conversations
+    some = talks.with_items()
+    assert some.rows.tolist() == [n for n in range(12) if n % 3 != 1]
+    assert some.messages == [talks.messages[n] for n in some.rows]
+    assert some.pictures == [talks.pictures[n] for n in some.rows]
 
 
 def test_what_cannot_be_read_or_seen_is_counted_and_left_out(make, rows):

@@ -54,15 +54,13 @@ def test_words_tell_what_stands_in_every_cell():
 
 
 def test_conversations_are_those_about_the_scenes_images(told):
-    expected = scenes_asked(FEW, "train")
-    pairs = zip(*[iter(told.conversations.messages)] * 2, strict=True)
-    for number, (words, (scene, asked), pair) in enumerate(
-        zip(told.words, expected, pairs, strict=True)
-    ):
-        assert words == in_words(scene)
-        assert pair == scene_turns(number, scene, asked)
-    numbers = [n for n in range(FEW.train_scenes) for _ in range(2)]
-    assert told.conversations.pictures == [[n] for n in numbers]
+    talks = told.conversations
+    found = iter(zip(talks.kinds, talks.messages, talks.pictures, strict=True))
+    for number, (scene, asked) in enumerate(scenes_asked(FEW, "train")):
+        assert told.words[number] == in_words(scene)
+        for kind, turns in scene_turns(number, scene, asked):
+            assert next(found) == (kind, turns, [number])
+    assert next(found, None) is None
 
 
 def test_a_cell_is_the_sum_of_its_words_over_the_root_of_their_number(reader):

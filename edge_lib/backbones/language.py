@@ -92,13 +92,13 @@ class ToldScenes:
 
 
 def told_scenes(config: ConversationsConfig, split: str) -> ToldScenes:
-    """Two conversations a scene, a description and questions, as `scene_conversations` has them."""
+    """The conversations of `scene_conversations`."""
     ids, words = [], []
     talks = Conversations(np.empty(0, np.int64), [], [], [])
     for number, (scene, asked) in enumerate(scenes_asked(config, split)):
         words.append(in_words(scene))
-        for kind, turns in zip(("caption", "qa"), scene_turns(number, scene, asked), strict=True):
-            ids.append({"id": f"{split}-{number:06d}-{kind}"})
+        for place, (kind, turns) in enumerate(scene_turns(number, scene, asked)):
+            ids.append({"id": f"{split}-{number:06d}-{place}"})
             talks.messages.append(turns)
             talks.pictures.append([number])
             talks.kinds.append(kind)

@@ -1,4 +1,4 @@
-"""Conversations about scenes as rows of the one-table schema: a description, and questions."""
+"""Conversations about scenes as rows of the one-table schema: descriptions, and questions."""
 
 import re
 from collections.abc import Iterator
@@ -11,14 +11,15 @@ from edge_lib.data.scene_table import in_parallel, say, to_png
 from edge_lib.data.scenes import COLOURS, DIGITS, PLACES, Scene
 from edge_lib.data.turns import PLACEHOLDERS
 
+TURNS = 2  # questions in a conversation
 DESCRIBE = ("Describe the image.", "What do you see in this image?", "What does the image show?")
 
 
 def scene_conversations(config: ConversationsConfig, split: str) -> Iterator[dict]:
-    """Two rows a scene, in order; made on all cores where captions have to be spoken."""
+    """All rows of a scene, scene by scene; on all cores where captions have to be spoken."""
     asked = enumerate(scenes_asked(config, split))
     jobs = ((config, split, number, *about) for number, about in asked)
-    made = in_parallel(scene_pair, jobs) if config.speech else (scene_pair(*job) for job in jobs)
+    made = in_parallel(scene_rows, jobs) if config.speech else (scene_rows(*job) for job in jobs)
     return chain.from_iterable(made)
 
 
@@ -28,29 +29,28 @@ def scenes_asked(config: ConversationsConfig, split: str) -> Iterator[tuple[Scen
     return ask(split, size, config.per_scene, config.max_objects, 0, config.seed)
 
 
-def scene_turns(number: int, scene: Scene, asked: list[Question]) -> tuple[list[dict], list[dict]]:
-    """Two conversations that begin with a scene's image: its description, and its questions."""
-    questions = ((question.text, question.answer) for question in asked)
-    return _turns((DESCRIBE[number % len(DESCRIBE)], scene.caption())), _turns(*questions)
+def scene_turns(number: int, scene: Scene, asked: list[Question]) -> Iterator[tuple[str, list]]:
+    """Kind and turns of the conversations that begin with a scene's image: its description, and its
+    questions, a few in each.
+    """
+    yield "caption", _turns((DESCRIBE[number % len(DESCRIBE)], scene.caption()))
+    for start in range(0, len(asked), TURNS):
+        some = asked[start : start + TURNS]
+        yield "qa", _turns(*((question.text, question.answer) for question in some))
 
 
-def scene_pair(
+def scene_rows(
     config: ConversationsConfig, split: str, number: int, scene: Scene, asked: list[Question]
 ) -> list[dict]:
     """The description, with the picture, and the questions, with its name."""
-    name = f"{split}-{number:06d}"
-    both = {"image_id": name, "group": number}
-    described, answered = scene_turns(number, scene, asked)
-    caption = {
-        **both,
-        "id": f"{name}-caption",
-        "kind": "caption",
-        "image": to_png(scenes.render(scene, split)),
-        "turns": described,
-    }
+    name, rows = f"{split}-{number:06d}", []
+    for place, (kind, turns) in enumerate(scene_turns(number, scene, asked)):
+        about = {"image_id": name, "group": number, "kind": kind, "turns": turns}
+        rows.append({"id": f"{name}-{place}"} | about)
+    rows[0]["image"] = to_png(scenes.render(scene, split))
     if config.speech:
-        caption["audio"] = speech.to_flac(say(scene, split, number, config.seed)[0])
-    return [caption, {**both, "id": f"{name}-qa", "kind": "qa", "turns": answered}]
+        rows[0]["audio"] = speech.to_flac(say(scene, split, number, config.seed)[0])
+    return rows
 
 
 def things_in(caption: str) -> set[tuple[int, str, int]]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from vlm_targets import keep_the_best_of_shards
 
+from edge_lib.bench.vlm import build, first_token
 from edge_lib.config import ConfigError
 from edge_lib.config.vlm import LanguageConfig, ProjectorConfig, VLMConfig
 from edge_lib.data.chat import IGNORE, ChatError
@@ -466,6 +467,12 @@ def test_samples_about_a_remembered_image(trained):
         found.append(trained.generate(["what is it?", "where?"], shown, **how))
     assert found[0] == found[1]
     assert len(found[0]) == 6
+
+
+def test_the_benchmark_asks_a_remembered_image_the_same(language_folder):
+    found = first_token(build(str(language_folder)))
+    assert found["same_token"] == 1
+    assert found["seconds.first_token.reads_again.ratio"] > 0
 
 
 def test_another_image_cannot_take_the_remembered_ones_place(trained):

@@ -1,11 +1,13 @@
 """Reading, merging and checking parameters."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from edge_lib.config import ROOT, ConfigError, ExperimentConfig, load_config
+from edge_lib.config import ROOT, ConfigError, ExperimentConfig, VLMConfig, load_config
 
+TALK = "vlm.language.model=a"
 FULL = """
 name: full
 vision: {encoder: tiny-resnet, pooler: perceiver}
@@ -173,6 +175,14 @@ def test_a_missing_required_key_blames_the_file_not_the_overrides(write):
         ("vision.encoder=a vision.augment=true", "vision.augment", "features.online=true"),
         ("train.num_workers=1 features.online=true", "train.num_workers", "must be 0"),
         ("train.num_workers=1 features.on_device=true", "train.num_workers", "must be 0"),
+        ("train.sharding=fsdp2", "train.sharding", "only vlm.stages can be sharded"),
+        (f"{TALK} vlm.stages.projector.num_workers=1 features.online=true", "vlm.stages", "be 0"),
+        (f"{TALK} vlm.language.lora=null vlm.stages.lora.lr=1", "vlm", "give language.lora"),
+        (f"{TALK} vlm.stages.lora.sharding=fsdp2 vlm.language.quantize=4bit", "vlm", "to be null"),
+        (f"{TALK} 'vlm.streams={{image: fused}}'", "vlm", "needs vlm.fusion"),
+        (f"{TALK} 'vlm.streams={{image: audio}}'", "vlm", "<image> stands for vision"),
+        (f"{TALK} vlm.stages={{}}", "vlm.stages", "at least 1"),
+        ("data.conversations.source=llava", "data.conversations", "needs data.conversations.llava"),
     ],
 )
 def test_wrong_values_are_refused_with_what_is_allowed(plain, wrong, key, allowed):
@@ -189,10 +199,19 @@ def test_wrong_values_are_refused_with_what_is_allowed(plain, wrong, key, allowe
         "features.online=true",
         "loss.dims=[8,4] loss.weights=[1,0.5]",
         "data.scenes.max_objects=9",
+        f"{TALK} vlm.stages.projector.num_workers=1",
+        f"{TALK} vlm.language.lora=null",
+        f"{TALK} vlm.stages.lora.sharding=fsdp2",
     ],
 )
 def test_their_right_neighbours_are_taken(plain, right):
     load_config(plain, right)
+
+
+def test_devices_stay_numbers_through_json(plain):
+    config = load_config(plain, f"{TALK} 'vlm.language.max_memory={{0: 20GiB, cpu: 60GiB}}'")
+    again = VLMConfig.model_validate(json.loads(config.vlm.model_dump_json()))
+    assert again.language.max_memory == {0: "20GiB", "cpu": "60GiB"}
 
 
 def test_missing_file_suggests_the_nearest_name(write, tmp_path):

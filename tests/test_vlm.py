@@ -472,7 +472,6 @@ def test_samples_about_a_remembered_image(trained):
 def test_the_benchmark_asks_a_remembered_image_the_same(language_folder):
     found = first_token(build(str(language_folder)))
     assert found["same_token"] == 1
-    assert found["seconds.first_token.reads_again.ratio"] > 0
 
 
 def test_another_image_cannot_take_the_remembered_ones_place(trained):

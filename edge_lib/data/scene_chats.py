@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 from edge_lib.config.vlm import ConversationsConfig
@@ -24,9 +25,10 @@ def scene_conversations(config: ConversationsConfig, split: str) -> Iterator[dic
 
 
 def scenes_asked(config: ConversationsConfig, split: str) -> Iterator[tuple[Scene, list[Question]]]:
-    """The scenes of a split, each with questions of the six basic kinds."""
+    """The scenes of a split, told in reading order, each with questions of the six basic kinds."""
     size = getattr(config, f"{split}_scenes")
-    return ask(split, size, config.per_scene, config.max_objects, 0, config.seed)
+    for scene, asked in ask(split, size, config.per_scene, config.max_objects, 0, config.seed):
+        yield replace(scene, things=tuple(sorted(scene.things, key=lambda t: t.cell))), asked
 
 
 def scene_turns(number: int, scene: Scene, asked: list[Question]) -> Iterator[tuple[str, list]]:

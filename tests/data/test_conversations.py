@@ -12,6 +12,7 @@ from edge_lib.config.vlm import ConversationsConfig
 from edge_lib.data import scene_chats, scenes, speech
 from edge_lib.data.conversations import load_conversations
 from edge_lib.data.questions import ask
+from edge_lib.data.scenes import Scene
 
 SMALL = {"train_scenes": 7, "val_scenes": 3, "test_scenes": 3, "per_scene": 4}
 
@@ -95,7 +96,10 @@ def test_pictures_come_in_the_order_of_their_names(make_table, encode_image):
 def test_a_scene_is_described_and_asked_about(tmp_path, split):
     table = load_conversations(ConversationsConfig(**SMALL, seed=3), tmp_path, split)
     size = SMALL[f"{split}_scenes"]
-    drawn = list(ask(split, size, 4, max_objects=4, hops=0, seed=3))
+    drawn = [
+        (Scene(tuple(sorted(scene.things, key=lambda t: t.cell)), scene.phrasing), questions)
+        for scene, questions in ask(split, size, 4, max_objects=4, hops=0, seed=3)
+    ]
     found = table.conversations
     talks = iter(zip(found.kinds, found.messages, found.pictures, strict=True))
     for number, (scene, questions) in enumerate(drawn):

@@ -20,6 +20,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 SHIPPED = {
     "tiny-resnet": ASSETS / "tiny-resnet",
     "tiny-whisper": ASSETS / "tiny-whisper",
+    "tiny-qwen2": ASSETS / "tiny-qwen2",
     "all-MiniLM-L6-v2": MINILM,
     "sentence-transformers/all-MiniLM-L6-v2": MINILM,
 }

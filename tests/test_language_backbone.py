@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from edge_lib.backbones.language import (
     LanguageReader,
+    Lessons,
     Words,
     in_words,
     learn_tokenizer,
@@ -61,6 +62,21 @@ def test_conversations_are_those_about_the_scenes_images(told):
         for kind, turns in scene_turns(number, scene, asked):
             assert next(found) == (kind, turns, [number])
     assert next(found, None) is None
+
+
+def test_the_curriculum_asks_its_kinds_alone_and_then_all(told):
+    looking = told_scenes(FEW, "train", ["colour", "digit", "position"])
+    assert looking.words == told.words
+    drawn = [question for _, asked in scenes_asked(FEW, "train") for question in asked]
+    for found, expected in (
+        (told, drawn),
+        (looking, [q for q in drawn if q.kind in ("colour", "digit", "position")]),
+    ):
+        talks = zip(found.conversations.kinds, found.conversations.messages, strict=True)
+        said = [m["content"] for kind, turns in talks if kind == "qa" for m in turns[1::2]]
+        assert said == [question.answer for question in expected]
+    lessons = Lessons(["a", "b", "c"], ["d", "e", "f"], 2)
+    assert [lessons[step] for step in range(3)] == ["a", "b", "f"]
 
 
 def test_a_cell_is_the_sum_of_its_words_over_the_root_of_their_number(reader):

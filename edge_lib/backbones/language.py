@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from datasets import Dataset
+from datasets import Dataset as Rows
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from edge_lib.config import ConversationsConfig, LanguageBackboneConfig
 from edge_lib.data.chat import Chat, Messages
 from edge_lib.data.chat_batches import ChatBatch, ChatBatches
-from edge_lib.data.questions import SPOTS
+from edge_lib.data.questions import BASIC, SPOTS
 from edge_lib.data.scene_chats import scene_turns, scenes_asked, things_in
 from edge_lib.data.scenes import DIGITS, Scene, Thing
 from edge_lib.data.table import Table
@@ -47,9 +48,10 @@ MAX_LENGTH = 1024
 
 CARD = """# tiny-qwen2
 
-A `Qwen2ForCausalLM` (1M parameters) with a tokenizer of its own, trained from scratch by
-`notebooks/00_backbones.ipynb` on conversations about scenes that are put in words: which digit, of
-which colour and size, stands in which cell. Weights in fp16. For demonstrations and tests: it knows
+A `Qwen2ForCausalLM` (0.2M parameters) with a tokenizer of its own, trained from scratch by
+`notebooks/00_backbones.ipynb` on conversations about scenes. In the place of an image it has read a
+vector for each of nine cells: the sum of the embeddings of the words for place, size, colour and
+digit, over the root of their number. Weights in fp16. For demonstrations and tests: it knows
 nothing but such scenes.
 
 On scenes it has never read:
@@ -61,10 +63,15 @@ On scenes it has never read:
 
 
 def learn_tokenizer(texts: Iterable[str], size: int) -> Qwen2Tokenizer:
-    """Qwen2's byte-level BPE with `size` tokens of its own, learned from texts, and a template."""
+    """Qwen2's byte-level BPE with `size` tokens of its own, learned from texts, and a template.
+
+    Each place is one token ("bottom-left" would be two, half of it those of "bottom"): a cell's
+    words are summed, and what is asked for has to be told from its neighbours.
+    """
     octets = sorted(pre_tokenizers.ByteLevel.alphabet())
     bare = Qwen2Tokenizer(vocab={octet: number for number, octet in enumerate(octets)}, merges=[])
     tokenizer = bare.train_new_from_iterator(texts, size, new_special_tokens=[PAD, START, END])
+    tokenizer.add_tokens([f" {place}" for place in SPOTS if "-" in place])
     tokenizer.pad_token, tokenizer.eos_token = PAD, END
     tokenizer.chat_template = TEMPLATE
     return tokenizer
@@ -91,19 +98,22 @@ class ToldScenes:
     words: list[list[str]]  # (N, CELLS)
 
 
-def told_scenes(config: ConversationsConfig, split: str) -> ToldScenes:
-    """The conversations of `scene_conversations`."""
+def told_scenes(
+    config: ConversationsConfig, split: str, kinds: Sequence[str] = BASIC
+) -> ToldScenes:
+    """The conversations of `scene_conversations`, with questions of some kinds alone."""
     ids, words = [], []
     talks = Conversations(np.empty(0, np.int64), [], [], [])
     for number, (scene, asked) in enumerate(scenes_asked(config, split)):
         words.append(in_words(scene))
+        asked = [question for question in asked if question.kind in kinds]
         for place, (kind, turns) in enumerate(scene_turns(number, scene, asked)):
             ids.append({"id": f"{split}-{number:06d}-{place}"})
             talks.messages.append(turns)
             talks.pictures.append([number])
             talks.kinds.append(kind)
     talks.rows = np.arange(len(ids))
-    return ToldScenes(Table(Dataset.from_list(ids), f"{split} in words", ""), talks, words)
+    return ToldScenes(Table(Rows.from_list(ids), f"{split} in words", ""), talks, words)
 
 
 class Words:
@@ -124,6 +134,7 @@ def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) 
     if int(os.environ["WORLD_SIZE"]) > 1:
         raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
     train, val = (told_scenes(config.data, split) for split in ("train", "val"))
+    first = told_scenes(config.data, "train", config.curriculum.kinds)
     said = (f" {t['content']}" for talk in train.conversations.messages for t in talk)
     tokenizer = learn_tokenizer(
         chain(said, chain.from_iterable(train.words), ROLES), config.vocab_size
@@ -131,14 +142,37 @@ def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) 
     set_seed(seed)
     reader = LanguageReader(config, tokenizer)
     features = {"image": Words(train.words, tokenizer)}
-    asked = config.train.batch_size, seed
-    batches = ChatBatches(train.conversations, train.table, features, reader.chat, *asked)
+    asked = features, reader.chat, config.train.batch_size, seed
+    lessons = (ChatBatches(told.conversations, told.table, *asked) for told in (first, train))
+    batches = Lessons(*lessons, config.curriculum.steps)
 
     def evaluate(reader: LanguageReader) -> dict[str, float]:
         scores = reader.scores(val)
         return {**{f"val.{k}": v for k, v in scores.items()}, "score": scores["answers"]}
 
     return fit(reader, batches, config.train, Run(run_folder), evaluate, seed)
+
+
+@dataclass
+class Lessons(Dataset):
+    """Batches of `first` for so many steps, then those of `rest`."""
+
+    first: ChatBatches
+    rest: ChatBatches
+    steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.rest.steps_per_epoch
+
+    def _of(self, step: int) -> ChatBatches:
+        return self.first if step < self.steps else self.rest
+
+    def ids(self, step: int) -> list[str]:
+        return self._of(step).ids(step)
+
+    def __getitem__(self, step: int) -> ChatBatch:
+        return self._of(step)[step]
 
 
 class LanguageReader(nn.Module):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from edge_lib.config.base import Positive, RepoPath, Section
 from edge_lib.config.data import ScenesConfig
+from edge_lib.config.qa import CurriculumConfig
 from edge_lib.config.train import TrainConfig
 from edge_lib.config.vlm import ConversationsConfig
 
@@ -40,6 +41,7 @@ class LanguageBackboneConfig(Section):
     heads: Positive = 4
     vocab_size: Positive = 768
     data: ConversationsConfig = ConversationsConfig()
+    curriculum: CurriculumConfig = CurriculumConfig(kinds=["colour", "digit", "position"], steps=1)
     train: TrainConfig = TrainConfig()
 
 

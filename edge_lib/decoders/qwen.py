@@ -4,6 +4,7 @@ It stays as it is, perhaps in 4 or 8 bits (Dettmers et al. 2023, arXiv 2305.1431
 adapters beside its linear layers are what is trained.
 """
 
+import logging
 import tempfile
 from pathlib import Path
 
@@ -72,6 +73,8 @@ def load_tokenizer(config: LanguageConfig) -> PreTrainedTokenizerBase:
 
 def quantization(config: LanguageConfig) -> BitsAndBytesConfig | None:
     if config.quantize == "8bit":
+        # a line for each product that begins with a cast
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     if config.quantize == "4bit":
         return BitsAndBytesConfig(

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
 from edge_lib import steps
-from edge_lib.align import open_features, train_aligner
+from edge_lib.align import open_features
 from edge_lib.answers import exact_match
 from edge_lib.checkpoint import newest_checkpoint
 from edge_lib.config import ConfigError, load_config
@@ -46,15 +46,6 @@ def _fresh_accelerate():
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-
-
-@pytest.fixture(scope="module")
-def aligner_folder(small_align, tmp_path_factory):
-    config = small_align("vision.pooler=perceiver vision.num_latents=3")
-    run = Run.create(config, "align", tmp_path_factory.mktemp("aligner"))
-    encode_tables(config)
-    launch(train_aligner, config, run.folder)
-    return run.checkpoints / "best"
 
 
 @pytest.fixture(scope="module")

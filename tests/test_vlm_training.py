@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edge_lib.align import train_aligner
 from edge_lib.checkpoint import newest_checkpoint
 from edge_lib.config import ConfigError, load_config
 from edge_lib.data.chat import Chat
@@ -36,15 +35,6 @@ SMALL = (
     "data.conversations.test_scenes=8 data.conversations.per_scene=2 vlm.projector.tokens=2 "
     "vlm.language.lora.rank=4 vlm.max_length=400 vlm.max_new_tokens=8 "
 ) + "".join(map(STAGE.format, ("projector", "lora")))
-
-
-@pytest.fixture(scope="module")
-def aligner_folder(small_align, tmp_path_factory):
-    config = small_align("vision.pooler=perceiver vision.num_latents=3")
-    run = Run.create(config, "align", tmp_path_factory.mktemp("aligner"))
-    encode_tables(config)
-    launch(train_aligner, config, run.folder)
-    return run.checkpoints / "best"
 
 
 @pytest.fixture(scope="module")

@@ -240,10 +240,8 @@ class LanguageReader(nn.Module):
         self, conversations: Sequence[Messages], cells: Tensor, max_tokens: int = 48
     ) -> list[str]:
         """Greedy answers to conversations about a scene each, told by cells (B, CELLS, T)."""
-        rows, device = (
-            [self.chat.prompt(messages) for messages in conversations],
-            self.language.device,
-        )
+        rows = [self.chat.prompt(messages) for messages in conversations]
+        device = self.language.device
         ids = pad(rows, self.chat.pad, left=True).to(device)
         mask = pad([[1] * len(row) for row in rows], 0, left=True).to(device)
         how = {"max_new_tokens": max_tokens, "do_sample": False}

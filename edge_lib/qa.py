@@ -16,6 +16,7 @@ from edge_lib.data.qa_batches import QABatches, questions_by_picture
 from edge_lib.data.questions import BASIC
 from edge_lib.data.sources import QUESTIONS, load_table
 from edge_lib.data.table import Table
+from edge_lib.encode import encode_tables
 from edge_lib.features import FeatureStore, open_store, store_folder
 from edge_lib.launch import local_device
 from edge_lib.models import Aligner, QAModel, read_about
@@ -131,14 +132,17 @@ def majority_table(train: Table, test: Table) -> pd.DataFrame:
 def measure_decoder(
     config: ExperimentConfig, arm: str, aligner_folder: Path, run_folder: Path
 ) -> dict[str, float]:
-    """Train an arm and answer the test questions: an experiment without its pictures, for sweeps.
+    """Encode what is missing, train an arm and answer the test questions: an experiment without its
+    pictures, for sweeps.
 
     Its answers go to run_folder/answers.csv: what a comparison, scene by scene, is made of. flops:
     of a question and its answer, forward, the attention's own products aside.
     """
+    vision = vision_config(config, aligner_folder)
+    encode_tables(vision, SPLITS)
     metrics = train_decoder(config, arm, aligner_folder, run_folder)
     test = load_table(config.data, "qa-test")
-    store = open_store(vision_config(config, aligner_folder), "vision", test)
+    store = open_store(vision, "vision", test)
     model = QAModel.from_pretrained(run_folder / "checkpoints/best").to(local_device())
     answers = answer_table(model, test, store, config)
     if os.environ["RANK"] == "0":

@@ -23,6 +23,7 @@ from edge_lib.launch import WorkerError, launch
 
 HERE = Path(__file__).parent
 IMPORT_PATH = os.pathsep.join([str(HERE), str(HERE.parent)])
+OPENMP = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
 IMPORTS = "import launch_targets as t", "from edge_lib.launch import launch"
 
 
@@ -45,7 +46,8 @@ def state() -> tuple:
 
 @pytest.fixture(autouse=True)
 def _leaves_everything_as_it_was(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in OPENMP:
+        monkeypatch.delenv(name, raising=False)
     before = state(), children()
     yield
     assert (state(), children()) == before
@@ -58,7 +60,8 @@ def two_ranks(tmp_path_factory):
     logs.mkdir(parents=True)
     (logs / "rank-0.log").write_text("an earlier run\n")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
-        patch.delenv("OMP_NUM_THREADS", raising=False)
+        for name in OPENMP:
+            patch.delenv(name, raising=False)
         results = launch(launch_targets.report, "ab", num_processes=2, log_dir=logs)
     return results, shown.getvalue(), logs
 
@@ -81,6 +84,11 @@ def test_cores_are_shared_out(two_ranks):
     assert all(result["threads"] == share for result in results.values())
 
 
+def test_threads_do_not_spin_while_they_wait(two_ranks):
+    results, _, _ = two_ranks
+    assert all(result["waits"] == "PASSIVE" for result in results.values())
+
+
 def test_rank_0_is_shown_line_by_line_and_every_rank_kept(two_ranks):
     _, shown, logs = two_ranks
     lines = shown.splitlines()
@@ -96,9 +104,10 @@ def test_rank_0_is_shown_line_by_line_and_every_rank_kept(two_ranks):
 def test_one_process_takes_the_same_path_and_the_users_threads_stand(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # fewer than the cores this process would get
+        patch.setenv("OMP_WAIT_POLICY", "ACTIVE")
         result = launch(launch_targets.report, 1)[0]
         assert os.environ["OMP_NUM_THREADS"] == "1"
-    assert (result["omp"], result["threads"]) == ("1", 1)
+    assert (result["omp"], result["threads"], result["waits"]) == ("1", 1, "ACTIVE")
     assert result["pid"] != os.getpid()
 
 

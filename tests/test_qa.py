@@ -351,3 +351,25 @@ def test_pictures_are_answered_as_their_stored_features_are(parts, aligner_folde
     torch.testing.assert_close(model.aligner.encode_images(images), prefix, atol=5e-3, rtol=5e-3)
     asked = train.questions.texts[:3]
     assert model.answer(images, asked, 6) == model.answer(features.gather([0, 1, 2]), asked, 6)
+
+
+def test_one_question_about_one_picture_has_one_answer(parts, aligner_folder):
+    model = new_model(parts, aligner_folder).eval()
+    _, train, *_ = parts
+    (image,), asked = train.images(train.picture_rows[:1]), train.questions.texts[0]
+    assert [model.answer(image, asked, 6)] == model.answer([image], [asked], 6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["how many?", " "], "question 1 is empty"),
+        ([], "no question"),
+        (["how many?"] * 3, "3 questions do not divide among 2 images"),
+    ],
+)
+def test_questions_that_cannot_be_answered_are_refused(asked, message, parts, aligner_folder):
+    model = new_model(parts, aligner_folder).eval()
+    _, train, *_ = parts
+    with pytest.raises(ValueError, match=message):
+        model.answer(train.images(train.picture_rows[:2]), asked, 6)

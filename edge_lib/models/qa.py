@@ -77,16 +77,28 @@ class QAModel(nn.Module):
 
     @torch.no_grad()
     def answer(
-        self, images: Encoded | Sequence[Image], questions: Sequence[str], max_tokens: int
-    ) -> list[str]:
-        """Answers to k questions about each of N images (features, or PIL), those of an image
-        together.
+        self,
+        images: Encoded | Image | Sequence[Image],
+        questions: str | Sequence[str],
+        max_tokens: int,
+    ) -> str | list[str]:
+        """The answer to a question about an image (PIL), or those to k questions about each of N
+        (PIL, or features), the questions about an image together.
+
+        Raises ValueError for an empty question, and where they do not divide among the images.
         """
+        asked = [questions] if isinstance(questions, str) else list(questions)
+        if not asked:
+            raise ValueError("no question")
+        if empty := [number for number, text in enumerate(asked) if not text.strip()]:
+            raise ValueError(f"question {empty[0]} is empty")
         if not isinstance(images, Encoded):
-            images = self.aligner.encode("vision", images)
-        ids = pad(self.vocabulary.encode(questions)).to(self.decoder.head.weight.device)
+            some = [images] if isinstance(images, Image) else images
+            images = self.aligner.encode("vision", some)
+        ids = pad(self.vocabulary.encode(asked)).to(self.decoder.head.weight.device)
         answers = self.decoder.generate(*self.prefix(images), ids, max_tokens)
-        return self.vocabulary.decode(answers.cpu())
+        texts = self.vocabulary.decode(answers.cpu())
+        return texts[0] if isinstance(questions, str) else texts
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the decoder, its words and the aligner; the folder appears whole or not at all."""

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= params/tiny/align.yaml
+# threads that wait for one whose core another program has would spin, tens of times slower
+export GOMP_SPINCOUNT ?= 1000
 # dependency resolution would bring torchvision, which only open_clip's image transforms need
 OPEN_CLIP := open-clip-torch==3.3.0
 
@@ -46,7 +48,7 @@ showcase-%: .venv/ready
 
 test: .venv/ready
 	$(BIN)/ruff check .
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

@@ -13,9 +13,10 @@ class Encoded:
     mask: torch.Tensor | None  # (B, T) bool, False on padding
     pooled: torch.Tensor  # (B, P)
 
-    def to(self, device) -> "Encoded":
-        move = [x if x is None else x.to(device, non_blocking=True) for x in vars(self).values()]
-        return Encoded(*move)
+    def to(self, device, dtype: torch.dtype | None = None) -> "Encoded":
+        """On a device; dtype: of tokens and pooled."""
+        kinds = zip((self.tokens, self.mask, self.pooled), (dtype, None, dtype), strict=True)
+        return Encoded(*(x if x is None else x.to(device, d, non_blocking=True) for x, d in kinds))
 
 
 @dataclass
@@ -24,5 +25,5 @@ class Together:
 
     parts: dict[str, Encoded]
 
-    def to(self, device) -> "Together":
-        return Together({name: encoded.to(device) for name, encoded in self.parts.items()})
+    def to(self, device, dtype: torch.dtype | None = None) -> "Together":
+        return Together({name: encoded.to(device, dtype) for name, encoded in self.parts.items()})

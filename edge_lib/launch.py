@@ -57,9 +57,9 @@ def launch(
     With several nodes, call it alike on each with one ``rdzv_endpoint="host:port"``; node 0 hosts
     it. Ranks follow the nodes' addresses (c10d's rule), so read ``RANK`` rather than ``node_rank``.
     ``log_dir`` keeps every rank's output, over an earlier launch's; without it none is kept.
-    OMP_NUM_THREADS, hence torch's threads, is an equal share of the cores unless already set;
-    OMP_WAIT_POLICY is PASSIVE, as threads that spin while they wait for one whose core is taken
-    make a busy machine tens of times slower.
+    OMP_NUM_THREADS, hence torch's threads, is an equal share of the cores unless already set, and
+    they soon stop spinning when they wait (GOMP_SPINCOUNT): for one whose core another program has,
+    they would for long, and a busy machine would be tens of times slower.
 
     Interrupting the cell, or SIGTERM, stops the processes first. Python delivers signals to the
     main thread only: off it, launch works but cannot be interrupted. One launch at a time. A
@@ -235,12 +235,12 @@ def _pickle(obj: Any, what: str) -> bytes:
 @contextlib.contextmanager
 def _inherited(num_processes: int) -> Iterator[None]:
     """What children inherit (of OpenMP, and where to import from), put back afterwards."""
-    names = "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TORCHELASTIC_SIGNALS_TO_HANDLE"  # elastic's
+    names = "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "TORCHELASTIC_SIGNALS_TO_HANDLE"  # elastic's
     before, paths = {n: os.environ[n] for n in names if n in os.environ}, sys.path[:]
     affinity = getattr(os, "sched_getaffinity", None)  # what a container grants; Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # A spawned process reads "" as the directory Python started in, not as the current one.
     sys.path[:] = [path or os.getcwd() for path in paths]
     try:

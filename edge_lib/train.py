@@ -128,6 +128,9 @@ def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
     if tracker and tracker not in map(str, get_available_trackers()):
         raise RuntimeError(f"train.tracker={tracker} is not installed: pip install {tracker}")
     expected = int(os.environ.get("WORLD_SIZE", 1))
+    if expected == 1 and config.sharding is None:
+        # it would take one process for several: DDP costs time, and knows no spread model
+        os.environ.pop("LOCAL_RANK", None)
     accelerator = Accelerator(
         # on a CPU it would otherwise leave the launched processes unconnected
         cpu=expected > 1 and not torch.cuda.is_available(),

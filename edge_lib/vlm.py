@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,21 +33,29 @@ from edge_lib.train import fit
 SPLITS = tuple(f"{CONVERSATIONS}{split}" for split in ("train", "val", "test"))
 
 
-@dataclass
+class PicturesByRow:
+    """Features of rows' pictures, which they may share."""
+
+    def __init__(self, vision: Features, pictures: np.ndarray):
+        """pictures: (N,) the number of each row's."""
+        self.vision, self.pictures = vision, pictures
+        self.ok = vision.ok[pictures]
+
+    def gather(self, rows) -> Encoded:
+        return self.vision.gather(self.pictures[rows])
+
+
 class FusedFeatures:
-    """Features of pictures and of the clips in their rows, as one stream."""
+    """Features of rows' pictures and of clips, as one stream."""
 
-    vision: Features
-    audio: Features
-    rows: np.ndarray  # (P,) of each picture
+    def __init__(self, vision: Features, audio: Features, clips: np.ndarray):
+        """vision: by row; clips: (N,) the row whose clip goes with each row's picture."""
+        self.vision, self.audio, self.clips = vision, audio, clips
+        self.ok = vision.ok & audio.ok[clips]
 
-    @property
-    def ok(self) -> np.ndarray:
-        return self.vision.ok & self.audio.ok[self.rows]
-
-    def gather(self, pictures) -> Together:
-        clips = self.rows[np.asarray(pictures)]
-        return Together({"vision": self.vision.gather(pictures), "audio": self.audio.gather(clips)})
+    def gather(self, rows) -> Together:
+        heard = self.audio.gather(self.clips[rows])
+        return Together({"vision": self.vision.gather(rows), "audio": heard})
 
 
 def stream_config(config: ExperimentConfig, aligner_folder: Path) -> ExperimentConfig:
@@ -56,6 +65,8 @@ def stream_config(config: ExperimentConfig, aligner_folder: Path) -> ExperimentC
     wanted = {"vision", "audio"} if FUSED in named else named
     if missing := sorted(wanted - set(aligner.modalities)):
         raise ConfigError(f"{aligner_folder}: an aligner without {missing}, which vlm.streams name")
+    if config.vlm.streams.get("audio") and aligner.audio.pooler == "tokens":
+        raise ConfigError(f"{aligner_folder}: hands on as many vectors as a clip is long (pooler)")
     update = {"data": config.data, "features": config.features, "launch": config.launch}
     others = {name: None for name in aligner.modalities if name not in wanted}
     return aligner.model_copy(update=update | others | {"fusion": None})
@@ -77,10 +88,18 @@ def find_streams(config: ExperimentConfig, aligner_folder: Path) -> Streams:
 def open_streams(
     streams: dict[str, str], about: ExperimentConfig, table: Table, training: bool = False
 ) -> dict[str, Features]:
-    """Features for each placeholder; about: of `stream_config`."""
-    found = (open_features if training else open_stores)(about, table)
+    """Features for each placeholder, by the table's rows; about: of `stream_config`.
+
+    What is fused with a picture is a row's own clip or, where it has none, that of the row which
+    holds the picture.
+    """
+    found: dict[str, Features] = (open_features if training else open_stores)(about, table)
+    if "vision" in found:
+        found["vision"] = PicturesByRow(found["vision"], table.pictures)
     if FUSED in streams.values():
-        found[FUSED] = FusedFeatures(found["vision"], found["audio"], table.picture_rows)
+        holders = table.picture_rows[table.pictures]
+        clips = np.where(table.has("audio"), np.arange(len(table)), holders)
+        found[FUSED] = FusedFeatures(found["vision"], found["audio"], clips)
     return {name: found[stream] for name, stream in streams.items()}
 
 
@@ -115,10 +134,10 @@ def train_vlm(
     vlm.train_adapters(stage == "lora")
     # text alone tells a projector nothing
     talks = train.conversations.with_items() if stage == "projector" else train.conversations
-    asked, ranks = (how.batch_size, config.seed), (rank, world_size, how.accumulation)
-    batches = ChatBatches(talks, train, features, vlm.chat, *asked, *ranks)
-    unseen = open_streams(streams, about, val)
-    judged = ChatBatches(val.conversations, val, unseen, vlm.chat, *asked)
+    ranks = {"rank": rank, "world_size": world_size, "accumulation": how.accumulation}
+    batches = ChatBatches(talks, train, features, vlm.chat, how.batch_size, config.seed, **ranks)
+    unseen, share = open_streams(streams, about, val), how.batch_size // world_size
+    judged = ChatBatches(val.conversations, val, unseen, vlm.chat, share, config.seed)
 
     def evaluate(vlm: VLM) -> dict[str, float]:
         loss, tokens = mean_loss(vlm, judged)
@@ -137,8 +156,8 @@ def mean_loss(vlm: VLM, batches: ChatBatches) -> tuple[float, float]:
     """
     device = next(vlm.projectors.parameters()).device
     total = tokens = 0.0
-    for step in range(batches.steps_per_epoch):
-        batch = batches[step].to(device)
+    for batch in batches.once():
+        batch = batch.to(device)
         total += vlm(batch).item() * batch.tokens
         tokens += batch.tokens
     return total / tokens, tokens
@@ -153,14 +172,16 @@ def talk_table(
     batch_size: int = 64,
     **how,
 ) -> pd.DataFrame:
-    """`score_answers` of what the model says first in each of a table's conversations; one that it
-    refuses, or whose items could not be encoded, is left out.
+    """`score_answers` of what the model says first in each of a table's conversations, by a row's
+    `answers` where it has some; one that it refuses, or whose items could not be encoded, is left
+    out.
 
-    seen: the "own" images, "another" conversation's, or "none": controls. how: of `VLM.generate`.
+    seen: the "own" images, "another" conversation's (where one has as many), or "none": controls.
+    how: of `VLM.generate`.
     """
     asked = [*_first_turns(vlm, table, features)]
     if seen == "another":
-        _exchange_pictures(asked)
+        asked = _exchange_pictures(asked)
     if seen == "none":
         for one in asked:
             one.messages = [_without_image(message) for message in one.messages]
@@ -172,7 +193,7 @@ def talk_table(
             if wanted := [item for one in some for item in one.items[name]]:
                 prefixes[name] = found.gather(wanted)
         answers += vlm.answer([one.messages for one in some], prefixes, **how)
-    references, kinds = [[one.reference] for one in asked], [one.kind for one in asked]
+    references, kinds = [one.references for one in asked], [one.kind for one in asked]
     return score_answers(answers, references, kinds, [one.row for one in asked])
 
 
@@ -184,13 +205,13 @@ class _Asked:
     kind: str
     messages: list[dict]
     items: dict[str, list[int]]  # of each placeholder
-    reference: str
+    references: list[str]
 
 
 def _first_turns(vlm: VLM, table: Table, features: dict[str, Features]) -> Iterator[_Asked]:
     talks = table.conversations
-    columns = talks.rows.tolist(), talks.kinds, talks.messages, talks.pictures
-    for row, kind, messages, pictures in zip(*columns, strict=True):
+    columns, answers = (talks.kinds, talks.messages, talks.pictures), table.column("answers")
+    for row, kind, messages, pictures in zip(talks.rows.tolist(), *columns, strict=True):
         place = next(i for i, message in enumerate(messages) if message["role"] == "assistant")
         before = messages[:place]
         try:
@@ -201,17 +222,23 @@ def _first_turns(vlm: VLM, table: Table, features: dict[str, Features]) -> Itera
         count = vlm.chat.count(before)
         items = {"image": pictures[: count["image"]], "audio": [row] * count["audio"]}
         if all(found.ok[items[name]].all() for name, found in features.items()):
-            yield _Asked(row, kind, before, items, messages[place]["content"])
+            references = answers[row] or [messages[place]["content"]]
+            yield _Asked(row, kind, before, items, references)
 
 
-def _exchange_pictures(asked: list[_Asked]) -> None:
-    """Each gets the pictures of one half of all conversations further on with as many."""
-    for count in {len(one.items["image"]) for one in asked}:
+def _exchange_pictures(asked: list[_Asked]) -> list[_Asked]:
+    """Each gets the pictures of one half of all conversations further on with as many; one that is
+    alone with its number of them is left out.
+    """
+    counts = Counter(len(one.items["image"]) for one in asked)
+    asked = [one for one in asked if counts[len(one.items["image"])] > 1]
+    for count in counts:
         alike = [one for one in asked if len(one.items["image"]) == count]
         shown = [one.items["image"] for one in alike]
         half = len(alike) // 2
         for one, pictures in zip(alike, [*shown[half:], *shown[:half]], strict=True):
             one.items["image"] = pictures
+    return asked
 
 
 def _without_image(message: dict) -> dict:
@@ -238,7 +265,8 @@ def caption_facts(scored: pd.DataFrame) -> dict[str, float]:
     pairs = [(things_in(row.reference), things_in(row.answer)) for row in scored.itertuples()]
     right = sum(len(there & named) for there, named in pairs)
     there, named = (sum(len(pair[i]) for pair in pairs) for i in (0, 1))
-    return {"recall": right / max(there, 1), "precision": right / max(named, 1), "things": there}
+    shares = {"recall": right / max(there, 1), "precision": right / max(named, 1)}
+    return shares | {"things": there, "named": named}
 
 
 def _digest(folder: Path) -> str:

@@ -27,7 +27,7 @@ def report(value):
         "value": value * (_rank() + 1),
         "sum": total,
         "omp": os.environ["OMP_NUM_THREADS"],
-        "waits": os.environ["OMP_WAIT_POLICY"],
+        "spins": os.environ["GOMP_SPINCOUNT"],
         "threads": torch.get_num_threads(),
         "pid": os.getpid(),
     }

@@ -176,7 +176,15 @@ def test_a_missing_required_key_blames_the_file_not_the_overrides(write):
         ("train.num_workers=1 features.online=true", "train.num_workers", "must be 0"),
         ("train.num_workers=1 features.on_device=true", "train.num_workers", "must be 0"),
         ("train.sharding=fsdp2", "train.sharding", "only vlm.stages can be sharded"),
-        (f"{TALK} vlm.stages.projector.num_workers=1 features.online=true", "vlm.stages", "be 0"),
+        (
+            f"{TALK} vlm.stages.projector.num_workers=1 features.on_device=true",
+            "vlm.stages",
+            "be 0",
+        ),
+        (f"{TALK} features.online=true", "features.online", "read the feature store"),
+        (f"{TALK} 'vlm.language.max_memory={{0: 20GiB}}'", "language", "needs a device_map"),
+        (f"{TALK} vlm.language.device_map=auto launch.num_processes=2", "device_map", "=1"),
+        (f"{TALK} vlm.stages.lora.sharding=fsdp2 vlm.stages.lora.ema=0.9", "vlm", "ema"),
         (f"{TALK} vlm.language.lora=null vlm.stages.lora.lr=1", "vlm", "give language.lora"),
         (f"{TALK} vlm.stages.lora.sharding=fsdp2 vlm.language.quantize=4bit", "vlm", "to be null"),
         (f"{TALK} 'vlm.streams={{image: fused}}'", "vlm", "needs vlm.fusion"),
@@ -209,9 +217,15 @@ def test_their_right_neighbours_are_taken(plain, right):
 
 
 def test_devices_stay_numbers_through_json(plain):
-    config = load_config(plain, f"{TALK} 'vlm.language.max_memory={{0: 20GiB, cpu: 60GiB}}'")
+    memory = "vlm.language.device_map=auto 'vlm.language.max_memory={0: 20GiB, cpu: 60GiB}'"
+    config = load_config(plain, f"{TALK} {memory}")
     again = VLMConfig.model_validate(json.loads(config.vlm.model_dump_json()))
     assert again.language.max_memory == {0: "20GiB", "cpu": "60GiB"}
+
+
+def test_projectors_are_trained_before_adapters(plain):
+    stages = load_config(plain, f"{TALK} 'vlm.stages={{lora: {{}}, projector: {{}}}}'").vlm.stages
+    assert list(stages) == ["projector", "lora"]
 
 
 def test_missing_file_suggests_the_nearest_name(write, tmp_path):

@@ -1,5 +1,6 @@
 """A tiny Qwen2 that sees through soft tokens: what it reads, learns, keeps and says."""
 
+import copy
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from vlm_targets import keep_the_best_of_shards
 
 from edge_lib.bench.vlm import build, first_token
 from edge_lib.config import ConfigError
-from edge_lib.config.vlm import LanguageConfig, ProjectorConfig, VLMConfig
+from edge_lib.config.vlm import LanguageConfig, LoRAConfig, ProjectorConfig, VLMConfig
 from edge_lib.data.chat import IGNORE, ChatError
 from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.decoders.qwen import load_language
@@ -292,6 +293,16 @@ def test_adapters_of_a_model_in_16_bits_are_in_32(make_vlm):
     assert all(p.grad.any() for p in trained)
 
 
+def test_a_whole_model_in_16_bits_reads_features_in_32(make_vlm):
+    """As DeepSpeed makes it, which casts no inputs."""
+    vlm = make_vlm()
+    batch = batch_of(vlm, SEEN)
+    expected = vlm(batch).item()
+    loss = copy.deepcopy(vlm).bfloat16()(batch)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=0.05)
+
+
 def test_a_head_that_is_not_the_last_word_is_refused(language_folder, tmp_path):
     shutil.copytree(language_folder, tmp_path / "other")
     config = json.loads((tmp_path / "other/config.json").read_text())
@@ -300,12 +311,15 @@ def test_a_head_that_is_not_the_last_word_is_refused(language_folder, tmp_path):
         load_language(LanguageConfig(model=str(tmp_path / "other")))
 
 
-def test_checkpointing_gives_the_same_gradients(make_vlm):
-    found = []
+def test_checkpointing_gives_the_same_gradients_by_reading_twice(make_vlm):
+    found, passes = [], []
     for checkpointing in (False, True):
         vlm = make_vlm(language={"gradient_checkpointing": checkpointing}).train()
+        projection = vlm.language.base_model.layers[0].mlp.up_proj
+        projection.register_forward_hook(lambda *_, now=checkpointing: passes.append(now))
         vlm(batch_of(vlm, SEEN)).backward()
         found.append({n: p.grad for n, p in vlm.named_parameters() if p.grad is not None})
+    assert passes == [False, True, True]
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient)
@@ -331,6 +345,19 @@ def test_saved_and_loaded_it_says_the_same(trained, tmp_path):
     assert trained.answer(*how) == ["a red three", "no two"]
     batch = batch_of(trained, SEEN)
     assert loaded(batch).item() == trained(batch).item()
+
+
+def test_it_is_loaded_otherwise_but_with_its_own_adapters(trained, language_folder, tmp_path):
+    trained.save_pretrained(tmp_path / "vlm")
+    batch = batch_of(trained, SEEN)
+    fewer = LanguageConfig(model=str(language_folder), precision="bf16")
+    loaded = VLM.from_pretrained(tmp_path / "vlm", fewer)
+    assert loaded.language.dtype == torch.bfloat16
+    assert loaded(batch).item() == pytest.approx(trained(batch).item(), abs=0.05)
+    for lora in (None, LoRAConfig(rank=4, alpha=8, targets=["q_proj"])):
+        other = LanguageConfig(model=str(language_folder), lora=lora)
+        with pytest.raises(ValueError, match="has other adapters"):
+            VLM.from_pretrained(tmp_path / "vlm", other)
 
 
 def test_what_two_ranks_share_is_kept_whole(trained, tmp_path):
@@ -467,6 +494,7 @@ def test_samples_about_a_remembered_image(trained):
         found.append(trained.generate(["what is it?", "where?"], shown, **how))
     assert found[0] == found[1]
     assert len(found[0]) == 6
+    assert len(trained.generate("what is it?", picture(1), **how)) == 3
 
 
 def test_the_benchmark_asks_a_remembered_image_the_same(language_folder):
@@ -527,6 +555,12 @@ def test_what_is_fused_takes_the_images_place(hearing, make_vlm_on, tmp_path):
     assert answer == vlm.generate(["what is it?"], [picture(1)], [clip(1)])[0]
     with pytest.raises(ValueError, match="1 images to fuse with 0 clips"):
         vlm.generate("what is it?", picture(1))
+    images, clips = [[picture(1)], [picture(2)]], [[clip(1), clip(2)], None]  # two, and two
+    with pytest.raises(ValueError, match="1 images to fuse with 2 clips"):
+        vlm.generate(["what is it?", "where?"], images, clips)
+    assert vlm.generate("what is it?", vlm.remember(picture(1), clip(1))) == answer
+    with pytest.raises(ValueError, match="1 images to fuse with 0 clips"):
+        vlm.remember(picture(1))
     vlm.save_pretrained(tmp_path / "vlm")
     loaded = VLM.from_pretrained(tmp_path / "vlm")
     torch.testing.assert_close(loaded.soft_tokens("image", both)[0], soft)

@@ -8,20 +8,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edge_lib.align import train_aligner
 from edge_lib.checkpoint import newest_checkpoint
 from edge_lib.config import ConfigError, load_config
 from edge_lib.data.chat import Chat
+from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.scene_chats import things_in
 from edge_lib.data.scenes import Scene, random_scenes
 from edge_lib.data.sources import load_table
 from edge_lib.decoders.qwen import load_tokenizer
 from edge_lib.encode import encode_tables
+from edge_lib.fuse import train_fusions
 from edge_lib.launch import launch
 from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
 from edge_lib.vlm import (
     SPLITS,
+    FusedFeatures,
+    PicturesByRow,
     caption_facts,
+    mean_loss,
     open_streams,
     stream_config,
     talk_table,
@@ -93,10 +99,16 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 def test_two_processes_train_like_one(make_config, aligner_folder, tmp_path):
-    config, kept = make_config(), {}
+    """Adapters too; in two batches an update, some of whose halves are about no image."""
+    asked = [{"question": f"how many {n} ?", "response": "two"} for n in range(60)]
+    pd.DataFrame(asked).to_json(tmp_path / "asked.jsonl", orient="records", lines=True)
+    instructions = f"data.conversations.instructions.files.train=[{tmp_path / 'asked.jsonl'}]"
+    how = "vlm.stages.lora.accumulation=2 vlm.stages.lora.batch_size=4"
+    config, kept = make_config(f"{instructions} {how}"), {}
+    encode_tables(stream_config(config, aligner_folder), SPLITS[:1])
     for count in (1, 2):
         run = Run.create(config, "vlm", tmp_path / str(count))
-        launch(train_vlm, config, "projector", aligner_folder, run.folder, num_processes=count)
+        launch(train_vlm, config, "lora", aligner_folder, run.folder, num_processes=count)
         kept[count] = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
     for name, one in kept[1].items():
         torch.testing.assert_close(one, kept[2][name], atol=2e-4, rtol=1e-3)
@@ -176,4 +188,107 @@ def test_facts_count_things_and_not_words():
         }
     )
     found = caption_facts(table)
-    assert found == {"recall": 2 / 4, "precision": 2 / 3, "things": 4}
+    assert found == {"recall": 2 / 4, "precision": 2 / 3, "things": 4, "named": 3}
+
+
+# --- what it is asked ------------------------------------------------------------------------
+
+
+def test_several_answers_are_scored_by_vqas_rule(make_config, aligner_folder, monkeypatch):
+    config = make_config()
+    test = load_table(config.data, "chat-test")
+    features = open_streams(config.vlm.streams, stream_config(config, aligner_folder), test)
+    answers = [["cat"] * 2 + ["dog"] * 8] * 4 + [None] * (len(test) - 4)
+    column = test.column
+    monkeypatch.setattr(test, "column", lambda n: answers if n == "answers" else column(n))
+    found = talk_table(Says("cat", config.vlm), test, features)
+    assert found.vqa.tolist()[:4] == [pytest.approx(0.6)] * 4  # of ten, two agree
+    assert found.vqa[4:].isna().all()
+    assert found.em[:4].tolist() == [1.0] * 4
+
+
+def test_one_alone_with_its_number_of_images_gets_no_others(make_config, aligner_folder):
+    config = make_config()
+    test = load_table(config.data, "chat-test")
+    features = open_streams(config.vlm.streams, stream_config(config, aligner_folder), test)
+    talks = test.conversations
+    talks.messages[3] = [{"role": "user", "content": "<image> <image>"}, *talks.messages[3][1:]]
+    talks.pictures[3] = talks.pictures[0] + talks.pictures[6]
+    rows = [talk_table(Says("two", config.vlm), test, features, seen).row for seen in SEEN]
+    assert talks.rows[3] in set(rows[0])
+    assert set(rows[0]) - set(rows[1]) == {talks.rows[3]}
+
+
+SEEN = "own", "another"
+
+
+class Says:
+    """A model that always says the same."""
+
+    def __init__(self, text, config):
+        self.text, self.config = text, config
+        self.chat = Chat(load_tokenizer(config.language), {"image": 1}, 60)
+
+    def answer(self, messages, prefixes, **how):
+        return [self.text] * len(messages)
+
+
+@pytest.fixture(scope="module")
+def hearing_folder(small_trimodal, tmp_path_factory):
+    """The folder of a small aligner of vision and audio, with a concat fusion trained beside it."""
+    about = "vision.pooler=perceiver vision.num_latents=3 fusion.strategies=[concat] "
+    config = small_trimodal(about + "fusion.seeds=[0] train.epochs=1 fusion.train.epochs=1")
+    encode_tables(config)
+    run = Run.create(config, "trimodal", tmp_path_factory.mktemp("hearing"))
+    launch(train_aligner, config, run.folder)
+    best = run.checkpoints / "best"
+    launch(train_fusions, config, best, {0: run.part("fusion-0").folder})
+    return best
+
+
+@pytest.mark.parametrize(
+    ("speech", "streams", "fusion"),
+    [("asked", "{image: vision, audio: audio}", "null"), ("true", "{image: fused}", "concat")],
+)
+def test_it_learns_from_clips(speech, streams, fusion, make_config, hearing_folder, tmp_path):
+    """Heard beside the images, or fused with them."""
+    config = make_config(
+        f"aligner.folder={hearing_folder} data.conversations.speech={speech} "
+        f"'vlm.streams={streams}' vlm.fusion={fusion}"
+    )
+    about = stream_config(config, hearing_folder)
+    encode_tables(about, SPLITS)
+    run = Run.create(config, "vlm", tmp_path)
+    launch(train_vlm, config, "projector", hearing_folder, run.folder)
+    model = VLM.from_pretrained(run.checkpoints / "best")
+    test = load_table(config.data, "chat-test")
+    features = open_streams(config.vlm.streams, about, test)
+    found = talk_table(model, test, features)
+    untrained = VLM.new(model.streams, config.vlm, {n: f.gather([0]) for n, f in features.items()})
+    talks = ChatBatches(test.conversations, test, features, model.chat, 8, 0)
+    losses = [mean_loss(some, talks) for some in (model, untrained)]
+    assert losses[0] < losses[1]
+    assert set(found.kind) == {"caption", "qa"} | ({"spoken"} if speech == "asked" else set())
+    assert model.projectors.keys() == config.vlm.streams.keys()
+
+
+def test_a_picture_that_rows_share_is_fused_with_each_ones_own_clip():
+    """The second row's picture is the first's, its clip its own; the third has none of its own."""
+    vision = Lookup(torch.tensor([[10.0], [20.0]]), np.array([True, True]))
+    audio = Lookup(torch.tensor([[1.0], [2.0], [0.0], [0.0]]), np.array([True, True, False, False]))
+    pictures, clips = np.array([0, 0, 0, 1]), np.array([0, 1, 0, 3])
+    fused = FusedFeatures(PicturesByRow(vision, pictures), audio, clips)
+    assert fused.ok.tolist() == [True, True, True, False]
+    found = fused.gather([2, 1, 0]).parts
+    assert found["vision"].tolist() == [[10.0]] * 3
+    assert found["audio"].tolist() == [[1.0], [2.0], [1.0]]
+
+
+class Lookup:
+    """Features that are a table of numbers."""
+
+    def __init__(self, values, ok):
+        self.values, self.ok = values, ok
+
+    def gather(self, items):
+        return self.values[items]

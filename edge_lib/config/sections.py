@@ -196,16 +196,19 @@ class ExperimentConfig(Section):
                 "train.num_workers must be 0 with features.online or features.on_device: "
                 "batches are then made on the accelerator"
             )
-        if self.qa and self.features.online:
-            raise ValueError("qa reads the feature store: set features.online=false")
+        if (self.qa or self.vlm) and self.features.online:
+            raise ValueError("qa and vlm read the feature store: set features.online=false")
         if self.qa and self.qa.train.num_workers and self.features.on_device:
             raise ValueError("qa.train.num_workers must be 0 with features.on_device")
         stages = self.vlm.stages.values() if self.vlm else ()
-        on_gpu = self.features.online or self.features.on_device
-        if on_gpu and any(stage.num_workers for stage in stages):
-            raise ValueError(
-                "vlm.stages.*.num_workers must be 0 with features.online or features.on_device"
-            )
+        if self.features.on_device and any(stage.num_workers for stage in stages):
+            raise ValueError("vlm.stages.*.num_workers must be 0 with features.on_device")
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_spreads_a_model(self):
+        if self.vlm and self.vlm.language.device_map is not None and self.launch.num_processes > 1:
+            raise ValueError("vlm.language.device_map needs launch.num_processes=1")
         return self
 
     @model_validator(mode="after")

@@ -37,7 +37,9 @@ class ConversationsConfig(Section):
     test_scenes: Positive = 500
     per_scene: Positive = Field(6, description="questions about a scene, in one conversation")
     max_objects: Annotated[int, Field(ge=2, le=9)] = 4
-    speech: bool = Field(False, description="speak every scene's caption")
+    speech: bool | Literal["asked"] = Field(
+        False, description="speak every scene's caption; asked: and ask what is said, of <audio>"
+    )
     seed: Count = 0
     llava: LlavaConfig | None = None
     parquet: dict[str, list[str]] | None = Field(
@@ -83,12 +85,21 @@ class LanguageConfig(Section):
         None, description='{0: "20GiB", cpu: "60GiB"}'
     )
 
+    @model_validator(mode="after")
+    def _memory_is_of_a_map(self):
+        if self.max_memory is not None and self.device_map is None:
+            raise ValueError("max_memory needs a device_map, such as auto")
+        return self
+
 
 class ProjectorConfig(Section):
     """From an aligner's vectors to soft tokens of the language model."""
 
     kind: Literal["mlp", "clip_mlp", "tokens", "sequence"] = "sequence"
     tokens: Positive = Field(1, description="soft tokens made of each vector")
+
+
+ORDER = ("projector", "lora")  # of stages
 
 
 class VLMConfig(Section):
@@ -126,7 +137,10 @@ class VLMConfig(Section):
     def _stages_can_be_trained(self):
         if "lora" in self.stages and self.language.lora is None:
             raise ValueError("stages.lora trains adapters: give language.lora")
-        sharded = any(stage.sharding == "fsdp2" for stage in self.stages.values())
+        sharded = [stage for stage in self.stages.values() if stage.sharding == "fsdp2"]
         if sharded and (self.language.quantize or self.language.device_map is not None):
             raise ValueError("sharding fsdp2 needs language.quantize and device_map to be null")
+        if any(stage.ema for stage in sharded):
+            raise ValueError("sharding fsdp2 needs ema to be null: rank 0 keeps its shard alone")
+        self.stages = {name: self.stages[name] for name in ORDER if name in self.stages}
         return self

@@ -3,6 +3,7 @@
 Like alignment batches they are a function of (seed, step) alone.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +42,7 @@ class ChatBatches(Dataset):
     """Shuffled conversations, those of a batch about equally long, so that few places are padding;
     one refused by the chat, or without features, is counted and skipped.
 
-    features: of each placeholder; those of images are numbered as the table's pictures, those of
-    clips as its rows.
+    features: of each placeholder, numbered as the table's rows.
     """
 
     def __init__(
@@ -67,13 +67,17 @@ class ChatBatches(Dataset):
         for row, messages, pictures in zip(*about, strict=True):
             clips = [row] * chat.count(messages)["audio"]
             self._add(row, messages, {"image": pictures, "audio": clips})
-        self.steps_per_epoch = len(self.usable) // batch_size
-        if not self.steps_per_epoch:
-            found = f"{table.name}: {len(self.usable)} conversations"
-            raise ConfigError(f"{found} do not fill one batch of {batch_size}")
         self.lengths = np.array([tokens.shape[1] for _, tokens, _ in self.usable])
         self.labelled = np.array([(tokens[1] != IGNORE).sum() for _, tokens, _ in self.usable])
         self.epoch, self.order = -1, np.empty((0, batch_size), np.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        steps = len(self.usable) // self.batch_size
+        if not steps:
+            found = f"{self.table.name}: {len(self.usable)} conversations"
+            raise ConfigError(f"{found} do not fill one batch of {self.batch_size}")
+        return steps
 
     def _add(self, row: int, messages: list[dict], items: dict[str, list[int]]) -> None:
         """Tokenise a conversation and keep it, if that can be done and its items are there."""
@@ -117,8 +121,21 @@ class ChatBatches(Dataset):
         return [self.table.ids[self.usable[number][0]] for number in self._draw(step)]
 
     def __getitem__(self, step: int) -> ChatBatch:
-        tokens, share = float(self._share(step)), self.batch_size // self.world_size
-        drawn = self._draw(step)[self.rank * share : (self.rank + 1) * share]
+        share = self.batch_size // self.world_size
+        mine = self._draw(step)[self.rank * share : (self.rank + 1) * share]
+        return self._batch(mine, float(self._share(step)))
+
+    def once(self) -> Iterator[ChatBatch]:
+        """Every conversation once, for evaluation: those about equally long together, the last
+        batch perhaps a short one.
+        """
+        if not self.usable:
+            raise ConfigError(f"{self.table.name}: no conversation that the model can read")
+        order = np.argsort(self.lengths, kind="stable")
+        for drawn in np.split(order, range(self.batch_size, len(order), self.batch_size)):
+            yield self._batch(drawn, float(self.labelled[drawn].sum()))
+
+    def _batch(self, drawn: np.ndarray, tokens: float) -> ChatBatch:
         mine = [self.usable[number] for number in drawn]
         ids, labels = zip(*(tokens for _, tokens, _ in mine), strict=True)
         prefixes = {}

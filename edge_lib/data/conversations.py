@@ -37,7 +37,8 @@ def load_conversations(config: ConversationsConfig, cache_dir: Path, split: str)
 
 
 def _load_scenes(config: ConversationsConfig, cache_dir: Path, split: str) -> Table:
-    version = version_of(config, scenes, questions, scene_table, speech, scene_chats)
+    own = config.model_copy(update={"instructions": None})
+    version = version_of(own, scenes, questions, scene_table, speech, scene_chats)
     path = cache_dir / f"conversations-{version}" / f"{split}.parquet"
     rows = scene_chats.scene_conversations
     return made_once(path, lambda: rows(config, split), f"conversations {split}")
@@ -54,10 +55,15 @@ def _load_llava(config: ConversationsConfig, cache_dir: Path, split: str) -> Tab
     if not source.images.is_dir():
         raise ConfigError(f"{key}.images: no such folder {source.images}")
     try:
-        rows = Dataset.from_list([*_llava_rows(json.loads(path.read_text()), source.images)])
+        found = [*_llava_rows(json.loads(path.read_text()), source.images)]
+        rows = Dataset.from_list(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{key}.files.{split}: {path} is not LLaVA's json: {error!r}") from None
-    return Table(rows, f"llava {split}", fingerprint_files([path], str(source.images)))
+    # an image that is there by now, or is another, must be encoded anew
+    files = sorted({row["image"]["path"] for row in found if row["image"]})
+    stats = [file.stat() for file in map(Path, files) if file.is_file()]
+    images = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats]
+    return Table(rows, f"llava {split}", fingerprint_files([path], str(source.images), *images))
 
 
 def _load_parquet(config: ConversationsConfig, cache_dir: Path, split: str) -> Table:

@@ -13,6 +13,7 @@ from edge_lib.data.scenes import COLOURS, DIGITS, PLACES, Scene
 from edge_lib.data.turns import PLACEHOLDERS
 
 TURNS = 2  # questions in a conversation
+HEAR = "What is said?"
 DESCRIBE = ("Describe the image.", "What do you see in this image?", "What does the image show?")
 
 
@@ -44,14 +45,21 @@ def scene_turns(number: int, scene: Scene, asked: list[Question]) -> Iterator[tu
 def scene_rows(
     config: ConversationsConfig, split: str, number: int, scene: Scene, asked: list[Question]
 ) -> list[dict]:
-    """The description, with the picture, and the questions, with its name."""
+    """The description, with the picture, and the questions, with its name; the spoken caption with
+    the picture, or in a row of its own.
+    """
     name, rows = f"{split}-{number:06d}", []
     for place, (kind, turns) in enumerate(scene_turns(number, scene, asked)):
         about = {"image_id": name, "group": number, "kind": kind, "turns": turns}
         rows.append({"id": f"{name}-{place}"} | about)
     rows[0]["image"] = to_png(scenes.render(scene, split))
+    if config.speech == "asked":
+        turns = _turns((HEAR, scene.caption()), about="audio")
+        heard = {"image_id": name, "image_ids": [], "group": number, "kind": "spoken"}
+        rows.append({"id": f"{name}-spoken", "turns": turns} | heard)
     if config.speech:
-        rows[0]["audio"] = speech.to_flac(say(scene, split, number, config.seed)[0])
+        spoken = rows[-1 if config.speech == "asked" else 0]
+        spoken["audio"] = speech.to_flac(say(scene, split, number, config.seed)[0])
     return rows
 
 
@@ -70,9 +78,9 @@ def things_in(caption: str) -> set[tuple[int, str, int]]:
     return found
 
 
-def _turns(*pairs: tuple[str, str]) -> list[dict]:
-    """What is asked and what is answered, in turn; the image comes first."""
+def _turns(*pairs: tuple[str, str], about: str = "image") -> list[dict]:
+    """What is asked and what is answered, in turn; the image or the clip comes first."""
     roles = (zip(("user", "assistant"), pair, strict=True) for pair in pairs)
     turns = [{"role": role, "content": text} for role, text in chain.from_iterable(roles)]
-    turns[0]["content"] = f"{PLACEHOLDERS['image']}\n{turns[0]['content']}"
+    turns[0]["content"] = f"{PLACEHOLDERS[about]}\n{turns[0]['content']}"
     return turns

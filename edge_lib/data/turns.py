@@ -18,7 +18,7 @@ class Conversations:
 
     rows: np.ndarray  # (M,) the row of each
     messages: list[list[dict[str, str]]]  # {"role", "content"}, as transformers takes them
-    pictures: list[list[int]]  # the numbers of those that its <image>s stand for, in order
+    pictures: list[list[int]]  # rows whose pictures its <image>s stand for, in order
     kinds: list[str]
 
     def with_items(self) -> "Conversations":
@@ -57,14 +57,17 @@ def conversations_of(table: "Table") -> Conversations:
 
 
 def _pictures(table: "Table") -> list[list[int]]:
-    """For each row the numbers of the pictures it names, or of its own; none without an image."""
-    owned = table.pictures.tolist()
-    numbers = dict(zip(table.column("image_id"), owned, strict=True))
-    there = table.has("image")[table.picture_rows][table.pictures]
-    rows = zip(table.column("image_ids"), owned, there, strict=True)
+    """For each row itself, if there is a picture to it, or a row for each picture that it names:
+    itself where that is its own, else the one that holds it.
+    """
+    own, holders = table.column("image_id"), table.picture_rows[table.pictures].tolist()
+    holder = dict(zip(own, holders, strict=True))
+    there = table.has("image")[holders]
     return [
-        [own] * bool(has_own) if names is None else [numbers[n] for n in names if n in numbers]
-        for names, own, has_own in rows
+        [row] * bool(there[row])
+        if names is None
+        else [row if name == own[row] else holder[name] for name in names if name in holder]
+        for row, names in enumerate(table.column("image_ids"))
     ]
 
 

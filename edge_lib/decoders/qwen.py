@@ -116,8 +116,9 @@ def head_loss(head: nn.Module, states: Tensor, labels: Tensor) -> Tensor:
     makes 64 rows of logits.
     """
     wanted = labels[:, 1:] != IGNORE
-    logits = head(states[:, :-1][wanted]).float()
-    return F.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum")
+    logits = head(states[:, :-1][wanted.to(states.device)]).float()
+    # layers may be spread over devices
+    return F.cross_entropy(logits, labels[:, 1:][wanted].to(logits.device), reduction="sum")
 
 
 def _refuse_other_heads(model: PreTrainedModel) -> None:

@@ -30,7 +30,8 @@ class Streams(nn.Module):
         """Features of N items, wherever they lie -> what a projector `reads` of them
         (`projectors.READS`): vectors (N, L, D) and their mask (N, L).
         """
-        features = features.to(next(self.parameters()).device)
+        weight = next(self.parameters())  # DeepSpeed makes them bf16
+        features = features.to(weight.device, weight.dtype)
         if stream == FUSED:
             sequence, mask, embedding = self._fused(features)
         else:

@@ -5,13 +5,8 @@
 3. Projectors and adapters are trained; a checkpoint holds these, and leaves out what is frozen.
 """
 
-import copy
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,27 +17,17 @@ from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
 from edge_lib.config import from_root
 from edge_lib.config.vlm import LanguageConfig, VLMConfig
-from edge_lib.data.chat import Chat, Messages
+from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatch
-from edge_lib.data.prompts import Prompt, as_list, as_messages
 from edge_lib.decoders.qwen import load_language, load_tokenizer, supervised_loss
 from edge_lib.encoded import Encoded, Together
-from edge_lib.models.streams import FUSED, Streams
+from edge_lib.models.streams import Streams
+from edge_lib.models.talking import Talking
 from edge_lib.projectors import READS, Projector
 from edge_lib.runs import whole_folder
-from edge_lib.tokens import pad
 
 
-@dataclass
-class Remembered:
-    """The start of a conversation about an image, read once for all questions about it."""
-
-    ids: list[int]  # S of them, up to the last soft token
-    mask: Tensor  # (1, S) False where a soft token stands on padding
-    cache: DynamicCache
-
-
-class VLM(nn.Module):
+class VLM(Talking, nn.Module):
     """Frozen streams, a projector for each of `config.streams`, a language model with adapters."""
 
     def __init__(
@@ -123,7 +108,7 @@ class VLM(nn.Module):
             if n not in batch.prefixes
             for p in m.parameters()
         ]
-        return (loss + 0 * sum(idle)) / batch.tokens
+        return (loss.to(self.device) + 0 * sum(idle)) / batch.tokens
 
     def embed(
         self, ids: Tensor, mask: Tensor, prefixes: dict[str, Encoded | Together]
@@ -156,7 +141,8 @@ class VLM(nn.Module):
         if missing < 0:
             raise ValueError(f"{vectors.shape[1]} vectors for <{name}>: {self.shapes[name][0]} fit")
         vectors, mask = F.pad(vectors, (0, 0, 0, missing)), F.pad(mask, (0, missing))
-        return projector(vectors), mask.repeat_interleave(projector.tokens, 1)
+        soft = projector(vectors.to(next(projector.parameters()).dtype))
+        return soft, mask.repeat_interleave(projector.tokens, 1)
 
     def read(self, embedded: Tensor, mask: Tensor, cache: DynamicCache | None = None) -> Tensor:
         """Vectors (B, S, W) -> the language model's last states (B, S, W); a cache is filled."""
@@ -166,102 +152,6 @@ class VLM(nn.Module):
         return self.language.base_model(
             inputs_embeds=embedded, attention_mask=mask, position_ids=positions, **how
         ).last_hidden_state
-
-    def generate(
-        self,
-        prompt: Prompt | Sequence[Prompt],
-        images: Any = None,
-        audio: Any = None,
-        **how,
-    ) -> str | list[str]:
-        """The answer to a prompt, or to each of several.
-
-        prompt: a text or messages; `<image>` and `<audio>` are put before a text without them.
-        images, audio: PIL images and clips (n,) at 16 kHz, one or a list for each prompt; or for
-        images what `remember` gave, for all prompts.
-        how: of transformers' `generate`: num_beams, do_sample, temperature, top_k, top_p, ...
-        Raises ChatError for an empty or over-long prompt, ValueError if places and items differ.
-        """
-        remembered = images if isinstance(images, Remembered) else None
-        shown = None if remembered else images
-        known = {"image", "audio"} if FUSED in self.config.streams.values() else self.chat.soft
-        for name, given in (("image", images), ("audio", audio)):
-            if given is not None and name not in known:
-                raise ValueError(f"{name} given, but the model has no <{name}>")
-        prompts, items = as_list(prompt, image=shown, audio=audio)
-        counts = [{name: len(some[n]) for name, some in items.items()} for n in range(len(prompts))]
-        if remembered:
-            counts = [count | {"image": 1} for count in counts]
-        if FUSED in self.config.streams.values():  # a clip goes with each image
-            counts = [{"image": count["image"]} for count in counts]
-        pairs = zip(prompts, counts, strict=True)
-        messages = [as_messages(self.chat, some, count) for some, count in pairs]
-        flat = {name: list(chain.from_iterable(some)) for name, some in items.items()}
-        answers = self.answer(messages, self._encode(flat), remembered, **how)
-        return answers[0] if prompts == [prompt] else answers
-
-    def _encode(self, items: dict[str, list]) -> dict[str, Encoded | Together]:
-        """Features for each placeholder that has items."""
-        if FUSED in self.config.streams.values():
-            pictures, clips = items["image"], items["audio"]
-            if len(pictures) != len(clips):
-                raise ValueError(f"{len(pictures)} images to fuse with {len(clips)} clips")
-            return (
-                {"image": self.streams.encode(FUSED, vision=pictures, audio=clips)} if clips else {}
-            )
-        streams = self.config.streams
-        return {
-            name: self.streams.encode(streams[name], **{streams[name]: some})
-            for name, some in items.items()
-            if some
-        }
-
-    @torch.no_grad()
-    def answer(
-        self,
-        messages: Sequence[Messages],
-        prefixes: dict[str, Encoded | Together],
-        remembered: Remembered | None = None,
-        **how,
-    ) -> list[str]:
-        """As `generate`, of B conversations and the features of all their items in order."""
-        rows = [self.chat.prompt(m) for m in messages]
-        head = remembered.ids if remembered else []
-        if any(row[: len(head)] != head for row in rows):
-            raise ValueError("a prompt does not begin as what was remembered")
-        ids, mask = self._pad([row[len(head) :] for row in rows])
-        embedded, mask = self.embed(ids, mask, prefixes)
-        if remembered:
-            # the cache stands for these places: nothing but their number is looked at
-            before = embedded.new_zeros(len(rows), len(head), embedded.shape[2])
-            embedded = torch.cat([before, embedded], 1)
-            mask = torch.cat([remembered.mask.expand(len(rows), -1), mask], 1)
-            cache = copy.deepcopy(remembered.cache)
-            each = max(how.get("num_beams", 1), how.get("num_return_sequences", 1))
-            cache.batch_repeat_interleave(len(rows) * each)
-            how["past_key_values"] = cache
-        how = {"max_new_tokens": self.config.max_new_tokens} | how
-        found = self.language.generate(inputs_embeds=embedded, attention_mask=mask.long(), **how)
-        texts = self.chat.tokenizer.batch_decode(found, skip_special_tokens=True)
-        return [text.strip() for text in texts]
-
-    def _pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Token ids (B, S) and mask (B, S), padded on the left, where nothing is generated."""
-        there = pad([[1] * len(row) for row in rows], 0, left=True).bool().to(self.device)
-        return pad(rows, self.chat.pad, left=True).to(self.device), there
-
-    @torch.no_grad()
-    def remember(self, image: Any) -> Remembered:
-        """Read an image (PIL, or features of one) once, for many questions that begin with it."""
-        known = isinstance(image, Encoded | Together)
-        features = image if known else self._encode({"image": [image], "audio": []})["image"]
-        ids = self.chat.prompt([{"role": "user", "content": "<image>\n?"}])
-        token = self.chat.placeholders["image"]
-        ids = ids[: len(ids) - ids[::-1].index(token)]
-        embedded, mask = self.embed(*self._pad([ids]), {"image": features})
-        cache = DynamicCache(config=self.language.config)
-        self.read(embedded, mask, cache)
-        return Remembered(ids, mask, cache)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write projectors, adapters, tokenizer and aligner; the folder appears whole or not at
@@ -284,13 +174,20 @@ class VLM(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path, language: LanguageConfig | None = None) -> "VLM":
         """Load what `save_pretrained` wrote, in evaluation mode. language: load it another way,
-        such as in 4 bits.
+        such as in 4 bits; its adapters are those of the folder.
+
+        Raises ValueError if `language` names other adapters.
         """
         folder = from_root(folder)
         about = json.loads((folder / "vlm.json").read_text())
         shapes = {name: tuple(shape) for name, shape in about["shapes"].items()}
         config = VLMConfig.model_validate(about["config"])
-        config = config.model_copy(update={"language": language} if language else {})
+        if language:
+            lora = config.language.lora
+            if "lora" in language.model_fields_set and language.lora != lora:
+                raise ValueError(f"{folder} has other adapters: {lora}, not {language.lora}")
+            language = language.model_copy(update={"lora": lora})
+            config = config.model_copy(update={"language": language})
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         model = cls(Streams.load(folder, config.fusion), config, shapes, tokenizer)
         model.projectors.load_state_dict(load_file(folder / "projectors.safetensors"))

@@ -191,9 +191,22 @@ def test_clips_are_their_rows(make_table, make_tokenizer, encode_image):
     assert (batch.input_ids == token).sum(1).tolist() == [0 if n == "0" else 2 for n in order]
 
 
+@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 2]), (16, [12])])
+def test_evaluation_meets_every_conversation_once(make, rows, batch_size, sizes):
+    batches = make(rows, batch_size=batch_size)
+    found = [*batches.once()]
+    assert [len(batch.input_ids) for batch in found] == sizes
+    assert [batch.tokens for batch in found] == [(b.labels >= 0).sum().item() for b in found]
+    assert sum(batch.tokens for batch in found) == batches.labelled.sum()
+    lengths = [n for batch in found for n in batch.attention_mask.sum(1).tolist()]
+    assert lengths == sorted(batches.lengths)
+
+
 def test_what_does_not_fit_is_said(make, rows):
     with pytest.raises(ConfigError, match="small: 12 conversations do not fill one batch of 16"):
-        make(rows, batch_size=16)
+        _ = make(rows, batch_size=16).steps_per_epoch
+    with pytest.raises(ConfigError, match="small: no conversation that the model can read"):
+        next(make([{"turns": talk("why?", "so " * 300)}]).once())
     with pytest.raises(ConfigError, match="batch_size=4 does not divide among 3"):
         make(rows, world_size=3)
 

@@ -85,7 +85,7 @@ def test_pictures_come_in_the_order_of_their_names(make_table, encode_image):
         ]
     )
     assert table.conversations.rows.tolist() == [2, 3]
-    assert table.conversations.pictures == [[0], [1, 0]]
+    assert table.conversations.pictures == [[2], [1, 0]]  # the first shows its own row's
     assert not table.skipped
 
 
@@ -105,11 +105,12 @@ def test_a_scene_is_described_and_asked_about(tmp_path, split):
     for number, (scene, questions) in enumerate(drawn):
         phrasing = scene_chats.DESCRIBE[number % 3]
         described = [user(f"<image>\n{phrasing}"), assistant(scene.caption())]
-        assert next(talks) == ("caption", described, [number])
+        kind, said, (row,) = next(talks)
+        assert (kind, said, table.pictures[row]) == ("caption", described, number)
         while questions:
-            kind, asked, pictures = next(talks)
+            kind, asked, (row,) = next(talks)
             (first, *others), questions = questions[:2], questions[2:]
-            assert (kind, pictures) == ("qa", [number])
+            assert (kind, table.pictures[row]) == ("qa", number)
             texts = [f"<image>\n{first.text}", *(q.text for q in others)]
             assert contents(asked, "user") == texts
             assert contents(asked, "assistant") == [q.answer for q in (first, *others)]
@@ -121,6 +122,27 @@ def test_a_scene_is_described_and_asked_about(tmp_path, split):
         np.testing.assert_array_equal(np.asarray(image), np.asarray(scenes.render(scene, split)))
     assert not table.has("audio").any()
     assert not table.skipped
+
+
+def test_a_spoken_caption_is_asked_for_in_a_row_of_its_own(tmp_path):
+    tables = {
+        speech: load_conversations(
+            ConversationsConfig(**SMALL | {"val_scenes": 2}, speech=speech), tmp_path, "val"
+        )
+        for speech in (True, "asked")
+    }
+    beside, asked = tables.values()
+    assert beside.has("audio").tolist() == [kind == "caption" for kind in beside.column("kind")]
+    assert asked.has("audio").tolist() == [kind == "spoken" for kind in asked.column("kind")]
+    talks = asked.conversations
+    heard = [n for n, kind in enumerate(talks.kinds) if kind == "spoken"]
+    captions = [talks.messages[n][1] for n, kind in enumerate(talks.kinds) if kind == "caption"]
+    for number, caption in zip(heard, captions, strict=True):
+        assert talks.messages[number] == [user("<audio>\nWhat is said?"), caption]
+        assert talks.pictures[number] == []
+    clips = [table.clips(np.flatnonzero(table.has("audio"))) for table in tables.values()]
+    for one, other in zip(*clips, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_scenes_are_made_once_for_each_config(tmp_path, monkeypatch):
@@ -225,7 +247,8 @@ def test_llava_as_it_comes(llava, tmp_path):
         ["he"],
     ]
     widths = [image and image.width for image in table.images(table.picture_rows)]
-    assert [[widths[p] for p in shown] for shown in found.pictures] == [[10], [10], [11], [], [11]]
+    shown = [[widths[table.pictures[row]] for row in rows] for rows in found.pictures]
+    assert shown == [[10], [10], [11], [], [11]]
     assert widths == [10, 11, None, 12]  # those without one share that they have none
     assert found.kinds == ["llava"] * 5
     assert table.skipped == {
@@ -251,7 +274,8 @@ def test_llava_with_several_images(llava, tmp_path):
     found = table.conversations
     assert table.ids == ["p-0", "q-1", "r-2", "b.jpg"]  # c and a are the first of some row
     images = table.images(table.picture_rows)
-    assert [[images[p].width for p in shown] for shown in found.pictures] == [[10, 11], [12, 10]]
+    shown = [[images[table.pictures[row]].width for row in rows] for rows in found.pictures]
+    assert shown == [[10, 11], [12, 10]]
     assert table.skipped == {"an image without <image>": ["r-2"]}
 
 

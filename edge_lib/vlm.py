@@ -269,6 +269,12 @@ def caption_facts(scored: pd.DataFrame) -> dict[str, float]:
     return shares | {"things": there, "named": named}
 
 
+def things_wrong(scored: pd.DataFrame) -> np.ndarray:
+    """(N,) things that each caption in a `talk_table` leaves out or makes up."""
+    pairs = zip(scored.reference, scored.answer, strict=True)
+    return np.array([len(things_in(reference) ^ things_in(answer)) for reference, answer in pairs])
+
+
 def _digest(folder: Path) -> str:
     """Of all weights in a saved model's folder."""
     digest = hashlib.sha256()

@@ -31,6 +31,7 @@ from edge_lib.vlm import (
     open_streams,
     stream_config,
     talk_table,
+    things_wrong,
     train_vlm,
 )
 
@@ -189,6 +190,7 @@ def test_facts_count_things_and_not_words():
     )
     found = caption_facts(table)
     assert found == {"recall": 2 / 4, "precision": 2 / 3, "things": 4, "named": 3}
+    assert things_wrong(table).tolist() == [2, 1]  # a three elsewhere is both
 
 
 # --- what it is asked ------------------------------------------------------------------------

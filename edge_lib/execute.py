@@ -48,6 +48,7 @@ def find_aligner(source: AlignerSource) -> Path:
     config = load_config(source.config, source.overrides)
     run = Run.of(config, source.notebook.stem)
     if state(run.folder) != "done":
-        print(f"{run.folder} is not there: running {source.notebook.name} first", flush=True)
+        print(f"{run.folder} is not there: running {source.notebook.name} first")
+        print(f"what its processes say: {run.logs}", flush=True)
         execute(source.notebook, run.folder, config)
     return run.checkpoints / "best"

@@ -120,6 +120,17 @@ class Run:
         return path
 
 
+def read_saved(folder: str | Path, name: str) -> dict:
+    """What `save_pretrained` wrote of a model into folder/name. FileNotFoundError says where else
+    there is one."""
+    folder = from_root(folder)
+    if not (folder / name).is_file():
+        inside = sorted(path.parent for path in folder.glob(f"**/checkpoints/best/{name}"))
+        hint = f"; there is one in {', '.join(map(str, inside))}" if inside else ""
+        raise FileNotFoundError(f"{folder}: no saved model (no {name}){hint}")
+    return json.loads((folder / name).read_text())
+
+
 def write_json(path: Path, content) -> None:
     replace_text(path, json.dumps(content, indent=2) + "\n")
 

@@ -260,12 +260,15 @@ def talking_costs(
 
 def caption_facts(scored: pd.DataFrame) -> dict[str, float]:
     """Of the captions in a `talk_table`: the share of things named with digit, colour and place
-    right (recall), and of those named that are there (precision).
+    right (recall), and of those named that are there (precision). Nothing where captions are not
+    of scenes.
     """
     pairs = [(things_in(row.reference), things_in(row.answer)) for row in scored.itertuples()]
     right = sum(len(there & named) for there, named in pairs)
     there, named = (sum(len(pair[i]) for pair in pairs) for i in (0, 1))
-    shares = {"recall": right / max(there, 1), "precision": right / max(named, 1)}
+    if not there:
+        return {}
+    shares = {"recall": right / there, "precision": right / max(named, 1)}
     return shares | {"things": there, "named": named}
 
 

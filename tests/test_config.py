@@ -223,6 +223,23 @@ def test_devices_stay_numbers_through_json(plain):
     assert again.language.max_memory == {0: "20GiB", "cpu": "60GiB"}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "content"),
+    [("vlm.stages.lora.max_step=3", ""), ("", "vlm: {stages: {lora: {max_step: 3}}}\n")],
+)
+def test_a_wrong_key_among_several_sections_is_named(write, overrides, content):
+    write("parent.yaml", "name: x\nvlm: {language: {model: y}}\n")
+    text = message(write("child.yaml", f"extends: parent.yaml\n{content}"), overrides)
+    assert "vlm.stages.lora.max_step: unknown key" in text
+    assert "did you mean 'vlm.stages.lora.max_steps'?" in text
+
+
+def test_a_missing_folder_is_named(write):
+    text = message(write("child.yaml", "extends: tinny/base.yaml\n"))
+    assert "no such folder" in text
+    assert "tinny" in text
+
+
 def test_projectors_are_trained_before_adapters(plain):
     stages = load_config(plain, f"{TALK} 'vlm.stages={{lora: {{}}, projector: {{}}}}'").vlm.stages
     assert list(stages) == ["projector", "lora"]
@@ -232,7 +249,7 @@ def test_missing_file_suggests_the_nearest_name(write, tmp_path):
     write("align.yaml", "name: x\n")
     assert "did you mean align.yaml?" in message(tmp_path / "aling.yaml")
     assert "['align.yaml']" in message(tmp_path / "zzz.yaml")
-    assert "nothing" in message(tmp_path / "nowhere" / "zzz.yaml")
+    assert "no such folder" in message(tmp_path / "nowhere" / "zzz.yaml")
 
 
 def test_missing_parent_is_named(write):

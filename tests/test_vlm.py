@@ -469,10 +469,13 @@ def test_pictures_are_put_before_a_text_that_does_not_place_them(trained):
         (["what?", "where?"], [1], ValueError, "2 prompts, but image for 1"),
         ("what?", [None], ValueError, "None in a list of image"),
         ([], None, ValueError, "no prompt"),
+        ("what?", [[1, 2]], ValueError, "a list in the list of image"),
+        ([{"from": "human", "value": "what?"}], None, ChatError, "not from, value"),
     ],
 )
 def test_what_cannot_be_asked_says_why(trained, prompt, images, error, said):
-    images = images and [seed and picture(seed) for seed in images]
+    if images and not isinstance(images[0], list):
+        images = [seed and picture(seed) for seed in images]
     with pytest.raises(error, match=said):
         trained.generate(prompt, images)
 
@@ -482,6 +485,16 @@ def test_what_a_model_has_no_place_for_is_refused(trained):
         trained.generate("what?", picture(1), audio=[0.0] * 16000)
     with pytest.raises(ValueError, match="2 prompts, but image for one"):
         trained.generate(["what?", "where?"], picture(1))
+
+
+def test_what_is_no_picture_and_no_model_is_refused(trained, tmp_path):
+    for odd in ("picture.png", tmp_path, [picture(1), picture(2)]):
+        with pytest.raises(TypeError, match="has to be a PIL image"):
+            trained.remember(odd)
+    best = tmp_path / "lora" / "checkpoints" / "best"
+    trained.save_pretrained(best)
+    with pytest.raises(FileNotFoundError, match=f"no saved model .*there is one in {best}"):
+        VLM.from_pretrained(tmp_path)
 
 
 def test_samples_about_a_remembered_image(trained):
@@ -504,7 +517,7 @@ def test_the_benchmark_asks_a_remembered_image_the_same(language_folder):
 
 def test_another_image_cannot_take_the_remembered_ones_place(trained):
     remembered = trained.remember(features(1))
-    with pytest.raises(ValueError, match="does not begin as what was remembered"):
+    with pytest.raises(ValueError, match="prompt 0 does not begin with the remembered image"):
         trained.answer([turns("what is it?\n<image>")], {}, remembered)
 
 

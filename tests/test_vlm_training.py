@@ -190,6 +190,7 @@ def test_facts_count_things_and_not_words():
     )
     found = caption_facts(table)
     assert found == {"recall": 2 / 4, "precision": 2 / 3, "things": 4, "named": 3}
+    assert caption_facts(table.assign(reference="a cat and a dog")) == {}
     assert things_wrong(table).tolist() == [2, 1]  # a three elsewhere is both
 
 

@@ -10,7 +10,7 @@ import difflib
 import shlex
 from functools import reduce
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
@@ -47,6 +47,8 @@ def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list:
     if path in seen:
         raise ConfigError(f"{path}: extends itself through {' -> '.join(map(str, seen))}")
     if not path.is_file():
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path}: no such folder {path.parent}")
         siblings = sorted(p.name for p in path.parent.glob("*.yaml"))
         near = difflib.get_close_matches(path.name, siblings, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; beside it: {siblings or 'nothing'}"
@@ -109,9 +111,11 @@ def _has(layer, loc: tuple) -> bool:
 
 def _section(path: list) -> type[Section]:
     """The section class that the dotted `path` leads to."""
-    section = ExperimentConfig
-    for part in path:
+    section, parts = ExperimentConfig, iter(path)
+    for part in parts:
         kind = section.model_fields[part].annotation
         choices = (kind, *get_args(kind))
         section = next(c for c in choices if isinstance(c, type) and issubclass(c, Section))
+        if get_origin(kind) is dict:
+            next(parts)  # the name of one of several
     return section

@@ -75,8 +75,8 @@ class ChatBatches(Dataset):
     def steps_per_epoch(self) -> int:
         steps = len(self.usable) // self.batch_size
         if not steps:
-            found = f"{self.table.name}: {len(self.usable)} conversations"
-            raise ConfigError(f"{found} do not fill one batch of {self.batch_size}")
+            found, size = f"{self.table.name}: {len(self.usable)} conversations", self.batch_size
+            raise ConfigError(f"{found} do not fill one batch of {size}; reduce batch_size")
         return steps
 
     def _add(self, row: int, messages: list[dict], items: dict[str, list[int]]) -> None:

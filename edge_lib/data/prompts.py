@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from edge_lib.data.chat import Chat, Messages
+from edge_lib.data.chat import Chat, ChatError, Messages
 from edge_lib.data.turns import PLACEHOLDERS
 
 Prompt = str | Messages
@@ -21,13 +21,16 @@ def as_list(prompt: Prompt | Sequence[Prompt], **items: Any) -> tuple[list[Promp
         raise ValueError("no prompt")
     for name, given in items.items():
         if not (alone or given is None or isinstance(given, list | tuple)):
-            raise ValueError(f"{len(prompts)} prompts, but {name} for one")
+            hint = "give a list, with one or a list for each"
+            raise ValueError(f"{len(prompts)} prompts, but {name} for one: {hint}")
         each = [given] * len(prompts) if alone or given is None else list(given)
         if len(each) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but {name} for {len(each)}")
         found[name] = [_listed(some) for some in each]
         if any(item is None for some in found[name] for item in some):
             raise ValueError(f"None in a list of {name}")
+        if any(isinstance(item, list | tuple) for some in found[name] for item in some):
+            raise ValueError(f"a list in the list of {name}: one prompt takes them one by one")
     return prompts, found
 
 
@@ -46,6 +49,8 @@ def as_messages(chat: Chat, prompt: Prompt, given: dict[str, int]) -> Messages:
         absent = [name for name in given if PLACEHOLDERS[name] not in prompt]
         places = "".join(f"{PLACEHOLDERS[name]}\n" * given[name] for name in absent)
         prompt = [{"role": "user", "content": places + prompt}]
+    if odd := [message for message in prompt if not {"role", "content"} <= message.keys()]:
+        raise ChatError(f"a message has role and content, not {', '.join(odd[0])}")
     for name, count in chat.count(prompt).items():
         if count != given.get(name, 0):
             raise ValueError(

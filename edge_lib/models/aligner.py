@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -15,7 +16,7 @@ from edge_lib.encoded import Encoded
 from edge_lib.features import encode
 from edge_lib.heads import ModalityHead
 from edge_lib.losses import LogitScale, pairwise_loss
-from edge_lib.runs import whole_folder
+from edge_lib.runs import read_saved, whole_folder
 
 Widths = dict[str, tuple[int, int]]  # modality -> width of its tokens, of its pooled vector
 
@@ -66,6 +67,9 @@ class Aligner(nn.Module):
     @torch.no_grad()
     def encode(self, modality: str, items: Sequence) -> Encoded:
         """What the frozen encoder says of items, as `embed` takes them."""
+        if modality == "vision" and (odd := [x for x in items if not isinstance(x, Image)]):
+            kind = type(odd[0]).__name__
+            raise TypeError(f"an image has to be a PIL image (PIL.Image.open(path)), not a {kind}")
         encoder = self._encoders[modality].to(self.logit_scale.log_scale.device)
         return encode(encoder, encoder.prepare(items), self.config.features.precision)
 
@@ -94,6 +98,6 @@ class Aligner(nn.Module):
 
 def read_about(folder: str | Path) -> tuple[ExperimentConfig, Widths]:
     """The config and widths of a saved aligner, without its weights."""
-    about = json.loads((from_root(folder) / "aligner.json").read_text())
+    about = read_saved(folder, "aligner.json")
     widths = {name: tuple(pair) for name, pair in about["widths"].items()}
     return ExperimentConfig.model_validate(about["config"]), widths

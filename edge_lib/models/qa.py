@@ -15,7 +15,7 @@ from edge_lib.data.qa_batches import QABatch
 from edge_lib.decoders import DECODERS
 from edge_lib.encoded import Encoded
 from edge_lib.models.aligner import Aligner
-from edge_lib.runs import whole_folder
+from edge_lib.runs import read_saved, whole_folder
 from edge_lib.tokens import PAD, Vocabulary, pad
 
 
@@ -80,7 +80,7 @@ class QAModel(nn.Module):
         self,
         images: Encoded | Image | Sequence[Image],
         questions: str | Sequence[str],
-        max_tokens: int,
+        max_tokens: int = 16,
     ) -> str | list[str]:
         """The answer to a question about an image (PIL), or those to k questions about each of N
         (PIL, or features), the questions about an image together.
@@ -114,7 +114,7 @@ class QAModel(nn.Module):
     def from_pretrained(cls, folder: str | Path) -> "QAModel":
         """Load what `save_pretrained` wrote, in evaluation mode."""
         folder = from_root(folder)
-        about = json.loads((folder / "qa.json").read_text())
+        about = read_saved(folder, "qa.json")
         aligner = Aligner.from_pretrained(folder / "aligner")
         decoder = DecoderConfig.model_validate(about["decoder"])
         vocabulary = Vocabulary.load(folder / "tokenizer.json")

@@ -53,7 +53,8 @@ class Talking:
         images what `remember` gave, for all prompts. Where both are fused, a clip to each image.
         how: of transformers' `generate`: num_beams, do_sample, temperature, top_k, top_p, ...;
         with num_return_sequences a list of so many answers to each prompt in turn.
-        Raises ChatError for an empty or over-long prompt, ValueError if places and items differ.
+        Raises ChatError for an over-long prompt or one of nothing, ValueError if places and items
+        differ.
         """
         remembered = images if isinstance(images, Remembered) else None
         shown = None if remembered else images
@@ -96,8 +97,9 @@ class Talking:
         """As `generate`, of B conversations and the features of all their items in order."""
         rows = [self.chat.prompt(m) for m in messages]
         head = remembered.ids if remembered else []
-        if any(row[: len(head)] != head for row in rows):
-            raise ValueError("a prompt does not begin as what was remembered")
+        if odd := [number for number, row in enumerate(rows) if row[: len(head)] != head]:
+            hint = "put <image> first, or leave it out"
+            raise ValueError(f"prompt {odd[0]} does not begin with the remembered image: {hint}")
         ids, mask = self._pad([row[len(head) :] for row in rows])
         embedded, mask = self.embed(ids, mask, prefixes)
         if remembered:

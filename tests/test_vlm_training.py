@@ -20,6 +20,7 @@ from edge_lib.decoders.qwen import load_tokenizer
 from edge_lib.encode import encode_tables
 from edge_lib.fuse import train_fusions
 from edge_lib.launch import launch
+from edge_lib.models import Aligner
 from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
 from edge_lib.vlm import (
@@ -130,6 +131,23 @@ def test_a_stage_goes_on_in_four_bits(first_stage, make_config, aligner_folder, 
 def test_an_aligner_without_the_stream_is_refused(make_config, aligner_folder):
     config = make_config("vlm.streams.audio=audio")
     with pytest.raises(ConfigError, match=r"an aligner without \['audio'\]"):
+        stream_config(config, aligner_folder)
+
+
+def test_as_many_vectors_as_a_clip_is_long_are_refused(make_config, small_trimodal, tmp_path):
+    config = small_trimodal("audio.pooler=tokens fusion=null")
+    widths = {"vision": (16, 16), "audio": (16, 16), "text": (384, 384)}
+    Aligner(config, widths).save_pretrained(tmp_path / "aligner")
+    hears = make_config("'vlm.streams={image: vision, audio: audio}'")
+    with pytest.raises(ConfigError, match="as many vectors as a clip is long"):
+        stream_config(hears, tmp_path / "aligner")
+
+
+def test_a_model_that_is_not_shipped_is_refused_before_anything_is_encoded(
+    make_config, aligner_folder
+):
+    config = make_config("vlm.language.model=tiny-qwen")
+    with pytest.raises(ConfigError, match="tiny-qwen: no such backbone is shipped"):
         stream_config(config, aligner_folder)
 
 

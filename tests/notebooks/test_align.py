@@ -102,13 +102,18 @@ def test_any_parquet_with_broken_rows(tmp_path, cache, parquet):
     assert not any(name.startswith("swap") for name in metrics)
 
 
-def test_failing_process_is_shown_in_the_notebook_and_leaves_none_behind(tmp_path, cache):
-    before = {process.pid for process in psutil.process_iter()}
+def test_failing_process_is_shown_in_the_notebook_and_leaves_none_behind(
+    tmp_path, cache, monkeypatch
+):
+    monkeypatch.setenv("STARTED_BY", str(tmp_path))  # all that the notebook starts inherit it
     overrides = f"{SMALL} data.cache_dir={cache} launch.num_processes=2 train.batch_size=33"
     with pytest.raises(PapermillExecutionError, match="does not divide among 2 processes"):
         run_notebook("01_align", tmp_path, overrides)
     text = (tmp_path / "out.ipynb").read_text()
     assert "data/batches.py" in text  # the child's own traceback
-    left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before]
-    commands = [" ".join(p.info["cmdline"] or []) for p in left]
-    assert not [c for c in commands if "spawn_main" in c or "ipykernel" in c]
+    started = [
+        " ".join(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if (process.info["environ"] or {}).get("STARTED_BY") == str(tmp_path)
+    ]
+    assert not [command for command in started if "resource_tracker" not in command]

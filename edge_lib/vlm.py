@@ -266,7 +266,7 @@ def caption_facts(scored: pd.DataFrame) -> dict[str, float]:
     right (recall), and of those named that are there (precision). Nothing where captions are not
     of scenes.
     """
-    pairs = [(things_in(row.reference), things_in(row.answer)) for row in scored.itertuples()]
+    pairs = _things(scored)
     right = sum(len(there & named) for there, named in pairs)
     there, named = (sum(len(pair[i]) for pair in pairs) for i in (0, 1))
     if not there:
@@ -277,8 +277,13 @@ def caption_facts(scored: pd.DataFrame) -> dict[str, float]:
 
 def things_wrong(scored: pd.DataFrame) -> np.ndarray:
     """(N,) things that each caption in a `talk_table` leaves out or makes up."""
+    return np.array([len(there ^ named) for there, named in _things(scored)])
+
+
+def _things(scored: pd.DataFrame) -> list[tuple[set, set]]:
+    """Those that are there, and those that each caption names."""
     pairs = zip(scored.reference, scored.answer, strict=True)
-    return np.array([len(things_in(reference) ^ things_in(answer)) for reference, answer in pairs])
+    return [(things_in(reference), things_in(answer)) for reference, answer in pairs]
 
 
 def _digest(folder: Path) -> str:

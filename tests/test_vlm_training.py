@@ -235,12 +235,11 @@ def test_one_alone_with_its_number_of_images_gets_no_others(make_config, aligner
     talks = test.conversations
     talks.messages[3] = [{"role": "user", "content": "<image> <image>"}, *talks.messages[3][1:]]
     talks.pictures[3] = talks.pictures[0] + talks.pictures[6]
-    rows = [talk_table(Says("two", config.vlm), test, features, seen).row for seen in SEEN]
+    rows = [
+        talk_table(Says("two", config.vlm), test, features, seen).row for seen in ("own", "another")
+    ]
     assert talks.rows[3] in set(rows[0])
     assert set(rows[0]) - set(rows[1]) == {talks.rows[3]}
-
-
-SEEN = "own", "another"
 
 
 class Says:

@@ -1,6 +1,7 @@
 """Tables of conversations: about scenes, LLaVA's, or ready in Parquet; instructions after them."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,9 +61,7 @@ def _load_llava(config: ConversationsConfig, cache_dir: Path, split: str) -> Tab
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{key}.files.{split}: {path} is not LLaVA's json: {error!r}") from None
     # an image that is there by now, or is another, must be encoded anew
-    files = sorted({row["image"]["path"] for row in found if row["image"]})
-    stats = [file.stat() for file in map(Path, files) if file.is_file()]
-    images = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats]
+    images = map(_stamp, sorted({row["image"]["path"] for row in found if row["image"]}))
     return Table(rows, f"llava {split}", fingerprint_files([path], str(source.images), *images))
 
 
@@ -76,6 +75,15 @@ def _load_parquet(config: ConversationsConfig, cache_dir: Path, split: str) -> T
     if "turns" not in table.dataset.column_names:
         raise ConfigError(f"{files[0]} has no column 'turns'; it has {table.dataset.column_names}")
     return table
+
+
+def _stamp(path: str) -> str:
+    """A file's size and time; nothing where it is not there."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _llava_rows(entries: list[dict], folder: Path) -> Iterator[dict]:

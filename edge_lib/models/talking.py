@@ -127,14 +127,15 @@ class Talking:
 
         audio: the clip (n,) at 16 kHz that it is fused with.
         """
-        clips = [] if audio is None else [audio]
         if isinstance(image, Encoded | Together):
             features = image
-        elif self.fused or not clips:
-            _pairs(1, len(clips) if self.fused else 1)
-            features = self._encode({"image": [image], "audio": clips})["image"]
         else:
-            raise ValueError("audio given, but images are not fused with clips")
+            clips = [] if audio is None else [audio]
+            if self.fused:
+                _pairs(1, len(clips))
+            elif clips:
+                raise ValueError("audio given, but images are not fused with clips")
+            features = self._encode({"image": [image], "audio": clips})["image"]
         ids = self.chat.prompt([{"role": "user", "content": "<image>\n?"}])
         token = self.chat.placeholders["image"]
         ids = ids[: len(ids) - ids[::-1].index(token)]

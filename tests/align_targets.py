@@ -3,25 +3,27 @@
 import os
 import signal
 
-from edge_lib import encode, shards, train
-from edge_lib.align import train_aligner
+from edge_lib.experiments.align import train_aligner
+from edge_lib.features import extract as encode
+from edge_lib.features import shards
+from edge_lib.training.progress import Reporter
 
 
 def train_and_die(config, run_folder, step):
     """`train_aligner`, killed right after the update number `step`."""
-    report = train.Reporter.step
+    report = Reporter.step
 
     def die(self, *args):
         report(self, *args)
         if self.progress.step == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train.Reporter.step = die
+    Reporter.step = die
     return train_aligner(config, run_folder)
 
 
 def encode_and_die(config, shard):
-    """`encode_tables`, killed after shard number `shard` was written but before it got its name."""
+    """`extract_features`, killed after shard number `shard` was written but before it got its name."""
     save = shards.save_file
 
     def die(data, path):
@@ -30,4 +32,4 @@ def encode_and_die(config, shard):
             os.kill(os.getpid(), signal.SIGKILL)
 
     shards.save_file = die
-    return encode.encode_tables(config)
+    return encode.extract_features(config)

@@ -22,13 +22,13 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from edge_lib.align import train_aligner
-from edge_lib.backbones.language import learn_tokenizer
 from edge_lib.config import load_config
 from edge_lib.data.table import SCHEMA, Table
-from edge_lib.encode import encode_tables
-from edge_lib.launch import launch
+from edge_lib.experiments.align import train_aligner
+from edge_lib.experiments.backbones.language import learn_tokenizer
+from edge_lib.features.extract import extract_features
 from edge_lib.runs import Run
+from edge_lib.training.launch import launch
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +125,7 @@ def aligner_folder(small_align, tmp_path_factory):
     """The folder of a small aligner, trained once: 3 latents an image."""
     config = small_align("vision.pooler=perceiver vision.num_latents=3")
     run = Run.create(config, "align", tmp_path_factory.mktemp("aligner"))
-    encode_tables(config)
+    extract_features(config)
     launch(train_aligner, config, run.folder)
     return run.checkpoints / "best"
 

@@ -10,7 +10,8 @@ from torch.distributed.fsdp import fully_shard
 
 from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
-from edge_lib.train import Progress, keep_best
+from edge_lib.training.fit import keep_best
+from edge_lib.training.progress import Progress
 
 
 def keep_the_best_of_shards(folder, start, batch):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_lib.bench.tools import compare, peak_memory
-from edge_lib.losses import matryoshka_info_nce
+from edge_lib.nn.losses import matryoshka_info_nce
 
 DIMS = [4096, 2048, 1024, 512, 256, 128]
 

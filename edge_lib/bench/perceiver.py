@@ -12,14 +12,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from edge_lib.align import open_features
-from edge_lib.bench.tools import compare, peak_memories, seconds
+from edge_lib.bench.tools import compare, peak_memories
 from edge_lib.config import ExperimentConfig, ModalityConfig
-from edge_lib.data.batches import AlignmentBatches
-from edge_lib.data.sources import load_table
-from edge_lib.encoded import Encoded
-from edge_lib.heads import POOLERS, ModalityHead
-from edge_lib.launch import local_device
+from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.features.online import open_features
+from edge_lib.nn.heads import ModalityHead
+from edge_lib.nn.poolers import POOLERS
+from edge_lib.sources import load_table
+from edge_lib.training.device import local_device
+from edge_lib.training.timing import seconds
 
 LENGTHS = (64, 128, 256, 512, 1024, 1536)
 WIDTH, HEADS, BATCH = 256, 8, 8
@@ -39,8 +41,8 @@ class SelfAttentionPooler(nn.Module):
         how = {"batch_first": True, "norm_first": True, "activation": "gelu", "dropout": 0.0}
         self.layer = nn.TransformerEncoderLayer(width, heads, 4 * width, **how)
 
-    def forward(self, encoded: Encoded) -> torch.Tensor:
-        """Encoded -> (B, 1, W)."""
+    def forward(self, encoded: EncoderOutput) -> torch.Tensor:
+        """EncoderOutput -> (B, 1, W)."""
         return self.layer(encoded.tokens, src_key_padding_mask=~encoded.mask).mean(1, keepdim=True)
 
 
@@ -57,7 +59,7 @@ def pooler_step(name: str, length: int) -> Callable[[], None]:
     tokens = torch.randn(BATCH, length, WIDTH, device=device, requires_grad=True)
     mask = torch.ones(BATCH, length, dtype=torch.bool, device=device)
     mask[0, length // 2 :] = False  # padding, as in real batches
-    encoded = Encoded(tokens, mask, tokens.mean(1))
+    encoded = EncoderOutput(tokens, mask, tokens.mean(1))
     trained = [tokens, *pooler.parameters()]
     return lambda: torch.autograd.grad(pooler(encoded).square().sum(), trained)
 
@@ -82,9 +84,9 @@ def head_costs(config: ExperimentConfig) -> pd.DataFrame:
     batch = AlignmentBatches(train, open_features(config, train), config)[0]
     rows = []
     for name, modality in config.modalities.items():
-        if batch.encoded[name].tokens is None:
+        if batch.features[name].tokens is None:
             continue
-        encoded = batch.encoded[name].to(local_device())
+        encoded = batch.features[name].to(local_device())
         widths = encoded.tokens.shape[-1], encoded.pooled.shape[-1]
         head = ModalityHead(modality, config.loss.dims, *widths).to(local_device())
         parameters = list(head.parameters())
@@ -102,7 +104,7 @@ def head_costs(config: ExperimentConfig) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _head_step(head: ModalityHead, encoded: Encoded, parameters: list) -> None:
+def _head_step(head: ModalityHead, encoded: EncoderOutput, parameters: list) -> None:
     torch.autograd.grad(head(encoded)[1].square().sum(), parameters)
 
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge_lib.bench.tools import compare, seconds
-from edge_lib.retrieval import MatryoshkaIndex
+from edge_lib.bench.tools import compare
+from edge_lib.search import MatryoshkaIndex
+from edge_lib.training.timing import seconds
 
 ROWS, WIDTH, SMALL, QUERIES, TOP, SHORTLIST = 262_144, 1024, 64, 64, 10, 300
 NOISE = 0.484  # of a row's norm

@@ -13,14 +13,15 @@ from itertools import count
 
 import torch
 
-from edge_lib.align import open_features
 from edge_lib.bench.tools import compare
 from edge_lib.config import ExperimentConfig, load_config
-from edge_lib.data.batches import AlignmentBatches, Batch
-from edge_lib.data.sources import load_table
-from edge_lib.encode import encode_tables
+from edge_lib.data.alignment_batches import AlignmentBatches, Batch
+from edge_lib.features.extract import extract_features
+from edge_lib.features.online import open_features
 from edge_lib.models import Aligner
-from edge_lib.train import make_optimizer, peak_memory_mb
+from edge_lib.sources import load_table
+from edge_lib.training.optimizer import make_optimizer
+from edge_lib.training.progress import peak_memory_mb
 
 SCENES = "data.source=scenes data.scenes.train_size={rows} data.scenes.val_size=4 "
 SCENES += "data.scenes.test_size=4 data.scenes.swap_size=2 data.cache_dir={cache}"
@@ -35,7 +36,7 @@ def store() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as cache:
         scenes = SCENES.format(rows=2048 if on_gpu else 1024, cache=cache)
         config = load_config(path, f"{scenes} {extra}")
-        encode_tables(config)
+        extract_features(config)
         steps = training_steps(config)
         result = compare("seconds", steps, rounds=5)
     for name in steps:

@@ -9,23 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import torch
 
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def seconds(function: Callable) -> float:
-    """Wall time of one call, the device's queue included."""
-    synchronize()
-    start = perf_counter()
-    function()
-    synchronize()
-    return perf_counter() - start
+from edge_lib.training.timing import seconds
 
 
 def compare(what: str, functions: dict[str, Callable], rounds: int) -> dict[str, float]:

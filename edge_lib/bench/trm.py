@@ -11,10 +11,12 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from edge_lib.bench.tools import compare, seconds
+from edge_lib.bench.tools import compare
 from edge_lib.config import DecoderConfig
-from edge_lib.decoders import DECODERS, RecursiveDecoder
-from edge_lib.launch import local_device
+from edge_lib.nn.decoders import DECODERS
+from edge_lib.nn.decoders.trm import RecursiveDecoder
+from edge_lib.training.device import local_device
+from edge_lib.training.timing import seconds
 
 PREFIX, QUESTION, NEW, VOCABULARY = 64, 16, 64, 512
 

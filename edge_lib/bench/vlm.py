@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge_lib.bench.tools import compare, peak_memory, seconds
+from edge_lib.bench.tools import compare, peak_memory
 from edge_lib.config import LoRAConfig, ModalityConfig, VLMConfig, load_config
 from edge_lib.data.chat import IGNORE
-from edge_lib.decoders.qwen import head_loss
-from edge_lib.encoded import Encoded
-from edge_lib.launch import local_device
+from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.models import Aligner
-from edge_lib.models.streams import Streams
+from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.vlm import VLM
+from edge_lib.nn.decoders.language import head_loss
+from edge_lib.training.device import local_device
+from edge_lib.training.timing import seconds
 
 PATCHES, WIDTH, ANSWER = 577, 1024, 64  # CLIP ViT-L/14 at 336 pixels
 QUESTION = "Where is the red three, and what is right of it?"
@@ -51,15 +52,15 @@ def build(name: str, **language) -> VLM:
     vision = ModalityConfig(encoder="-", pooler="tokens", width=WIDTH)
     base = load_config("params/tiny/align.yaml", "text=null")
     aligner = Aligner(base.model_copy(update={"vision": vision}), {"vision": (WIDTH, WIDTH)})
-    model = VLM.new(Streams(aligner), VLMConfig(language=about), {"image": patches()})
+    model = VLM.new(PrefixSources(aligner), VLMConfig(language=about), {"image": patches()})
     return model.to(local_device()).eval()
 
 
-def patches(count: int = 1) -> Encoded:
+def patches(count: int = 1) -> EncoderOutput:
     """What a vision encoder says of images: random."""
     torch.manual_seed(0)
     tokens = torch.randn(count, PATCHES, WIDTH, device=local_device())
-    return Encoded(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool), tokens.mean(1))
+    return EncoderOutput(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool), tokens.mean(1))
 
 
 def first_token(model: VLM) -> dict[str, float]:

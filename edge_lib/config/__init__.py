@@ -1,30 +1,26 @@
 """Configs: YAML in, one validated `ExperimentConfig` out."""
 
+from edge_lib.config.aligner import AlignerSource
 from edge_lib.config.backbones import (
     LanguageBackboneConfig,
     SpeechBackboneConfig,
     VisionBackboneConfig,
 )
 from edge_lib.config.base import MODALITIES, ROOT, from_root
-from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig, ScenesConfig
+from edge_lib.config.conversations import ConversationsConfig
+from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig
+from edge_lib.config.experiment import ExperimentConfig
+from edge_lib.config.features import FeaturesConfig
+from edge_lib.config.fusion import FusionConfig
+from edge_lib.config.language import LanguageConfig, LoRAConfig
 from edge_lib.config.loading import ConfigError, load_config
-from edge_lib.config.qa import (
-    CurriculumConfig,
-    DecoderConfig,
-    GQAConfig,
-    QuestionsConfig,
-    VQAv2Config,
-)
-from edge_lib.config.sections import (
-    ExperimentConfig,
-    FeaturesConfig,
-    FusionConfig,
-    ModalityConfig,
-    QAConfig,
-)
-from edge_lib.config.studies import AlignerSource, SweepConfig
+from edge_lib.config.modality import ModalityConfig
+from edge_lib.config.qa import CurriculumConfig, DecoderConfig, QAConfig
+from edge_lib.config.questions import GQAConfig, QuestionsConfig, VQAv2Config
+from edge_lib.config.scenes import ScenesConfig
+from edge_lib.config.sweep import SweepConfig
 from edge_lib.config.train import TrainConfig
-from edge_lib.config.vlm import ConversationsConfig, LanguageConfig, LoRAConfig, VLMConfig
+from edge_lib.config.vlm import VLMConfig
 
 __all__ = [
     "MODALITIES",

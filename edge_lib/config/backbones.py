@@ -5,10 +5,10 @@ from pathlib import Path
 from pydantic import Field
 
 from edge_lib.config.base import Positive, RepoPath, Section
-from edge_lib.config.data import ScenesConfig
+from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.qa import CurriculumConfig
+from edge_lib.config.scenes import ScenesConfig
 from edge_lib.config.train import TrainConfig
-from edge_lib.config.vlm import ConversationsConfig
 
 
 class VisionBackboneConfig(Section):

@@ -1,5 +1,7 @@
 """What every section of the config is made of: strict models, paths from the root."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -31,3 +33,10 @@ class Section(BaseModel):
     """A part of the config; a key it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def digest(self, **dump_options) -> str:
+        """Eight hex digits of the values that differ from their defaults, so that a key which is
+        added later, with its default, changes no digest.
+        """
+        values = self.model_dump(mode="json", exclude_defaults=True, **dump_options)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,27 +1,14 @@
 """Where rows come from."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Count, Fraction, Modality, Positive, RepoPath, Section
-from edge_lib.config.qa import QuestionsConfig
-from edge_lib.config.vlm import ConversationsConfig
-
-
-class ScenesConfig(Section):
-    """The embedded handwritten-digit scenes; sizes count rows, four twins to a group."""
-
-    train_size: Positive = 8000
-    val_size: Positive = 2000
-    test_size: Positive = 2000
-    swap_size: Positive = Field(500, description="pairs of the swap probe")
-    max_objects: Annotated[int, Field(ge=1, le=9)] = 4
-    captions: Annotated[int, Field(ge=1, le=3)] = Field(1, description="phrasings of each scene")
-    speech: bool = Field(False, description="speak every caption")
-    degraded_size: Count = Field(0, description="rows, at most, of each degraded split")
-    seed: int = 0
+from edge_lib.config.base import Fraction, Modality, RepoPath, Section
+from edge_lib.config.conversations import ConversationsConfig
+from edge_lib.config.questions import QuestionsConfig
+from edge_lib.config.scenes import ScenesConfig
 
 
 class ParquetConfig(Section):

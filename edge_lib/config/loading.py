@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from edge_lib.config.base import Section, from_root
-from edge_lib.config.sections import ExperimentConfig
+from edge_lib.config.experiment import ExperimentConfig
 
 
 class ConfigError(ValueError):

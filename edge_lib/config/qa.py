@@ -1,48 +1,11 @@
-"""Decoders that answer questions, and what they are asked."""
+"""Decoders that answer questions about images."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Count, Positive, RepoPath, Section
-
-
-class VQAv2Config(Section):
-    """VQAv2's json files by split, and the folder of a split's images (COCO's names)."""
-
-    questions: dict[str, RepoPath]
-    annotations: dict[str, RepoPath]
-    images: dict[str, RepoPath]
-    prefix: dict[str, str] = Field({}, description="of file names, e.g. COCO_train2014_")
-
-
-class GQAConfig(Section):
-    """GQA's question files by split (train_balanced_questions.json, ...), and its images."""
-
-    questions: dict[str, RepoPath]
-    images: RepoPath
-
-
-class QuestionsConfig(Section):
-    """Questions about images: made for scenes, read from VQAv2 or GQA, or made of captions."""
-
-    source: Literal["scenes", "captions", "vqav2", "gqa"] = "scenes"
-    train_scenes: Positive = 8000
-    val_scenes: Positive = 500
-    test_scenes: Positive = 1000
-    per_scene: Positive = 8
-    max_objects: Annotated[int, Field(ge=2, le=9)] = 6
-    train_hops: Annotated[int, Field(ge=0, le=4)] = Field(2, description="of train and val chains")
-    test_hops: Annotated[int, Field(ge=0, le=4)] = 4
-    seed: Count = 0
-    vqav2: VQAv2Config | None = None
-    gqa: GQAConfig | None = None
-
-    @model_validator(mode="after")
-    def _source_is_described(self):
-        if self.source in ("vqav2", "gqa") and getattr(self, self.source) is None:
-            raise ValueError(f"source {self.source!r} needs a data.questions.{self.source} section")
-        return self
+from edge_lib.config.base import Positive, Section
+from edge_lib.config.train import TrainConfig
 
 
 class DecoderConfig(Section):
@@ -71,3 +34,28 @@ class CurriculumConfig(Section):
 
     kinds: Annotated[list[str], Field(min_length=1)]
     steps: Positive
+
+
+class QAConfig(Section):
+    """Decoders trained on questions about images, over a frozen aligner's vision."""
+
+    use_trm: bool | None = Field(None, description="true or false: only that decoder; null: both")
+    plain: DecoderConfig = DecoderConfig(layers=4)
+    trm: DecoderConfig = DecoderConfig(layers=2)
+    vision: bool = Field(True, description="false: a control that sees the question alone")
+    scenes: Positive | None = Field(None, description="training images, all if not named")
+    questions_per_image: Positive = Field(8, description="in a batch: they share a prefix")
+    curriculum: CurriculumConfig | None = None
+    vocab_size: Positive = 512
+    max_answer: Positive = Field(6, description="tokens, the end included")
+    test_steps: list[Positive] = Field(
+        [], description="inner steps that a trained recursive decoder is also tested with"
+    )
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def arms(self) -> dict[str, DecoderConfig]:
+        """The decoders to train, by name."""
+        if self.use_trm is None:
+            return {"plain": self.plain, "trm": self.trm}
+        return {"trm": self.trm} if self.use_trm else {"plain": self.plain}

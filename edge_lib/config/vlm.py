@@ -1,95 +1,12 @@
-"""A language model that reads soft prefixes, and the conversations it is trained on."""
+"""A language model over an aligner: projectors, prefix sources, training stages."""
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from edge_lib.config.base import Count, Positive, RepoPath, Section
+from edge_lib.config.base import Positive, Section
+from edge_lib.config.language import LanguageConfig
 from edge_lib.config.train import TrainConfig
-
-
-def _numbered(devices: dict | None) -> dict | None:
-    """Devices are numbers, also where json has made texts of them."""
-    if not isinstance(devices, dict):
-        return devices
-    return {int(name) if str(name).isdigit() else name: size for name, size in devices.items()}
-
-
-class LlavaConfig(Section):
-    """LLaVA's json files by split ({"image", "conversations"}), and the images' folder."""
-
-    files: dict[str, RepoPath]
-    images: RepoPath
-
-
-class InstructionsConfig(Section):
-    """Open-Orca's columns (system_prompt, question, response) in Parquet or jsonl, by split."""
-
-    files: dict[str, list[str]]
-
-
-class ConversationsConfig(Section):
-    """Conversations about images: made for scenes, or read; instructions without images beside."""
-
-    source: Literal["scenes", "llava", "parquet"] = "scenes"
-    train_scenes: Positive = 8000
-    val_scenes: Positive = 250
-    test_scenes: Positive = 500
-    per_scene: Positive = Field(6, description="questions about a scene, in one conversation")
-    max_objects: Annotated[int, Field(ge=2, le=9)] = 4
-    speech: bool | Literal["asked"] = Field(
-        False, description="speak every scene's caption; asked: and ask what is said, of <audio>"
-    )
-    seed: Count = 0
-    llava: LlavaConfig | None = None
-    parquet: dict[str, list[str]] | None = Field(
-        None, description="files by split: columns turns (role, content), image, audio, ..."
-    )
-    instructions: InstructionsConfig | None = None
-
-    @model_validator(mode="after")
-    def _source_is_described(self):
-        if self.source != "scenes" and getattr(self, self.source) is None:
-            raise ValueError(f"source {self.source!r} needs data.conversations.{self.source}")
-        return self
-
-
-class LoRAConfig(Section):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) beside linear layers."""
-
-    rank: Positive = 64
-    alpha: Positive = 16
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Annotated[list[str], Field(min_length=1)] = [
-        *("q_proj", "k_proj", "v_proj", "o_proj"),
-        *("gate_proj", "up_proj", "down_proj"),
-    ]
-
-
-class LanguageConfig(Section):
-    """A causal language model that stays as it is, but for its adapters."""
-
-    model: str = Field(description="a shipped name, a local folder, or a hub name")
-    revision: str | None = None
-    weights: Literal["pretrained", "random"] = "pretrained"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    quantize: Literal["4bit", "8bit"] | None = Field(
-        None, description="4bit: NF4 with double quantisation; 8bit: LLM.int8()"
-    )
-    lora: LoRAConfig | None = LoRAConfig()
-    gradient_checkpointing: bool = False
-    device_map: str | dict[str, int | str] | None = Field(
-        None, description="of accelerate, to share a GPU or span several; null: one device"
-    )
-    max_memory: Annotated[dict[int | str, str] | None, BeforeValidator(_numbered)] = Field(
-        None, description='{0: "20GiB", cpu: "60GiB"}'
-    )
-
-    @model_validator(mode="after")
-    def _memory_is_of_a_map(self):
-        if self.max_memory is not None and self.device_map is None:
-            raise ValueError("max_memory needs a device_map, such as auto")
-        return self
 
 
 class ProjectorConfig(Section):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jinja2 import TemplateError
 from tokenizers import AddedToken
 
-from edge_lib.data.turns import PLACEHOLDERS
+from edge_lib.data.messages import PLACEHOLDERS
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerFast

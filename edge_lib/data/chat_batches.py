@@ -11,12 +11,12 @@ import torch
 from torch.utils.data import Dataset
 
 from edge_lib.config import ConfigError
-from edge_lib.data.batches import Features
+from edge_lib.data.alignment_batches import Features
 from edge_lib.data.chat import IGNORE, Chat, ChatError
+from edge_lib.data.conversations import Conversations
+from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
-from edge_lib.data.turns import Conversations
-from edge_lib.encoded import Encoded
-from edge_lib.tokens import pad
+from edge_lib.data.vocabulary import pad
 
 
 @dataclass
@@ -26,7 +26,7 @@ class ChatBatch:
     input_ids: torch.Tensor  # (B, S) a placeholder's wherever a vector will be
     attention_mask: torch.Tensor  # (B, S) bool, False on padding
     labels: torch.Tensor  # (B, S) IGNORE but on what assistants say
-    prefixes: dict[str, Encoded]  # of all images and of all clips, in order; none, no entry
+    prefixes: dict[str, EncoderOutput]  # of all images and of all clips, in order; none, no entry
     tokens: float  # that have a label, a batch's share of an update's: what a sum is divided by
 
     def to(self, device) -> "ChatBatch":
@@ -86,7 +86,7 @@ class ChatBatches(Dataset):
         except ChatError as error:
             self.table.skip("refused by the chat", row, error)
             return
-        if not all(features.ok[items[name]].all() for name, features in self.features.items()):
+        if not all(features.valid[items[name]].all() for name, features in self.features.items()):
             self.table.skip("an image or clip that could not be encoded", row)
             return
         self.usable.append((row, tokens, items))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_lib.data.chat import Chat, ChatError, Messages
-from edge_lib.data.turns import PLACEHOLDERS
+from edge_lib.data.messages import PLACEHOLDERS
 
 Prompt = str | Messages
 

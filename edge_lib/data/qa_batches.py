@@ -10,17 +10,17 @@ import torch
 from torch.utils.data import Dataset
 
 from edge_lib.config import ConfigError, CurriculumConfig, ExperimentConfig, TrainConfig
-from edge_lib.data.batches import Features
+from edge_lib.data.alignment_batches import Features
+from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
-from edge_lib.encoded import Encoded
-from edge_lib.tokens import EOS, Vocabulary, pad
+from edge_lib.data.vocabulary import EOS, Vocabulary, pad
 
 
 @dataclass
 class QABatch:
     """B questions about N images, k to each; answers end with EOS."""
 
-    images: Encoded  # of N
+    images: EncoderOutput  # of N
     question_ids: torch.Tensor  # (B, Q)
     answer_ids: torch.Tensor  # (B, A)
     tokens: float  # of answers, a process's share of all: what a sum over them is divided by
@@ -55,7 +55,7 @@ class QABatches(Dataset):
         asked = table.questions
         self.questions = vocabulary.encode(asked.texts)
         self.answers = [vocabulary.encode(answers) for answers in asked.answers]
-        self.of_picture = questions_by_picture(table, features.ok)
+        self.of_picture = questions_by_image(table, features.valid)
         self.at_first = _first(self.of_picture, asked.kinds, config.qa.curriculum)
         self.steps_at_first = config.qa.curriculum.steps if config.qa.curriculum else 0
         pictures = [p for p, numbers in enumerate(self.of_picture) if len(numbers)]
@@ -102,12 +102,12 @@ class QABatches(Dataset):
         )
 
 
-def questions_by_picture(table: Table, ok: np.ndarray) -> list[np.ndarray]:
+def questions_by_image(table: Table, valid: np.ndarray) -> list[np.ndarray]:
     """For each picture that could be encoded, the numbers of its questions; for others none."""
     owners = table.pictures[table.questions.rows]
     order = np.argsort(owners, kind="stable")
-    found = np.split(order, np.searchsorted(owners[order], np.arange(1, len(ok))))
-    return [numbers if there else numbers[:0] for numbers, there in zip(found, ok, strict=True)]
+    found = np.split(order, np.searchsorted(owners[order], np.arange(1, len(valid))))
+    return [numbers if there else numbers[:0] for numbers, there in zip(found, valid, strict=True)]
 
 
 def _first(

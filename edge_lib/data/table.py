@@ -10,7 +10,6 @@ a clip that does not decode, or a row without a caption, is logged with its id a
 """
 
 import hashlib
-import io
 import json
 import logging
 from collections import defaultdict
@@ -18,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +26,15 @@ from datasets import Dataset, disable_progress_bars
 from PIL import Image
 
 from edge_lib.config import from_root
-from edge_lib.data import speech
-from edge_lib.data.turns import Conversations, conversations_of
+from edge_lib.data.audio import decode
+from edge_lib.data.conversations import Conversations, conversations_of
+from edge_lib.data.image import decode_image
 
 log = logging.getLogger(__name__)
+
+
 disable_progress_bars()
+
 
 SCHEMA = pa.schema(
     [
@@ -133,7 +135,7 @@ class Table:
         return conversations_of(self)
 
     @cached_property
-    def picture_rows(self) -> np.ndarray:
+    def image_rows(self) -> np.ndarray:
         """(P,) the row that holds each picture."""
         return self._pictures[0]
 
@@ -151,25 +153,25 @@ class Table:
 
     def images(self, rows) -> list[Image.Image | None]:
         """Decode to RGB; None where a row has no image or one that does not decode."""
-        return self._decode("image", rows, _to_image)
+        return self._decode("image", rows, decode_image)
 
     def clips(self, rows) -> list[np.ndarray | None]:
         """Decode to mono samples (n,) at 16 kHz; None where a row has no sound or a broken one."""
-        return self._decode("audio", rows, speech.decode)
+        return self._decode("audio", rows, decode)
 
     def items(self, modality: str) -> list | range:
         """What an encoder may be asked for: every picture, clip or caption."""
         if modality == "text":
             return self.captions
-        return range(len(self.picture_rows if modality == "vision" else self))
+        return range(len(self.image_rows if modality == "vision" else self))
 
     def item_rows(self, modality: str) -> np.ndarray:
         """The row that each of `items` belongs to, ascending."""
         if modality == "text":
             return self.caption_rows
-        return self.picture_rows if modality == "vision" else np.arange(len(self))
+        return self.image_rows if modality == "vision" else np.arange(len(self))
 
-    def fingerprint_of(self, modality: str) -> str:
+    def item_fingerprint(self, modality: str) -> str:
         """Names the items: captions by what they say, so that tables may share their features."""
         if modality != "text":
             return self.fingerprint
@@ -218,28 +220,9 @@ class Table:
         return self.dataset.with_format("arrow")[name][:].is_valid().to_numpy()
 
 
-def _to_image(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content))
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-    return image.convert("RGB")
-
-
 def _encoded_bytes(value) -> bytes | None:
     """A cell: bytes, or {bytes, path} as Hugging Face `Image` and `Audio` columns store it."""
     if isinstance(value, dict):
         path = value.get("path")
         return value.get("bytes") or (from_root(path).read_bytes() if path else None)
     return value or None
-
-
-def fingerprint_files(files: list[Path], *facts: str) -> str:
-    """Name a set of Parquet files by size, time and footer (which holds column statistics)."""
-    digest = hashlib.sha256("\n".join(facts).encode())
-    for path in files:
-        stat = path.stat()
-        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-        with path.open("rb") as file:
-            file.seek(max(0, stat.st_size - 65536))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edge_lib.config import ExperimentConfig, from_root
-from edge_lib.data.batches import Batch
-from edge_lib.encoded import Encoded
-from edge_lib.features import encode
-from edge_lib.heads import ModalityHead
-from edge_lib.losses import LogitScale, pairwise_loss
-from edge_lib.runs import read_saved, whole_folder
+from edge_lib.data.alignment_batches import Batch
+from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.features.encoder import encode
+from edge_lib.nn.heads import ModalityHead
+from edge_lib.nn.losses import LogitScale, pairwise_loss
+from edge_lib.runs.files import read_saved, whole_folder
 
 Widths = dict[str, tuple[int, int]]  # modality -> width of its tokens, of its pooled vector
 
@@ -36,7 +36,7 @@ class Aligner(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch."""
-        embedded = {name: head(batch.encoded[name])[1] for name, head in self.heads.items()}
+        embedded = {name: head(batch.features[name])[1] for name, head in self.heads.items()}
         loss = self.config.loss
         return pairwise_loss(
             embedded,
@@ -65,7 +65,7 @@ class Aligner(nn.Module):
         return self.heads["vision"](self.encode("vision", images))[0]
 
     @torch.no_grad()
-    def encode(self, modality: str, items: Sequence) -> Encoded:
+    def encode(self, modality: str, items: Sequence) -> EncoderOutput:
         """What the frozen encoder says of items, as `embed` takes them."""
         if modality == "vision" and (odd := [x for x in items if not isinstance(x, Image)]):
             kind = type(odd[0]).__name__
@@ -75,7 +75,7 @@ class Aligner(nn.Module):
 
     @cached_property
     def _encoders(self) -> dict:
-        from edge_lib.encoders import load_encoder  # seconds, for transformers
+        from edge_lib.features.encoders import load_encoder
 
         # a plain dict: frozen encoders are loaded by name and are no part of the state
         return {name: load_encoder(name, m) for name, m in self.config.modalities.items()}

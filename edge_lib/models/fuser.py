@@ -7,11 +7,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edge_lib.config import ExperimentConfig, from_root
-from edge_lib.data.batches import Batch
-from edge_lib.fusion import FUSIONS
-from edge_lib.losses import LogitScale, matryoshka_info_nce
+from edge_lib.data.alignment_batches import Batch
 from edge_lib.models.aligner import Aligner
-from edge_lib.runs import whole_file
+from edge_lib.nn.fusion import FUSIONS
+from edge_lib.nn.losses import LogitScale, matryoshka_info_nce
+from edge_lib.runs.files import whole_file
 
 
 class Fuser(nn.Module):
@@ -36,7 +36,7 @@ class Fuser(nn.Module):
         """The loss of a batch, summed over strategies."""
         fusion, loss = self.config.fusion, self.config.loss
         with torch.no_grad():
-            heads, encoded = self.aligner.heads, batch.encoded
+            heads, encoded = self.aligner.heads, batch.features
             sequences = {name: heads[name](encoded[name])[0] for name in fusion.modalities}
             target = heads[fusion.target](encoded[fusion.target])[1]
         present = self._drop({name: batch.present[name] for name in fusion.modalities})

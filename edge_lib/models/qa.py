@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edge_lib.config import DecoderConfig, ExperimentConfig, from_root
+from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.qa_batches import QABatch
-from edge_lib.decoders import DECODERS
-from edge_lib.encoded import Encoded
+from edge_lib.data.vocabulary import PAD, Vocabulary, pad
 from edge_lib.models.aligner import Aligner
-from edge_lib.runs import read_saved, whole_folder
-from edge_lib.tokens import PAD, Vocabulary, pad
+from edge_lib.nn.decoders import DECODERS
+from edge_lib.runs.files import read_saved, whole_folder
 
 
 class QAModel(nn.Module):
@@ -51,7 +51,7 @@ class QAModel(nn.Module):
         return self
 
     @torch.no_grad()
-    def prefix(self, images: Encoded) -> tuple[Tensor, Tensor]:
+    def prefix(self, images: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Features of N images -> prefix (N, P, D) and its mask (N, P); P = 0 without vision."""
         head = self.aligner.heads["vision"]
         sequence, mask = head(images)[0], head.sequence_mask(images)
@@ -78,7 +78,7 @@ class QAModel(nn.Module):
     @torch.no_grad()
     def answer(
         self,
-        images: Encoded | Image | Sequence[Image],
+        images: EncoderOutput | Image | Sequence[Image],
         questions: str | Sequence[str],
         max_tokens: int = 16,
     ) -> str | list[str]:
@@ -92,7 +92,7 @@ class QAModel(nn.Module):
             raise ValueError("no question")
         if empty := [number for number, text in enumerate(asked) if not text.strip()]:
             raise ValueError(f"question {empty[0]} is empty")
-        if not isinstance(images, Encoded):
+        if not isinstance(images, EncoderOutput):
             some = [images] if isinstance(images, Image) else images
             images = self.aligner.encode("vision", some)
         ids = pad(self.vocabulary.encode(asked)).to(self.decoder.head.weight.device)

@@ -16,23 +16,24 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
 from edge_lib.config import from_root
-from edge_lib.config.vlm import LanguageConfig, VLMConfig
+from edge_lib.config.language import LanguageConfig
+from edge_lib.config.vlm import VLMConfig
 from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatch
-from edge_lib.decoders.qwen import load_language, load_tokenizer, supervised_loss
-from edge_lib.encoded import Encoded, Together
-from edge_lib.models.streams import Streams
-from edge_lib.models.talking import Talking
-from edge_lib.projectors import READS, Projector
-from edge_lib.runs import read_saved, whole_folder
+from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
+from edge_lib.models.generation import GenerationMixin
+from edge_lib.models.prefix_sources import PrefixSources
+from edge_lib.nn.decoders.language import load_language, load_tokenizer, supervised_loss
+from edge_lib.nn.projectors import INPUT_KINDS, Projector
+from edge_lib.runs.files import read_saved, whole_folder
 
 
-class VLM(Talking, nn.Module):
+class VLM(GenerationMixin, nn.Module):
     """Frozen streams, a projector for each of `config.streams`, a language model with adapters."""
 
     def __init__(
         self,
-        streams: Streams,
+        streams: PrefixSources,
         config: VLMConfig,
         shapes: dict[str, tuple[int, int]],
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -59,9 +60,11 @@ class VLM(Talking, nn.Module):
         self.register_load_state_dict_post_hook(_miss_nothing_frozen)
 
     @classmethod
-    def new(cls, streams: Streams, config: VLMConfig, examples: dict[str, Encoded]) -> "VLM":
+    def new(
+        cls, streams: PrefixSources, config: VLMConfig, examples: dict[str, EncoderOutput]
+    ) -> "VLM":
         """Untrained. examples: features of one item or more of each stream; they tell its shape."""
-        reads = READS[config.projector.kind]
+        reads = INPUT_KINDS[config.projector.kind]
         vectors = {
             name: streams.vectors(config.streams[name], reads, found)[0]
             for name, found in examples.items()
@@ -111,7 +114,7 @@ class VLM(Talking, nn.Module):
         return (loss.to(self.device) + 0 * sum(idle)) / batch.tokens
 
     def embed(
-        self, ids: Tensor, mask: Tensor, prefixes: dict[str, Encoded | Together]
+        self, ids: Tensor, mask: Tensor, prefixes: dict[str, EncoderOutput | MultimodalOutput]
     ) -> tuple[Tensor, Tensor]:
         """Token ids (B, S), mask (B, S) False on padding, and the features of the items that the
         placeholders stand for, in order -> vectors (B, S, W), mask (B, S) False on theirs too.
@@ -132,11 +135,13 @@ class VLM(Talking, nn.Module):
             mask = mask.masked_scatter(place, there.to(mask.device))
         return embedded, mask
 
-    def soft_tokens(self, name: str, encoded: Encoded | Together) -> tuple[Tensor, Tensor]:
+    def soft_tokens(
+        self, name: str, encoded: EncoderOutput | MultimodalOutput
+    ) -> tuple[Tensor, Tensor]:
         """Features of N items -> soft tokens (N, T, W) and their mask (N, T)."""
         projector = self.projectors[name]
         stream = self.config.streams[name]
-        vectors, mask = self.streams.vectors(stream, projector.reads, encoded)
+        vectors, mask = self.streams.vectors(stream, projector.input_kind, encoded)
         missing = self.shapes[name][0] - vectors.shape[1]
         if missing < 0:
             raise ValueError(f"{vectors.shape[1]} vectors for <{name}>: {self.shapes[name][0]} fit")
@@ -189,7 +194,7 @@ class VLM(Talking, nn.Module):
             language = language.model_copy(update={"lora": lora})
             config = config.model_copy(update={"language": language})
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-        model = cls(Streams.load(folder, config.fusion), config, shapes, tokenizer)
+        model = cls(PrefixSources.load(folder, config.fusion), config, shapes, tokenizer)
         model.projectors.load_state_dict(load_file(folder / "projectors.safetensors"))
         if config.language.lora:
             adapters = load_file(folder / "adapters.safetensors")

@@ -7,18 +7,18 @@ import torch
 from edge_lib.config import ConfigError
 from edge_lib.data.chat import IGNORE, Chat
 from edge_lib.data.chat_batches import ChatBatches
-from edge_lib.encoded import Encoded
+from edge_lib.data.encoder_output import EncoderOutput
 
 
-class Remembered:
+class FakeFeatures:
     """Features whose pooled vector is the item's own number."""
 
-    def __init__(self, ok):
-        self.ok = np.asarray(ok, bool)
+    def __init__(self, valid):
+        self.valid = np.asarray(valid, bool)
 
     def gather(self, items):
-        assert all(self.ok[items])
-        return Encoded(None, None, torch.as_tensor(items).float()[:, None])
+        assert all(self.valid[items])
+        return EncoderOutput(None, None, torch.as_tensor(items).float()[:, None])
 
 
 def talk(asked, *answers):
@@ -50,9 +50,9 @@ def rows(encode_image):
 def make(make_table, make_tokenizer):
     """make(rows, ...) -> ChatBatches about images alone."""
 
-    def make(rows, batch_size=4, seed=0, ok=None, max_length=200, rank=0, world_size=1, steps=1):
+    def make(rows, batch_size=4, seed=0, valid=None, max_length=200, rank=0, world_size=1, steps=1):
         table = make_table(rows)
-        features = {"image": Remembered(np.ones(len(rows)) if ok is None else ok)}
+        features = {"image": FakeFeatures(np.ones(len(rows)) if valid is None else valid)}
         chat = Chat(make_tokenizer(), {"image": 3}, max_length)
         batches = (batch_size, seed, rank, world_size, steps)
         return ChatBatches(table.conversations, table, features, chat, *batches)
@@ -161,9 +161,9 @@ def test_what_cannot_be_read_or_seen_is_counted_and_left_out(make, rows):
     rows[7]["turns"] = talk("why?", "an <image>")
     rows[10]["turns"] = talk("<audio>why?", "so")
     rows[10]["audio"] = b"fLaC"
-    ok = np.ones(12)
-    ok[6] = 0  # of r6, and the second of r8
-    batches = make(rows, ok=ok, batch_size=1)
+    valid = np.ones(12)
+    valid[6] = 0  # of r6, and the second of r8
+    batches = make(rows, valid=valid, batch_size=1)
     seen = [name for step in range(batches.steps_per_epoch) for name in batches.ids(step)]
     assert sorted(seen) == ["r0", "r1", "r11", "r2", "r3", "r5", "r9"]
     assert batches.table.skipped == {
@@ -178,7 +178,7 @@ def test_clips_are_their_rows(make_table, make_tokenizer, encode_image):
     both = talk("<image><audio>\nsame?", "so")
     rows += [{"turns": both, "audio": b"fLaC", "image": encode_image(), "image_id": "p"}]
     table = make_table([{"id": str(n), **row} for n, row in enumerate(rows)])
-    features = {"image": Remembered(np.ones(4)), "audio": Remembered([0, 1, 0, 1])}
+    features = {"image": FakeFeatures(np.ones(4)), "audio": FakeFeatures([0, 1, 0, 1])}
     chat = Chat(make_tokenizer(), {"image": 3, "audio": 2}, 100)
     batches = ChatBatches(table.conversations, table, features, chat, 3, seed=0)
     batch = batches[0]

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from notebook_runs import run_notebook
 
-from edge_lib.align import train_aligner
 from edge_lib.config import ROOT
-from edge_lib.encode import encode_tables
-from edge_lib.launch import launch
+from edge_lib.experiments.align import train_aligner
+from edge_lib.features.extract import extract_features
 from edge_lib.runs import Run
+from edge_lib.training.launch import launch
 
 FEW = "data.scenes.train_size=64 data.scenes.val_size=16 data.scenes.test_size=40 "
 FEW += "data.scenes.swap_size=4 vision.width=16 text.width=16 train.batch_size=16 "
@@ -83,7 +83,7 @@ def test_perceiver_ablation_on_two_points(tmp_path, tiny_vision, tiny_audio):
 
 def test_evaluate_an_aligner_from_its_folder(tmp_path, small_align):
     config = small_align()
-    launch(encode_tables, config)
+    launch(extract_features, config)
     launch(train_aligner, config, Run.create(config, "01_align", tmp_path / "aligner").folder)
     best = tmp_path / "aligner" / "checkpoints" / "best"
     overrides = f"aligner.config=null aligner.folder={best} data.scenes.test_size=24 "

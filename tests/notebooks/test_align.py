@@ -11,8 +11,8 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from edge_lib.config import ScenesConfig
-from edge_lib.data import scenes
-from edge_lib.data.scene_table import scene_row
+from edge_lib.sources.scenes.generate import twin_groups
+from edge_lib.sources.scenes.table import scene_row
 
 SMALL = (
     "data.scenes.train_size=2000 data.scenes.val_size=200 data.scenes.test_size=200 "
@@ -74,7 +74,7 @@ def parquet(tmp_path_factory):
     """Files in PixMo's shape: scenes under other column names, with three rows that are broken."""
     folder = tmp_path_factory.mktemp("parquet")
     for split, size in (("train", 320), ("val", 64), ("test", 64)):
-        made = [s for group in scenes.twin_groups(split, size, 4, seed=3) for s in group]
+        made = [s for group in twin_groups(split, size, 4, seed=3) for s in group]
         rows = [scene_row(ScenesConfig(), scene, split, i, 0) for i, scene in enumerate(made)]
         images = [{"bytes": row["image"], "path": None} for row in rows]
         captions = [row["texts"][0] for row in rows]

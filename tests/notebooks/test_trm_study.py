@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from notebook_runs import run_notebook
 
-from edge_lib.answers import by_kind
 from edge_lib.config import load_config
-from edge_lib.data.sources import load_table
-from edge_lib.qa import kind_sets, qa_metrics
-from edge_lib.sweep import make_points
+from edge_lib.experiments.trm_qa import kind_sets, qa_metrics
+from edge_lib.metrics.answers import by_kind
+from edge_lib.runs.sweep import make_points
+from edge_lib.sources import load_table
 
 CONFIG = "params/tiny/trm_study.yaml"
 ARMS = {

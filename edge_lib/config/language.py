@@ -1,0 +1,52 @@
+"""A causal language model and its adapters."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from edge_lib.config.base import Positive, Section
+
+
+def _numbered(devices: dict | None) -> dict | None:
+    """Devices are numbers, also where json has made texts of them."""
+    if not isinstance(devices, dict):
+        return devices
+    return {int(name) if str(name).isdigit() else name: size for name, size in devices.items()}
+
+
+class LoRAConfig(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) beside linear layers."""
+
+    rank: Positive = 64
+    alpha: Positive = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[list[str], Field(min_length=1)] = [
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    ]
+
+
+class LanguageConfig(Section):
+    """A causal language model that stays as it is, but for its adapters."""
+
+    model: str = Field(description="a shipped name, a local folder, or a hub name")
+    revision: str | None = None
+    weights: Literal["pretrained", "random"] = "pretrained"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    quantize: Literal["4bit", "8bit"] | None = Field(
+        None, description="4bit: NF4 with double quantisation; 8bit: LLM.int8()"
+    )
+    lora: LoRAConfig | None = LoRAConfig()
+    gradient_checkpointing: bool = False
+    device_map: str | dict[str, int | str] | None = Field(
+        None, description="of accelerate, to share a GPU or span several; null: one device"
+    )
+    max_memory: Annotated[dict[int | str, str] | None, BeforeValidator(_numbered)] = Field(
+        None, description='{0: "20GiB", cpu: "60GiB"}'
+    )
+
+    @model_validator(mode="after")
+    def _memory_is_of_a_map(self):
+        if self.max_memory is not None and self.device_map is None:
+            raise ValueError("max_memory needs a device_map, such as auto")
+        return self

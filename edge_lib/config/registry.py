@@ -1,0 +1,55 @@
+"""What a config may choose by name: one dict for each kind of thing.
+
+A value says where the code lies ("module:name") and is imported when it is first used, so reading a
+config imports neither torch nor transformers, and a table of one source loads no other.
+"""
+
+from pkgutil import resolve_name as load_registered
+
+POOLERS = {
+    "pooled": "edge_lib.nn.poolers:PooledPooler",
+    "mean": "edge_lib.nn.poolers:MeanPooler",
+    "cls": "edge_lib.nn.poolers:ClsPooler",
+    "tokens": "edge_lib.nn.poolers:TokenPooler",
+    "attention": "edge_lib.nn.poolers:AttentionPooler",
+    "perceiver": "edge_lib.nn.perceiver:PerceiverPooler",
+}
+LOSSES = {"info_nce": "edge_lib.nn.losses:MatryoshkaInfoNCE"}
+FUSIONS = {
+    "concat": "edge_lib.nn.fusion:ConcatFusion",
+    "cross_attention": "edge_lib.nn.fusion:CrossAttentionFusion",
+    "gated": "edge_lib.nn.fusion:GatedFusion",
+}
+DECODERS = {
+    "plain": "edge_lib.nn.decoders.plain:PlainDecoder",
+    "trm": "edge_lib.nn.decoders.trm:RecursiveDecoder",
+}
+
+# A source is a function (DataConfig, split) -> Table, or a `sources.Source` that has more to it.
+SOURCES = {
+    "scenes": "edge_lib.sources.scenes.table:SOURCE",
+    "parquet": "edge_lib.sources.parquet:load",
+    "common_voice": "edge_lib.sources.common_voice:load",
+}
+QUESTION_SOURCES = {
+    "scenes": "edge_lib.sources.scenes.question_table:load",
+    "captions": "edge_lib.sources.caption_questions:load",
+    "vqav2": "edge_lib.sources.vqav2:load",
+    "gqa": "edge_lib.sources.gqa:load",
+}
+CONVERSATION_SOURCES = {
+    "scenes": "edge_lib.sources.scenes.conversations:load",
+    "llava": "edge_lib.sources.llava:load",
+    "parquet": "edge_lib.sources.chat_parquet:load",
+}
+
+__all__ = [
+    "CONVERSATION_SOURCES",
+    "DECODERS",
+    "FUSIONS",
+    "LOSSES",
+    "POOLERS",
+    "QUESTION_SOURCES",
+    "SOURCES",
+    "load_registered",
+]

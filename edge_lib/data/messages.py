@@ -1,0 +1,6 @@
+"""Roles and placeholders of chat messages."""
+
+PLACEHOLDERS = {"image": "<image>", "audio": "<audio>"}
+
+
+ROLES = ("system", "user", "assistant")

@@ -1,0 +1,1 @@
+"""What notebooks launch, one file a notebook."""

@@ -1,0 +1,1 @@
+"""Frozen encoders, and the store of their outputs."""

@@ -1,0 +1,49 @@
+"""Vision encoders."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+from edge_lib.config import ModalityConfig
+from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.features.encoder import Encoder, _random_model
+
+
+class VisionEncoder(Encoder):
+    """CLIP, SigLIP, ConvNeXt, ResNet, DINOv2, ...: whatever `AutoModel` makes of a vision config.
+
+    A checkpoint with two towers (CLIP) gives its vision tower. Feature maps (B, C, H, W) become
+    tokens (B, H*W, C).
+    """
+
+    def __init__(self, config: ModalityConfig):
+        super().__init__(config)
+        # PIL everywhere: torchvision's resize differs slightly, and features are kept for long
+        self.processor = AutoImageProcessor.from_pretrained(
+            self.source, revision=self.revision, backend="pil"
+        )
+        architecture = AutoConfig.from_pretrained(self.source, revision=self.revision)
+        architecture = getattr(architecture, "vision_config", architecture)
+        if self.random:
+            self.model = _random_model(architecture)
+        else:
+            self.model = AutoModel.from_pretrained(
+                self.source, revision=self.revision, config=architecture, dtype=torch.float32
+            )
+        self.freeze()
+
+    def prepare(self, images: Sequence) -> dict[str, torch.Tensor]:
+        """RGB images -> {pixel_values (B, 3, H, W)}."""
+        return {"pixel_values": self.processor(list(images), return_tensors="pt").pixel_values}
+
+    @torch.no_grad()
+    def forward(self, pixel_values: torch.Tensor) -> EncoderOutput:
+        """(B, 3, H, W) -> tokens (B, T, D), pooled (B, P)."""
+        output = self.model(pixel_values=pixel_values)
+        tokens = output.last_hidden_state
+        if tokens.ndim == 4:
+            tokens = tokens.flatten(2).transpose(1, 2)
+        pooled = getattr(output, "pooler_output", None)
+        pooled = tokens.mean(1) if pooled is None else pooled.flatten(1)
+        return EncoderOutput(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool), pooled)

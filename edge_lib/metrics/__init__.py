@@ -1,0 +1,1 @@
+"""Numbers: recall, answers, captions, the shape of an embedding space."""

@@ -1,0 +1,1 @@
+"""Modules: poolers, heads, fusions, projectors, decoders, losses."""

@@ -1,0 +1,1 @@
+"""The embedded toy world: scenes of handwritten digits, drawn, described, spoken, asked about."""

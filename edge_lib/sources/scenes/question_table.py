@@ -1,0 +1,36 @@
+"""Questions about scenes as rows of the one-table schema."""
+
+from collections.abc import Iterator
+
+from edge_lib.config import DataConfig, QuestionsConfig
+from edge_lib.data.table import Table
+from edge_lib.sources.generated import generated_path, read_generated
+from edge_lib.sources.scenes.questions import ask
+from edge_lib.sources.scenes.render import render, to_png
+
+VERSION = 1  # raise it when the same config gives other rows
+
+
+def load(config: DataConfig, split: str) -> Table:
+    """The questions of a split, generated on first use."""
+    section = config.questions
+    path = generated_path(config.cache_dir, "questions", section, VERSION, split)
+    return read_generated(path, lambda: question_rows(section, split), f"questions {split}")
+
+
+def question_rows(config: QuestionsConfig, split: str) -> Iterator[dict]:
+    """One row a question; the first row of each scene holds its image."""
+    hops = config.test_hops if split == "test" else config.train_hops
+    size = getattr(config, f"{split}_scenes")
+    scenes = ask(split, size, config.per_scene, config.max_objects, hops, config.seed)
+    for number, (scene, questions) in enumerate(scenes):
+        for place, question in enumerate(questions):
+            yield {
+                "id": f"{split}-{number:06d}-{place}",
+                "image_id": f"{split}-{number:06d}",
+                "image": None if place else to_png(render(scene, split)),
+                "question": question.text,
+                "answers": [question.answer],
+                "kind": question.kind,
+                "group": number,
+            }

@@ -1,0 +1,20 @@
+"""Wall time, the device's queue included."""
+
+from collections.abc import Callable
+from time import perf_counter
+
+import torch
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(function: Callable) -> float:
+    """Wall time of one call, the device's queue included."""
+    synchronize()
+    start = perf_counter()
+    function()
+    synchronize()
+    return perf_counter() - start

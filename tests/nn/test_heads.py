@@ -1,0 +1,277 @@
+"""Poolers and projections: shapes, padding, gradients, and the Perceiver against plain algebra."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from edge_lib.config import ModalityConfig
+from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.nn.heads import MatryoshkaHead, ModalityHead
+from edge_lib.nn.poolers import POOLERS
+from edge_lib.nn.positions import add_positions
+
+TOKEN_WIDTH, POOLED_WIDTH, WIDTH = 12, 6, 16
+MASKED = ["mean", "attention", "perceiver"]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def settings(pooler, **changes):
+    shape = {"width": WIDTH, "num_heads": 4, "num_latents": 5, "num_layers": 2}
+    return ModalityConfig(encoder="x", pooler=pooler, **{**shape, **changes})
+
+
+def make_pooler(name, **changes):
+    return POOLERS[name](settings(name, **changes), TOKEN_WIDTH, POOLED_WIDTH)
+
+
+def encoded(lengths=(7, 3, 1), padded=7, dtype=torch.float32):
+    mask = torch.arange(padded) < torch.tensor(lengths)[:, None]
+    tokens = torch.randn(len(lengths), padded, TOKEN_WIDTH, dtype=dtype) * mask[..., None]
+    return EncoderOutput(tokens, mask, torch.randn(len(lengths), POOLED_WIDTH, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "width"),
+    [
+        ("pooled", 1, POOLED_WIDTH),
+        ("mean", 1, TOKEN_WIDTH),
+        ("cls", 1, TOKEN_WIDTH),
+        ("attention", 1, WIDTH),
+        ("perceiver", 5, WIDTH),
+    ],
+)
+def test_shapes(name, length, width):
+    pooler = make_pooler(name)
+    assert pooler.width == width
+    assert pooler(encoded()).shape == (3, length, width)
+    head = ModalityHead(settings(name), [8, 4], TOKEN_WIDTH, POOLED_WIDTH)
+    sequence, pooled = head(encoded())
+    assert (sequence.shape, pooled.shape) == ((3, length, 8), (3, 8))
+
+
+def test_a_window_averages_squares_of_a_grid():
+    batch = encoded(lengths=(36,), padded=36)
+    pooler = make_pooler("tokens", window=2)
+    rows = torch.tensor([[0, 1, 6, 7], [2, 3, 8, 9]])  # of the first two squares of a 6 x 6 grid
+    expected = torch.nn.functional.layer_norm(batch.tokens[0, rows], [TOKEN_WIDTH]).mean(1)
+    places = add_positions(torch.zeros(1, 9, TOKEN_WIDTH))
+    torch.testing.assert_close((pooler(batch) - places)[0, :2], expected)
+    assert pooler.mask(batch).shape == (1, 9)
+    assert pooler.mask(batch).all()
+    with pytest.raises(ValueError, match="36 tokens are not a square grid of 4 x 4"):
+        make_pooler("tokens", window=4)(batch)
+
+
+def test_simple_poolers_by_hand():
+    batch = encoded()
+    torch.testing.assert_close(make_pooler("pooled")(batch)[:, 0], batch.pooled)
+    torch.testing.assert_close(make_pooler("cls")(batch)[:, 0], batch.tokens[:, 0])
+    expected = [batch.tokens[i, :n].mean(0) for i, n in enumerate((7, 3, 1))]
+    torch.testing.assert_close(make_pooler("mean")(batch)[:, 0], torch.stack(expected))
+
+
+@pytest.mark.parametrize("name", ["pooled", "mean", "cls", "attention", "perceiver"])
+def test_rows_do_not_see_one_another(name):
+    pooler, batch = make_pooler(name).eval(), encoded()
+    alone = [
+        pooler(
+            EncoderOutput(batch.tokens[i : i + 1], batch.mask[i : i + 1], batch.pooled[i : i + 1])
+        )
+        for i in range(3)
+    ]
+    torch.testing.assert_close(torch.cat(alone), pooler(batch), atol=1e-6, rtol=0)
+
+
+# --- padding ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_what_stands_on_padding_changes_nothing(name):
+    pooler, batch = make_pooler(name).eval(), encoded()
+    garbage = torch.where(batch.mask[..., None], batch.tokens, 100 * torch.randn_like(batch.tokens))
+    wider = F.pad(garbage, (0, 0, 0, 4), value=50.0), F.pad(batch.mask, (0, 4), value=False)
+    expected = pooler(batch)
+    for tokens, mask in ((garbage, batch.mask), wider):
+        found = pooler(EncoderOutput(tokens, mask, batch.pooled))
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    (gradient,) = torch.autograd.grad(
+        pooler(EncoderOutput(garbage.requires_grad_(), batch.mask, batch.pooled)).square().sum(),
+        garbage,
+    )
+    assert gradient[~batch.mask].abs().max() == 0
+    assert (gradient[batch.mask].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_every_seen_token_counts(name):
+    pooler, batch = make_pooler(name).eval(), encoded()
+    before = pooler(batch)
+    changed = batch.tokens.clone()
+    changed[1, 2] += torch.randn(TOKEN_WIDTH)
+    after = pooler(EncoderOutput(changed, batch.mask, batch.pooled))
+    differs = (after - before).abs().amax((1, 2)) > 1e-6
+    assert differs.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_row_without_tokens_is_finite_forward_and_backward(name):
+    pooler, batch = make_pooler(name), encoded((7, 0, 2))
+    output = pooler(batch)
+    assert output.isfinite().all()
+    others = EncoderOutput(batch.tokens[[0, 2]], batch.mask[[0, 2]], batch.pooled[[0, 2]])
+    torch.testing.assert_close(output[[0, 2]], pooler(others), atol=1e-6, rtol=0)
+    parameters = list(pooler.parameters())
+    if parameters:
+        output.square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in parameters)
+
+
+# --- gradients -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pooled", "mean", "cls", "attention", "perceiver"])
+def test_every_parameter_learns(name):
+    head = ModalityHead(settings(name), [8, 4], TOKEN_WIDTH, POOLED_WIDTH)
+    target = torch.randn(3, 8)
+    (head(encoded())[1] - target).square().sum().backward()
+    still = [n for n, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert still == []
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_gradient_reaches_every_latent(num_layers):
+    pooler = make_pooler("perceiver", num_layers=num_layers)
+    output = pooler(encoded())
+    # the final norm makes a plain sum of outputs constant
+    (output * torch.randn_like(output)).sum().backward()
+    assert (pooler.latents.grad.abs().sum(-1) > 0).all()
+    for name, parameter in pooler.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_latents_give_different_outputs():
+    output = make_pooler("perceiver")(encoded())[0]
+    assert torch.cdist(output, output).add(torch.eye(5) * 9).min() > 1e-3
+
+
+# --- the Perceiver, written plainly ----------------------------------------------------------
+
+
+def perceiver_by_hand(w, tokens, mask, num_layers, num_heads):
+    """Row by row and head by head, over the tokens that are seen alone; float64."""
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdim=True)
+        spread = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return centred / spread * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(x, name):
+        return torch.einsum("ni,oi->no", x, w[f"{name}.weight"]) + w.get(f"{name}.bias", 0)
+
+    rows = []
+    for row_tokens, row_mask in zip(tokens, mask, strict=True):
+        seen = linear(norm(row_tokens[row_mask], "embed.0"), "embed.1")
+        for place, channel in itertools.product(range(len(seen)), range(seen.shape[1])):
+            angle = place / 10000 ** ((channel - channel % 2) / seen.shape[1])
+            seen[place, channel] += math.cos(angle) if channel % 2 else math.sin(angle)
+        latents = w["latents"]
+        for n in range(num_layers):
+            layer = f"layers.{n}"
+            queries = norm(latents, f"{layer}.norm_latents")
+            context = torch.cat([norm(seen, f"{layer}.norm_tokens"), queries])
+            q = linear(queries, f"{layer}.to_q")
+            kv = linear(context, f"{layer}.to_kv")
+            size = q.shape[-1]
+            k, v = kv[:, :size], kv[:, size:]
+            heads = []
+            for part in torch.arange(size).chunk(num_heads):
+                scores = torch.einsum("qd,kd->qk", q[:, part], k[:, part]) / math.sqrt(len(part))
+                weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+                heads.append(torch.einsum("qk,kd->qd", weights, v[:, part]))
+            latents = latents + linear(torch.cat(heads, -1), f"{layer}.to_out")
+            hidden = linear(norm(latents, f"{layer}.mlp.0"), f"{layer}.mlp.1")
+            hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+            latents = latents + linear(hidden, f"{layer}.mlp.3")
+        rows.append(norm(latents, "norm"))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("num_layers", "num_heads"), [(1, 1), (2, 4), (3, 2)])
+def test_perceiver_equals_plain_algebra(num_layers, num_heads):
+    pooler = make_pooler("perceiver", num_layers=num_layers, num_heads=num_heads).double()
+    with torch.no_grad():
+        for parameter in pooler.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    batch = encoded((7, 3, 0), dtype=torch.float64)
+    expected = perceiver_by_hand(
+        pooler.state_dict(), batch.tokens, batch.mask, num_layers, num_heads
+    )
+    torch.testing.assert_close(pooler(batch), expected, atol=1e-10, rtol=1e-10)
+
+
+# --- Matryoshka ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [[8, 4, 2], [2, 4, 8], [4, 8, 2]])
+def test_matryoshka_head_is_as_wide_as_its_largest_dim(dims):
+    head = MatryoshkaHead(WIDTH, dims)
+    sequence, pooled = head(torch.randn(3, 5, WIDTH))
+    assert head.dims == [8, 4, 2]
+    assert (sequence.shape, pooled.shape) == ((3, 5, 8), (3, 8))
+    torch.testing.assert_close(pooled, sequence.mean(1))
+
+
+def test_order_of_dims_does_not_change_the_head():
+    x = torch.randn(2, 3, WIDTH)
+    outputs = []
+    for dims in ([8, 4], [4, 8]):
+        torch.manual_seed(1)
+        outputs.append(MatryoshkaHead(WIDTH, dims)(x)[1])
+    torch.testing.assert_close(*outputs, atol=0, rtol=0)
+
+
+def test_one_vector_is_its_own_sequence():
+    head = ModalityHead(settings("mean"), [8], TOKEN_WIDTH, POOLED_WIDTH)
+    sequence, pooled = head(encoded())
+    torch.testing.assert_close(sequence[:, 0], pooled)
+
+
+@pytest.mark.parametrize("name", ["attention", "perceiver"])
+def test_width_must_divide_among_heads(name):
+    with pytest.raises((ValueError, AssertionError), match="num_heads"):
+        make_pooler(name, width=10, num_heads=4)
+
+
+def test_dropout_acts_in_training_alone():
+    head = ModalityHead(settings("mean", dropout=0.5), [8], TOKEN_WIDTH, POOLED_WIDTH)
+    batch = encoded()
+    assert not torch.equal(head(batch)[1], head(batch)[1])
+    head.eval()
+    assert torch.equal(head(batch)[1], head(batch)[1])
+
+
+@pytest.mark.parametrize("name", ["attention", "perceiver"])
+def test_attention_knows_where_a_token_stands(name):
+    pooler, batch = make_pooler(name), encoded((7, 7))
+    turned = EncoderOutput(batch.tokens.flip(1), batch.mask, batch.pooled)
+    assert not torch.allclose(pooler(batch), pooler(turned), atol=1e-3)
+
+
+def test_all_tokens_pooled_at_the_end_leave_padding_out():
+    head = ModalityHead(settings("tokens"), [8], TOKEN_WIDTH, POOLED_WIDTH).double()
+    batch = encoded((7, 3), dtype=torch.float64)
+    sequence, pooled = head(batch)
+    assert torch.equal(head.sequence_mask(batch), batch.mask)
+    torch.testing.assert_close(pooled[1], sequence[1, :3].mean(0))
+    batch.tokens[1, 3:] = 9
+    torch.testing.assert_close(head(batch)[1], pooled)
+    # a token's place counts: the same tokens in another order are pooled to something else
+    batch.tokens[0] = batch.tokens[0].flip(0)
+    assert not torch.allclose(head(batch)[1][0], pooled[0])

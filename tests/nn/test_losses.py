@@ -1,0 +1,466 @@
+"""Losses against the implementations they replace, and against brute force where none exists."""
+
+import importlib.util
+import pathlib
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from edge_lib.nn.one_pass import BackpropType
+from torch import nn
+
+from edge_lib.bench.matryoshka import matryoshka_losses
+from edge_lib.nn.losses import LogitScale, info_nce, matryoshka_info_nce, pairwise_loss
+
+DIMS = [32, 8, 16]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def features(batch=24, width=32, dtype=torch.float32):
+    """A pair of aligned but noisy batches, far from unit norm."""
+    shared, *own = torch.randn(3, batch, width, dtype=torch.float64)
+    a, b = ((shared / 2 + x) * torch.rand(batch, 1).mul(5).exp() for x in own)
+    return [x.to(dtype).requires_grad_() for x in (a, b)]
+
+
+def loop(a, b, scale, dims, weights=None):
+    """One size at a time, written plainly."""
+    labels = torch.arange(len(a))
+    loss = 0
+    for d, w in zip(dims, weights or [1] * len(dims), strict=True):
+        logits = scale * F.normalize(a[:, :d], dim=1) @ F.normalize(b[:, :d], dim=1).T
+        loss += w * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    return loss
+
+
+def grads(loss, *tensors):
+    return [loss.detach(), *torch.autograd.grad(loss, tensors)]
+
+
+def assert_same(ours, theirs, rtol=1e-5):
+    """Equal by norm, as single entries of a gradient may nearly cancel."""
+    for x, y in zip(ours, theirs, strict=True):
+        assert x.isfinite().all()
+        assert (x.double() - y.double()).norm() <= rtol * y.double().norm() + 1e-12
+
+
+def leaf_scale(value=1 / 0.07, dtype=torch.float32):
+    return torch.tensor(value, dtype=dtype, requires_grad=True)
+
+
+def float64(*tensors):
+    return [x.detach().double().requires_grad_() for x in tensors]
+
+
+# --- the same as others ----------------------------------------------------------------------
+
+
+class Stub(nn.Module):
+    """A sentence encoder whose "texts" are their own embeddings."""
+
+    def forward(self, inputs):
+        return {"sentence_embedding": inputs["x"]}
+
+    def get_embedding_dimension(self):
+        return 32
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 0.25, 2.0]])
+def test_equals_sentence_transformers(weights):
+    st = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+    a, b = features()
+    scale, stub = leaf_scale(), Stub()
+    single = st.MultipleNegativesRankingLoss(
+        stub, scale, directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
+    )
+    theirs = st.MatryoshkaLoss(stub, single, DIMS, weights)([{"x": a}, {"x": b}], None)
+    ours = matryoshka_info_nce(a, b, scale, DIMS, weights)
+    assert_same(grads(ours, a, b, scale), grads(theirs, a, b, scale))
+
+
+def open_clip_loss():
+    """open_clip's own file by its path: the package itself needs torchvision."""
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None:
+        pytest.skip("open_clip_torch is not installed")
+    path = pathlib.Path(spec.origin).with_name("loss.py")
+    spec = importlib.util.spec_from_file_location("open_clip_loss", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ClipLoss()
+
+
+def test_equals_open_clip():
+    clip_loss = open_clip_loss()
+    a, b = features()
+    scale = leaf_scale()
+
+    def per_dim(dims):
+        return sum(clip_loss(*(F.normalize(x[:, :d], dim=1) for x in (a, b)), scale) for d in dims)
+
+    ours = matryoshka_info_nce(a, b, scale, DIMS)
+    assert_same(grads(ours, a, b, scale), grads(per_dim(DIMS), a, b, scale))
+    ours = info_nce(a, b, scale)
+    assert_same(grads(ours, a, b, scale), grads(per_dim([32]), a, b, scale))
+
+
+def test_bench_rivals_compute_the_same_loss():
+    pytest.importorskip("sentence_transformers")
+
+    a, b = features()
+    scale = leaf_scale()
+    expected = grads(loop(a, b, scale, DIMS), a, b, scale)
+    for rival in matryoshka_losses(a, b, scale, DIMS, chunk=7).values():
+        assert_same(grads(rival(), a, b, scale), expected)
+
+
+# --- the same as itself -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]])
+@pytest.mark.parametrize("chunk", [None, 1, 7, 24, 100])
+@pytest.mark.parametrize("scale", [1 / 0.07, 60.0, 90.0])  # one exp for all, its limit, and beyond
+def test_equals_float64_loop(dims, chunk, scale):
+    a, b = features()
+    scale = leaf_scale(scale)
+    a64, b64, s64 = float64(a, b, scale)
+    weights = [0.5 + i for i in range(len(dims))]
+    ours = matryoshka_info_nce(a, b, scale, dims, weights, chunk)
+    theirs = loop(a64, b64, s64, dims, weights)
+    assert ours.dtype is torch.float32
+    assert_same(grads(ours, a, b, scale), grads(theirs, a64, b64, s64))
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_gradcheck(chunk):
+    a, b = features(batch=5, width=6, dtype=torch.float64)
+    present = torch.tensor([True, True, False, True, True])
+    for mask in (None, present):
+        torch.autograd.gradcheck(
+            lambda a, b, s, mask=mask: (
+                3 * matryoshka_info_nce(a, b, s, [2, 5, 1], None, chunk, mask)
+            ),
+            (a, b, leaf_scale(4.0, torch.float64)),
+        )
+
+
+def test_single_dim_is_one_of_the_dims_unscaled():
+    a, b = (x.detach() for x in features())
+    scale = torch.tensor(14.0)
+    weights = [1.0, 2.0, 3.0]
+    singles = {round(float(w * info_nce(a[:, :d], b[:, :d], scale)), 3): d
+               for d, w in zip(DIMS, weights, strict=True)}  # fmt: skip
+    draws = []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        args = {"sample_single_dim": True, "generator": generator}
+        draws.append(
+            singles[round(float(matryoshka_info_nce(a, b, scale, DIMS, weights, **args)), 3)]
+        )
+    assert set(draws) == set(DIMS)
+
+
+def test_no_gradient_work_in_evaluation(monkeypatch):
+    from edge_lib.nn import one_pass
+
+    a, b = features()
+    expected = info_nce(a, b, leaf_scale()).detach()
+    monkeypatch.delattr(one_pass._Strip, "gradients")
+    with torch.no_grad():
+        assert torch.equal(info_nce(a, b, leaf_scale()), expected)
+
+
+def test_backward_twice():
+    a, b = features()
+    loss = info_nce(a, b, leaf_scale())
+    (once,) = torch.autograd.grad(loss, a, retain_graph=True)
+    (again,) = torch.autograd.grad(2 * loss, a)
+    assert torch.equal(2 * once, again)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"dims": [0, 8]}, {"dims": [33]}, {"dims": [8, 8]}, {"dims": []}, {"weights": [1.0]},
+     {"chunk": 0}, {"present": torch.ones(24)}, {"present": torch.ones(23, dtype=torch.bool)}],
+)  # fmt: skip
+def test_wrong_arguments(wrong):
+    a, b = features()
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        matryoshka_info_nce(a, b, leaf_scale(), **{"dims": DIMS, **wrong})
+    with pytest.raises(ValueError, match=r"\(B, D\)"):
+        info_nce(a, b[:3], leaf_scale())
+
+
+# --- missing items ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("scale", [14.0, 100.0])
+def test_missing_items_are_nobodys_business(chunk, scale):
+    a, b = features()
+    present = torch.rand(24) < 0.6
+    scale = leaf_scale(scale)
+    a64, b64, s64 = float64(a, b, scale)
+    theirs = grads(loop(a64[present], b64[present], s64, DIMS), a64, b64, s64)
+    with torch.no_grad():
+        a[~present] = torch.nan
+        b[~present] = torch.inf
+    ours = grads(matryoshka_info_nce(a, b, scale, DIMS, None, chunk, present), a, b, scale)
+    assert_same(ours, theirs)
+    assert not ours[1][~present].any()
+    assert not ours[2][~present].any()
+
+
+def test_nothing_present():
+    a, b = features()
+    scale = leaf_scale()
+    with torch.no_grad():
+        a.fill_(torch.nan)
+    for x in grads(info_nce(a, b, scale, torch.zeros(24, dtype=torch.bool)), a, b, scale):
+        assert torch.equal(x, torch.zeros_like(x))
+
+
+# --- numbers at their limits ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("present", [None, torch.tensor([True] * 22 + [False] * 2)])
+def test_scale_of_100_with_opposed_vectors(present):
+    """Row 0 is opposed to everything, so exp(S - scale) would be 0 all along it in fp32."""
+    a, b = features()
+    with torch.no_grad():
+        b[:] = a[1] + 0.1 * torch.randn_like(b)
+        a[0] = -a[1]
+        a[2:] = torch.randn_like(a[2:])
+    scale = leaf_scale(100.0)
+    a64, b64, s64 = float64(a, b, scale)
+    kept = slice(None) if present is None else present
+    theirs = grads(loop(a64[kept], b64[kept], s64, DIMS), a64, b64, s64)
+    ours = grads(matryoshka_info_nce(a, b, scale, DIMS, present=present), a, b, scale)
+    assert_same(ours, theirs, rtol=1e-4)  # at scale 100 rounding of the cosines alone gives 1e-5
+    assert ours[1][0].norm() > 0
+
+
+def test_zero_vectors():
+    a, b = features()
+    with torch.no_grad():
+        a[3] = 0
+        b[5, :8] = 0  # no direction at the smallest size only
+    scale = leaf_scale()
+    value, da, db, dscale = grads(matryoshka_info_nce(a, b, scale, DIMS), a, b, scale)
+    assert torch.isclose(value, loop(a, b, scale, DIMS))
+    assert not da[3].any()
+    assert db[5].any()
+    assert db.abs().max() < 1e3
+    assert dscale.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    a, b = features(dtype=dtype)
+    scale = leaf_scale()
+    a64, b64, s64 = float64(a, b, scale)
+    ours = grads(matryoshka_info_nce(a, b, scale, DIMS), a, b, scale)
+    assert [x.dtype for x in ours] == [torch.float32, dtype, dtype, torch.float32]
+    theirs = grads(loop(a64, b64, s64, DIMS), a64, b64, s64)
+    assert_same(ours[::3], theirs[::3])  # fp32 sums: value and scale are as good as in fp32
+    assert_same(ours, theirs, rtol=1e-2)
+
+
+def test_autocast():
+    a, b = features()
+    scale = leaf_scale()
+    plain = grads(matryoshka_info_nce(a, b, scale, DIMS), a, b, scale)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = matryoshka_info_nce(a, b, scale, DIMS)
+    assert mixed.dtype is torch.float32
+    assert_same(grads(mixed, a, b, scale), plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        head = nn.Linear(32, 32)
+        mixed = matryoshka_info_nce(head(a), head(b), scale, DIMS)
+    assert torch.isclose(mixed, matryoshka_info_nce(head(a), head(b), scale, DIMS), rtol=2e-2)
+
+
+def test_logit_scale_is_clamped_but_can_come_back():
+    scale = LogitScale()
+    assert torch.isclose(scale(), torch.tensor(1 / 0.07))
+    with torch.no_grad():
+        scale.log_scale.fill_(9.0)
+    assert torch.isclose(scale(), torch.tensor(100.0))
+    scale().backward()
+    torch.optim.SGD(scale.parameters(), lr=0.01).step()
+    assert scale() < 50
+
+
+# --- several modalities ------------------------------------------------------------------------
+
+PAIRS = [("v", "a"), ("v", "t"), ("a", "t")]
+
+
+def three(seed=0, rows=24):
+    torch.manual_seed(seed)
+    embeddings = {name: torch.randn(rows, 32, requires_grad=True) for name in "vat"}
+    return embeddings, {name: torch.rand(rows) < 0.6 for name in "vat"}
+
+
+def brute_force(embeddings, present, pairs, weights, scale, dims):
+    """Each pair on its own, on the rows that have both, without any mask."""
+    total = 0
+    for (a, b), weight in zip(pairs, weights, strict=True):
+        kept = present[a] & present[b]
+        if kept.any():
+            total = total + weight * loop(embeddings[a][kept], embeddings[b][kept], scale, dims)
+    return total / sum(weights)
+
+
+@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[1:], PAIRS[:1]])
+def test_pairwise_loss_equals_brute_force_on_the_rows_that_are_there(pairs):
+    embeddings, present = three()
+    scale = leaf_scale()
+    weights = [0.5 + i for i in range(len(pairs))]
+    ours = pairwise_loss(embeddings, present, pairs, weights, scale, dims=[32, 8])
+    used = sorted({name for pair in pairs for name in pair})
+    exact = dict(zip("vat", float64(*embeddings.values()), strict=True))
+    (scale64,) = float64(scale)
+    theirs = brute_force(exact, present, pairs, weights, scale64, [32, 8])
+    assert_same(
+        grads(ours, scale, *(embeddings[name] for name in used)),
+        grads(theirs, scale64, *(exact[name] for name in used)),
+    )
+
+
+def test_a_modality_that_is_wholly_missing_costs_nothing_and_learns_nothing():
+    embeddings, present = three()
+    present["a"] = torch.zeros_like(present["a"])
+    embeddings["a"] = torch.full_like(embeddings["a"], torch.nan).requires_grad_()
+    loss = pairwise_loss(embeddings, present, PAIRS, None, torch.tensor(9.0), dims=[32])
+    kept = present["v"] & present["t"]
+    alone = info_nce(embeddings["v"][kept], embeddings["t"][kept], torch.tensor(9.0))
+    torch.testing.assert_close(loss, alone / 3)
+    loss.backward()
+    assert embeddings["a"].grad.eq(0).all()
+
+
+# --- several processes ------------------------------------------------------------------------
+
+WORLD, LOCAL = 2, 6
+
+
+def model_and_batch():
+    torch.manual_seed(1)
+    model = nn.ModuleDict({"a": nn.Linear(5, 8), "b": nn.Linear(7, 8), "scale": LogitScale()})
+    x, y = (torch.randn(WORLD * LOCAL, width).double() for width in (5, 7))
+    return model.double(), x, y
+
+
+PRESENT = {
+    "all": None,
+    "some": torch.arange(WORLD * LOCAL) % 3 != 1,
+    "one rank empty": torch.arange(WORLD * LOCAL) < LOCAL,
+    "nothing": torch.zeros(WORLD * LOCAL, dtype=torch.bool),
+}
+
+
+def step(model, x, y, **kwargs):
+    """Loss and the gradients of the parameters."""
+    loss = matryoshka_info_nce(model["a"](x), model["b"](y), model["scale"](), [8, 3], **kwargs)
+    return loss.detach(), torch.autograd.grad(loss, list(model.parameters()))
+
+
+def pairwise_step(own):
+    """Loss and gradients of this rank's rows; audio is all on the first rank, images on both."""
+    embeddings, present = three(rows=WORLD * LOCAL)
+    present["a"] = torch.arange(WORLD * LOCAL) < LOCAL
+    mine = {name: x.detach().double()[own].requires_grad_() for name, x in embeddings.items()}
+    there = {name: x[own] for name, x in present.items()}
+    loss = pairwise_loss(mine, there, PAIRS, [1, 2, 3], torch.tensor(9.0), dims=[32, 8])
+    return loss.detach(), *torch.autograd.grad(loss, list(mine.values()))
+
+
+def one_rank(rank, folder):
+    """Run every case on this rank's half of the batch; save losses and rank-averaged gradients."""
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD)
+    torch.set_num_threads(1)
+    model, x, y = model_and_batch()
+    own = slice(rank * LOCAL, (rank + 1) * LOCAL)
+    found = {}
+    for name, present in PRESENT.items():
+        for chunk in (None, 4):
+            mask = None if present is None else present[own]
+            loss, gradients = step(model, x[own], y[own], present=mask, chunk=chunk)
+            for g in gradients:
+                dist.all_reduce(g)
+                g /= WORLD  # what DistributedDataParallel does
+            found[name, chunk] = [loss, *gradients]
+    found["pairwise"] = pairwise_step(own)
+    a, b = model["a"](x[own]).detach(), model["b"](y[own]).detach()
+    for kind in BackpropType:
+        leaves = a.clone().requires_grad_(), b.clone().requires_grad_()
+        found[kind] = torch.autograd.grad(
+            info_nce(*leaves, torch.tensor(9.0), backprop=kind), leaves
+        )
+    seeded = {"sample_single_dim": True, "generator": torch.Generator().manual_seed(3)}
+    found["single"] = step(model, x[own], y[own], **seeded)[0]
+    with pytest.raises(ValueError, match="generator"):
+        step(model, x[own], y[own], sample_single_dim=True)
+    with pytest.raises(RuntimeError, match="batch sizes differ"):
+        step(model, x[: LOCAL - rank], y[: LOCAL - rank])
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(one_rank, (str(folder),), nprocs=WORLD)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD)]
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("name", PRESENT)
+def test_two_processes_equal_one(ranks, name, chunk):
+    model, x, y = model_and_batch()
+    loss, gradients = step(model, x, y, present=PRESENT[name])
+    for found in ranks:
+        assert_same(found[name, chunk], [loss, *gradients], rtol=1e-9)
+
+
+def test_two_processes_equal_one_when_a_rank_lacks_a_modality(ranks):
+    loss, *gradients = pairwise_step(slice(None))
+    for rank, found in enumerate(ranks):
+        own = slice(rank * LOCAL, (rank + 1) * LOCAL)
+        expected = [loss, *(WORLD * gradient[own] for gradient in gradients)]
+        assert_same(found["pairwise"], expected, rtol=1e-9)
+
+
+def test_two_processes_draw_the_same_size(ranks):
+    model, x, y = model_and_batch()
+    seeded = {"sample_single_dim": True, "generator": torch.Generator().manual_seed(3)}
+    expected = step(model, x, y, **seeded)[0]
+    assert all(torch.isclose(found["single"], expected) for found in ranks)
+
+
+def test_backprop_local_stops_at_the_rank(ranks):
+    model, x, y = model_and_batch()
+    a, b = (f.detach().requires_grad_() for f in (model["a"](x), model["b"](y)))
+    (full,) = torch.autograd.grad(loop(a, b, 9.0, [8]), a)
+    for rank, found in enumerate(ranks):
+        own = slice(rank * LOCAL, (rank + 1) * LOCAL)
+        rows, far = torch.zeros(WORLD * LOCAL, 1, dtype=torch.bool), b.detach()
+        rows[own] = True
+        # what b hears from this rank's rows alone: the rows of the others are constants
+        normal = [F.normalize(x, dim=1) for x in (a.detach(), torch.where(rows, b, far))]
+        logits = 9.0 * normal[0] @ normal[1].T
+        logits = torch.where(rows, logits, logits.detach())
+        labels = torch.arange(len(a))
+        loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+        (near,) = torch.autograd.grad(loss, b)
+        local, everywhere = found[BackpropType.LOCAL], found[BackpropType.GLOBAL]
+        assert_same(local, [WORLD * full[own], WORLD * near[own]], rtol=1e-9)
+        assert_same(everywhere[:1], local[:1], rtol=1e-9)
+        assert not torch.allclose(everywhere[1], local[1])

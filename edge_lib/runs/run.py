@@ -91,7 +91,7 @@ class Run:
         path = self.folder / "metrics.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def remember(self, name: str, value) -> None:
+    def ensure_unchanged(self, name: str, value) -> None:
         """Write NAME.json the first time; later raise if the value is not what it was.
 
         For what a run rests on that its config does not show, such as the content of files.

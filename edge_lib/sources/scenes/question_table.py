@@ -1,12 +1,13 @@
 """Questions about scenes as rows of the one-table schema."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edge_lib.config import DataConfig, QuestionsConfig
 from edge_lib.data.table import Table
 from edge_lib.sources.generated import generated_path, read_generated
-from edge_lib.sources.scenes.questions import ask
+from edge_lib.sources.scenes.questions import BASIC, ask
 from edge_lib.sources.scenes.render import render, to_png
+from edge_lib.sources.source import Source
 
 VERSION = 1  # raise it when the same config gives other rows
 
@@ -34,3 +35,13 @@ def question_rows(config: QuestionsConfig, split: str) -> Iterator[dict]:
                 "kind": question.kind,
                 "group": number,
             }
+
+
+def kind_sets(kinds: Sequence[str]) -> dict[str, list[str]]:
+    """The six basic kinds, and chains of any length."""
+    kinds = sorted(set(kinds))
+    chained = [kind for kind in kinds if kind.startswith("chain")]
+    return {"basic": [kind for kind in kinds if kind in BASIC], "chained": chained}
+
+
+SOURCE = Source(load, kind_sets=kind_sets)

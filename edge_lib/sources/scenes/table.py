@@ -26,7 +26,7 @@ VERSION = 1  # raise it when the same config gives other rows
 
 
 def scene_splits(config: DataConfig) -> tuple[str, ...]:
-    """Train, val and test, the pairs of the swap probe, and the degraded splits if there are any."""
+    """Train, val and test, the pairs of the swap probe, and the degraded splits, if any."""
     degraded = [f"{DEGRADED}{split}" for split in STANDARD_SPLITS]
     return (*STANDARD_SPLITS, "swap", *(degraded if config.scenes.degraded_size else ()))
 

@@ -1,11 +1,10 @@
-"""What tests run in other processes: functions that end themselves at a chosen moment."""
+"""Functions for launched processes that kill themselves at a chosen moment."""
 
 import os
 import signal
 
 from edge_lib.experiments.align import train_aligner
-from edge_lib.features import extract as encode
-from edge_lib.features import shards
+from edge_lib.features import extract, shards
 from edge_lib.training.progress import Reporter
 
 
@@ -13,23 +12,23 @@ def train_and_die(config, run_folder, step):
     """`train_aligner`, killed right after the update number `step`."""
     report = Reporter.step
 
-    def die(self, *args):
+    def report_and_die(self, *args):
         report(self, *args)
         if self.progress.step == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Reporter.step = die
+    Reporter.step = report_and_die
     return train_aligner(config, run_folder)
 
 
 def encode_and_die(config, shard):
-    """`extract_features`, killed after shard number `shard` was written but before it got its name."""
+    """`extract_features`, killed after it wrote shard number `shard`, before it renamed it."""
     save = shards.save_file
 
-    def die(data, path):
+    def save_and_die(data, path):
         save(data, path)
         if f"shard-{shard:05d}" in str(path):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    shards.save_file = die
-    return encode.extract_features(config)
+    shards.save_file = save_and_die
+    return extract.extract_features(config)

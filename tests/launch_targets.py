@@ -1,4 +1,4 @@
-"""What the tests of ``edge_lib.launch`` run in new processes, which import it by name."""
+"""Functions that the tests of `launch` run in new processes, which import them by name."""
 
 import os
 import signal
@@ -11,20 +11,20 @@ import torch
 import torch.distributed as dist
 
 
-def _rank() -> int:
+def get_rank():
     return int(os.environ["RANK"])
 
 
 def report(value):
-    """Talk on both streams, add up the ranks over gloo, and tell how this process is set up."""
+    """Print to both streams, sum the ranks over gloo, and return the settings of this process."""
     dist.init_process_group("gloo")
-    total = torch.tensor(_rank() + 1)
+    total = torch.tensor(get_rank() + 1)
     dist.all_reduce(total)
     dist.destroy_process_group()
-    print(f"out of rank {_rank()}")
-    print(f"\r50% of rank {_rank()}\r100% of rank {_rank()}", file=sys.stderr)
+    print(f"out of rank {get_rank()}")
+    print(f"\r50% of rank {get_rank()}\r100% of rank {get_rank()}", file=sys.stderr)
     return {
-        "value": value * (_rank() + 1),
+        "value": value * (get_rank() + 1),
         "sum": total,
         "omp": os.environ["OMP_NUM_THREADS"],
         "spins": os.environ["GOMP_SPINCOUNT"],
@@ -33,43 +33,39 @@ def report(value):
     }
 
 
-def rank():
-    return _rank()
-
-
-def say(word):
-    print(word)
+def print_text(text):
+    print(text)
 
 
 def fail_on_rank_1():
     """Rank 0 blocks in a collective that rank 1 never joins."""
     dist.init_process_group("gloo")
-    print(f"before the failure, {_rank()}")
-    if _rank() == 1:
+    print(f"before the failure, {get_rank()}")
+    if get_rank() == 1:
         raise ZeroDivisionError("rank one is broken")
     dist.barrier()
 
 
-def die_on_rank_1():
+def kill_rank_1():
     dist.init_process_group("gloo")
-    print(f"last words of rank {_rank()}")
-    if _rank() == 1:
+    print(f"last line of rank {get_rank()}")
+    if get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     dist.barrier()
 
 
-def leave():
+def exit_with_code_3():
     sys.exit(3)
 
 
-def a_lock():
+def return_lock():
     return threading.Lock()
 
 
 def block(folder):
-    """Rank 0 waits in C++ for a rank 1 that sleeps; each names its pid in ``folder``."""
+    """Rank 0 waits in C++ for rank 1, which sleeps; each writes its pid into ``folder``."""
     dist.init_process_group("gloo")
-    (Path(folder) / f"pid-{_rank()}").write_text(str(os.getpid()))
-    if _rank() == 1:
+    (Path(folder) / f"pid-{get_rank()}").write_text(str(os.getpid()))
+    if get_rank() == 1:
         time.sleep(600)
     dist.barrier()

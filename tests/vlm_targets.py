@@ -1,4 +1,4 @@
-"""What the tests of the VLM run in new processes, which import it by name."""
+"""Functions that the tests of the VLM run in new processes, which import them by name."""
 
 import os
 from pathlib import Path
@@ -9,17 +9,17 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from edge_lib.models.vlm import VLM
-from edge_lib.runs import Run
-from edge_lib.training.fit import keep_best
-from edge_lib.training.progress import Progress
+from edge_lib.training.checkpoints import save_model
+from edge_lib.training.fit import evaluate_model
 
 
-def keep_the_best_of_shards(folder, start, batch):
-    """Share a VLM out over two ranks as Accelerate's FSDP2 does, and keep it: its loss, and how
-    many of its trained weights this rank has.
+def save_sharded_vlm(folder, start, batch):
+    """Shard a VLM over two ranks as Accelerate's FSDP2 does, evaluate and save it.
+
+    Returns its loss and the number of trained weights on this rank.
     """
     dist.init_process_group("gloo")
-    vlm, found = VLM.from_pretrained(start), {}
+    vlm = VLM.from_pretrained(start)
     vlm.train_adapters(True)
     mesh = init_device_mesh("cpu", (2,))
     for layer in vlm.language.base_model.layers:
@@ -27,17 +27,11 @@ def keep_the_best_of_shards(folder, start, batch):
     # one unit, as they may be the same weight
     fully_shard([vlm.get_input_embeddings(), vlm.get_output_embeddings()], mesh=mesh)
     fully_shard(vlm, mesh=mesh, ignored_params=set(vlm.streams.parameters()))
-    rank = int(os.environ["RANK"])
-    accelerator = SimpleNamespace(unwrap_model=lambda m: m, is_main_process=rank == 0)
-    report = SimpleNamespace(write=lambda **metrics: None)
-
-    def evaluate(model):
-        found["loss"] = model(batch).item()
-        return {"score": 0.0}
-
-    keep_best(accelerator, vlm, evaluate, Run(Path(folder)), Progress(), report)
+    accelerator = SimpleNamespace(is_main_process=os.environ["RANK"] == "0")
+    loss = evaluate_model(vlm, lambda model: {"loss": model(batch).item()})["loss"]
+    save_model(accelerator, vlm, Path(folder) / "checkpoints/best")
     vlm(batch).backward()
     trained = [p for p in vlm.parameters() if p.requires_grad]
     assert all(p.grad is not None for p in trained)
     dist.destroy_process_group()
-    return found["loss"], sum(p.to_local().numel() for p in trained)
+    return loss, sum(p.to_local().numel() for p in trained)

@@ -1,14 +1,19 @@
-"""Checkpoints: written under a temporary name and renamed, so each that is there is whole."""
+"""Checkpoints of a training run and its best model.
+
+A checkpoint is written under a temporary name and renamed, so every folder step-N is complete.
+"""
 
 import re
 import shutil
 from pathlib import Path
 
 from accelerate import Accelerator
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
-    """Save model, optimizer, scheduler and RNG of all processes as folder/step-N; keep newest."""
+    """Save model, optimizer, scheduler and RNG states as folder/step-N; keep the newest `keep`."""
     temporary = folder / f".step-{step:08d}"
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -19,14 +24,25 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
         final = folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        for old in _steps(folder)[:-keep]:
+        for old in _checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    return next(reversed(_steps(folder)), None)
+    return next(reversed(_checkpoints(folder)), None)
 
 
-def _steps(folder: Path) -> list[Path]:
+def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name))
+
+
+def save_model(accelerator: Accelerator, model: nn.Module, folder: Path) -> None:
+    """Save an unwrapped model by its `save_pretrained`; every process must call this."""
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.unshard()
+    if accelerator.is_main_process:
+        model.save_pretrained(folder)
+    for module in sharded:
+        module.reshard()

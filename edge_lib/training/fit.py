@@ -1,32 +1,35 @@
-"""One loop for every model, on Accelerate: precision, accumulation and processes by config.
+"""The training loop of every model, on Accelerate: precision, accumulation, processes by config.
 
-A step is one optimizer update. Batches are a function of their number, weights and optimizer are
-in the checkpoints, so a run that was killed and started again ends with the same weights as one
+A step is one optimizer update. A batch depends only on its number, and checkpoints hold weights,
+optimizer and RNG states, so a run that was killed and resumed ends with the same weights as one
 that was not.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
-from torch.distributed.fsdp import FSDPModule
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from edge_lib.config import TrainConfig
 from edge_lib.runs import Run
 from edge_lib.training.accelerator import make_accelerator
-from edge_lib.training.checkpoints import newest_checkpoint, save_checkpoint
+from edge_lib.training.checkpoints import newest_checkpoint, save_checkpoint, save_model
 from edge_lib.training.ema import MovingAverage
 from edge_lib.training.optimizer import make_optimizer, rate_factor, total_steps
 from edge_lib.training.progress import Progress, Reporter, peak_memory_mb
+from edge_lib.training.worker import set_interrupt_message
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient is NaN or infinite; the message holds the step and the rows."""
+    """The loss or its gradient is NaN or infinite; the message names the step and the rows."""
 
 
 def fit(
@@ -34,114 +37,147 @@ def fit(
     batches: Dataset,
     config: TrainConfig,
     run: Run,
-    evaluate: Callable[[nn.Module], dict[str, float]],
+    evaluate: Evaluate,
     seed: int,
 ) -> dict[str, float]:
-    """Train `model`, whose forward maps a batch to a scalar loss, and keep its best state.
+    """Train `model`, whose forward maps a batch to a scalar loss, and save its best state.
 
-    batches: `batches[i]` is the i-th batch of this process, `batches.steps_per_epoch` of them an
-        epoch; `batches.ids(i)` names its rows.
-    evaluate: metrics of the model; the one called "score" chooses checkpoints/best.
-    Returns time, throughput and memory. Raises NonFiniteLossError.
+    batches: `batches[i]` is this process's i-th batch, `batches.steps_per_epoch` their number in an
+        epoch, and `batches.ids(i)` the ids of batch i's rows.
+    evaluate: returns metrics of the model; the highest "score" selects checkpoints/best.
+    Returns steps, time, throughput and memory. Raises NonFiniteLossError.
     """
-    accelerator = make_accelerator(config, run)
-    total = total_steps(config, batches.steps_per_epoch)
-    optimizer = make_optimizer(model, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, rate_factor(config.warmup, config.cooldown, total)
-    )
-    model, optimizer = accelerator.prepare(model, optimizer)
-    progress, average = Progress(), MovingAverage(model, config.ema)
-    accelerator.register_for_checkpointing(schedule, progress, average)
-    set_seed(seed, device_specific=True)
-    resume(accelerator, run, progress)
-
-    report = Reporter(accelerator, run, config, progress, total)
-    upcoming = range(progress.step * config.accumulation, total * config.accumulation)
-    # a generator of its own: starting a loader draws a number, which would put a resumed run off
-    own = torch.Generator()
-    loader = DataLoader(
-        batches, None, sampler=upcoming, num_workers=config.num_workers, generator=own
-    )
-    model.train()
-    tick, losses = time.perf_counter(), []
-    for number, batch in zip(upcoming, loader, strict=True):
-        with accelerator.accumulate(model):
-            loss = model(batch.to(accelerator.device))
-            losses.append(loss.detach())
-            accelerator.backward(loss)
-            if not accelerator.sync_gradients:
-                continue
-            norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
-            loss = guard(torch.stack(losses).mean(), norm, number, batches, config, run)
-            optimizer.step()
-            schedule.step()
-            average.update()
-            optimizer.zero_grad()
-        losses.clear()
-        progress.step += 1
-        progress.seconds += time.perf_counter() - tick
-        progress.peak_mb = max(progress.peak_mb, peak_memory_mb())
-        report.step(loss, schedule.get_last_lr()[0], norm)
-        if report.due(config.eval_every):
-            with average.in_place():
-                keep_best(accelerator, model, evaluate, run, progress, report)
-        if report.due(config.checkpoint_every):
-            save_checkpoint(accelerator, run.checkpoints, progress.step, config.keep_checkpoints)
-        tick = time.perf_counter()
-    accelerator.end_training()
-    rows = total * config.accumulation * config.batch_size
+    trainer = Trainer(model, batches, config, run, seed)
+    trainer.train(evaluate)
+    progress = trainer.progress
+    rows = trainer.total * config.accumulation * config.batch_size
     return {
-        "steps": total,
+        "steps": trainer.total,
         "seconds.train": progress.seconds,
         "samples_per_second": rows / max(progress.seconds, 1e-9),
         "memory.peak_mb": progress.peak_mb,
     }
 
 
-def resume(accelerator: Accelerator, run: Run, progress: Progress) -> None:
-    """Go on from the newest whole checkpoint, if there is one."""
-    if newest := newest_checkpoint(run.checkpoints):
-        accelerator.load_state(str(newest))
-        accelerator.print(f"resumed from {newest.name}", flush=True)
-    if accelerator.is_main_process:
-        run.rewind(progress.step)
+class Trainer:
+    """Model, optimizer, schedule and counters of one run, resumed from its newest checkpoint."""
+
+    def __init__(
+        self, model: nn.Module, batches: Dataset, config: TrainConfig, run: Run, seed: int
+    ):
+        self.batches, self.config, self.run = batches, config, run
+        self.accelerator = make_accelerator(config, run)
+        self.total = total_steps(config, batches.steps_per_epoch)
+        optimizer = make_optimizer(model, config)
+        rate = rate_factor(config.warmup, config.cooldown, self.total)
+        self.schedule = LambdaLR(optimizer, rate)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.progress, self.average = Progress(), MovingAverage(self.model, config.ema)
+        self.accelerator.register_for_checkpointing(self.schedule, self.progress, self.average)
+        set_seed(seed, device_specific=True)
+        self.resume()
+        self.report = Reporter(self.accelerator, run, config, self.progress, self.total)
+
+    def resume(self) -> None:
+        if newest := newest_checkpoint(self.run.checkpoints):
+            self.accelerator.load_state(str(newest))
+            self.accelerator.print(f"resumed from {newest.name}", flush=True)
+        if self.accelerator.is_main_process:
+            self.run.rewind(self.progress.step)
+        self.checkpoint = self.progress.step
+        self.update_interrupt_message()
+
+    def train(self, evaluate: Evaluate) -> None:
+        """Train to the last step; evaluate, log and save as often as the config says."""
+        batches = self.remaining_batches()
+        self.model.train()
+        while self.progress.step < self.total:
+            self.train_step(batches)
+            if self.report.due(self.config.eval_every):
+                self.save_if_best(evaluate)
+            if self.report.due(self.config.checkpoint_every):
+                self.save_checkpoint()
+        self.accelerator.end_training()
+
+    def remaining_batches(self) -> Iterator:
+        count = self.config.accumulation
+        numbers = range(self.progress.step * count, self.total * count)
+        # A loader draws a number when it starts. Its own generator keeps that draw out of the
+        # global random state, which would otherwise differ in a resumed run.
+        options = {"num_workers": self.config.num_workers, "generator": torch.Generator()}
+        return iter(DataLoader(self.batches, batch_size=None, sampler=numbers, **options))
+
+    def train_step(self, batches: Iterator) -> None:
+        start, progress = time.perf_counter(), self.progress
+        loss, norm = self.update(batches)
+        progress.step += 1
+        progress.seconds += time.perf_counter() - start
+        progress.peak_mb = max(progress.peak_mb, peak_memory_mb())
+        self.update_interrupt_message()
+        self.report.step(loss, self.schedule.get_last_lr()[0], norm)
+
+    def update(self, batches: Iterator) -> tuple[float, Tensor]:
+        """One optimizer update on `accumulation` batches: their mean loss, the gradient norm."""
+        losses = []
+        for batch in islice(batches, self.config.accumulation):
+            with self.accelerator.accumulate(self.model):
+                loss = self.model(batch.to(self.accelerator.device))
+                losses.append(loss.detach())
+                self.accelerator.backward(loss)
+                if not self.accelerator.sync_gradients:
+                    continue
+                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+                loss = self.check_finite(torch.stack(losses).mean(), norm)
+                self.optimizer.step()
+                self.schedule.step()
+                self.average.update()
+                self.optimizer.zero_grad()
+        return loss, norm
+
+    def check_finite(self, loss: Tensor, norm: Tensor) -> float:
+        """The loss as a number, or an error that names the step and its rows.
+
+        With fp16 an infinite norm is allowed: the loss scaler skips such steps.
+        """
+        value = float(loss)
+        if math.isfinite(value) and (self.config.precision == "fp16" or math.isfinite(float(norm))):
+            return value
+        step, count = self.progress.step, self.config.accumulation
+        numbers = range(step * count, (step + 1) * count)
+        ids = [name for number in numbers for name in self.batches.ids(number)]
+        path = self.run.logs / f"nonfinite-step-{step + 1}.txt"
+        path.write_text("\n".join(ids) + "\n")
+        raise NonFiniteLossError(
+            f"step {step + 1}: loss {value}, gradient norm {float(norm)}; rows "
+            f"{', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''} (all {len(ids)} in {path})"
+        )
+
+    def save_if_best(self, evaluate: Evaluate) -> None:
+        """Every process evaluates the whole set, so no process waits in a collective."""
+        model = self.accelerator.unwrap_model(self.model)
+        with self.average.applied():
+            metrics = evaluate_model(model, evaluate)
+            score = metrics.pop("score")
+            self.report.write(**metrics)
+            if score > self.progress.best:
+                self.progress.best = score
+                save_model(self.accelerator, model, self.run.checkpoints / "best")
+
+    def save_checkpoint(self) -> None:
+        step, keep = self.progress.step, self.config.keep_checkpoints
+        save_checkpoint(self.accelerator, self.run.checkpoints, step, keep)
+        self.checkpoint = step
+        self.update_interrupt_message()
+
+    def update_interrupt_message(self) -> None:
+        again = f"run the cell again to go on from step {self.checkpoint}"
+        set_interrupt_message(f"stopped at step {self.progress.step}; {again}")
 
 
-def guard(loss, norm, number: int, batches, config: TrainConfig, run: Run) -> float:
-    """The loss as a number, or an error that names the step and its rows.
-
-    fp16 is let off on the norm: its loss scaler overflows now and then, and skips those steps.
-    """
-    value = float(loss)
-    if math.isfinite(value) and (config.precision == "fp16" or math.isfinite(float(norm))):
-        return value
-    step = number // config.accumulation + 1
-    first = (step - 1) * config.accumulation
-    ids = [name for i in range(first, number + 1) for name in batches.ids(i)]
-    path = run.logs / f"nonfinite-step-{step}.txt"
-    path.write_text("\n".join(ids) + "\n")
-    raise NonFiniteLossError(
-        f"step {step}: loss {value}, gradient norm {float(norm)}; rows {', '.join(ids[:8])}"
-        f"{', ...' if len(ids) > 8 else ''} (all {len(ids)} in {path})"
-    )
-
-
-def keep_best(accelerator, model, evaluate, run: Run, progress: Progress, report) -> None:
-    """Evaluate on every process alike (no collectives to wait in); save the best so far."""
-    plain = accelerator.unwrap_model(model)
-    plain.eval()
+def evaluate_model(model: nn.Module, evaluate: Evaluate) -> dict[str, float]:
+    """`evaluate(model)` in evaluation mode and without gradients."""
+    model.eval()
     with torch.no_grad():
-        metrics = evaluate(plain)
+        metrics = evaluate(model)
     model.train()
-    score = metrics.pop("score")
-    report.write(**metrics)
-    if score > progress.best:
-        progress.best = score
-        sharded = [module for module in plain.modules() if isinstance(module, FSDPModule)]
-        for module in sharded:
-            module.unshard()  # by all ranks together
-        if accelerator.is_main_process:
-            plain.save_pretrained(run.checkpoints / "best")
-        for module in sharded:
-            module.reshard()
+    return metrics

@@ -1,4 +1,4 @@
-"""What surrounds a launch: the environment of children, signals, loggers, leftovers."""
+"""Context managers around a launch: child environment, signals, log lines, leftover processes."""
 
 import contextlib
 import logging
@@ -14,15 +14,15 @@ from torch.distributed.elastic.multiprocessing import SignalException
 
 
 @contextlib.contextmanager
-def _inherited(num_processes: int) -> Iterator[None]:
-    """What children inherit (of OpenMP, and where to import from), put back afterwards."""
-    names = "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "TORCHELASTIC_SIGNALS_TO_HANDLE"  # elastic's
+def child_environment(num_processes: int) -> Iterator[None]:
+    """Set the OpenMP variables and the import path that children inherit; restore them after."""
+    names = "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "TORCHELASTIC_SIGNALS_TO_HANDLE"  # elastic sets it
     before, paths = {n: os.environ[n] for n in names if n in os.environ}, sys.path[:]
-    affinity = getattr(os, "sched_getaffinity", None)  # what a container grants; Linux only
+    affinity = getattr(os, "sched_getaffinity", None)  # the cores a container may use; Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # A spawned process reads "" as the directory Python started in, not as the current one.
+    # A spawned process takes "" for the directory Python started in, not the current one.
     sys.path[:] = [path or os.getcwd() for path in paths]
     try:
         yield
@@ -34,10 +34,10 @@ def _inherited(num_processes: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigterm_put_back() -> Iterator[None]:
-    """Put back elastic's SIGTERM handler; a SIGTERM it caught then does what it does outside."""
+def sigterm_restored() -> Iterator[None]:
+    """Restore the SIGTERM handler that elastic replaces, and pass on a SIGTERM it caught."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # elastic installs none here
+        yield  # elastic installs no handler in another thread
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -51,12 +51,12 @@ def _sigterm_put_back() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _elastic_silenced() -> Iterator[None]:
-    """Drop the agent's own log lines: what matters in them is in WorkerError."""
+def silent_elastic() -> Iterator[None]:
+    """Hide the agent's log lines; WorkerError holds the information in them."""
     names = "torch.distributed.elastic", "torch.multiprocessing"
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger.handlers, logger.propagate) for logger in loggers]
-    for logger in loggers:  # without any handler at all Python would print warnings
+    for logger in loggers:  # without any handler Python would print warnings
         logger.handlers, logger.propagate = [logging.NullHandler()], False
     try:
         yield
@@ -66,8 +66,8 @@ def _elastic_silenced() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_child_left() -> Iterator[None]:
-    """Kill what elastic does not know of: processes of a start or a shutdown interrupted midway."""
+def leftover_children_killed() -> Iterator[None]:
+    """Kill the processes elastic lost track of when a start or a shutdown was interrupted."""
     before = set(multiprocessing.active_children())
     try:
         yield

@@ -1,4 +1,4 @@
-"""How far training is: what a checkpoint must know, and what the log shows."""
+"""Training progress: the counters in a checkpoint, and their reports."""
 
 import math
 import resource
@@ -13,11 +13,11 @@ from edge_lib.runs import Run
 
 @dataclass
 class Progress:
-    """What a checkpoint must know beside weights and optimizer."""
+    """Counters that a checkpoint stores beside weights and optimizer."""
 
     step: int = 0
     best: float = -math.inf
-    seconds: float = 0.0  # of training steps: without evaluation and checkpoints
+    seconds: float = 0.0  # in training steps, without evaluation and checkpoints
     peak_mb: float = 0.0
 
     def state_dict(self) -> dict:
@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass
 class Reporter:
-    """Tells metrics.jsonl, the trackers and the log how far training is."""
+    """Writes metrics to metrics.jsonl, to the trackers and to the log."""
 
     accelerator: Accelerator
     run: Run
@@ -38,17 +38,17 @@ class Reporter:
     total: int
 
     def due(self, every: int) -> bool:
+        """Whether this step is a multiple of `every`, or the last one."""
         return self.progress.step % every == 0 or self.progress.step == self.total
 
     def step(self, loss: float, lr: float, norm: torch.Tensor) -> None:
         if self.due(self.config.log_every):
-            rate = self.progress.step * self.config.batch_size * self.config.accumulation
-            rate /= self.progress.seconds
+            rows = self.progress.step * self.config.batch_size * self.config.accumulation
             self.write(
                 loss=loss,
                 lr=lr,
                 grad_norm=float(norm),
-                samples_per_second=rate,
+                samples_per_second=rows / self.progress.seconds,
                 seconds=self.progress.seconds,
                 peak_mb=self.progress.peak_mb,
             )
@@ -58,12 +58,12 @@ class Reporter:
             return
         self.run.log(self.progress.step, **metrics)
         self.accelerator.log(metrics, step=self.progress.step)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        print(f"step {self.progress.step}/{self.total}  {shown}", flush=True)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        print(f"step {self.progress.step}/{self.total}  {text}", flush=True)
 
 
 def peak_memory_mb() -> float:
-    """Peak memory of this process: allocated on the GPU where there is one, else resident."""
+    """Peak memory of this process in MB: allocated on the GPU, or resident on a CPU machine."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

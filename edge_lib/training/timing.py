@@ -1,4 +1,4 @@
-"""Wall time, the device's queue included."""
+"""Wall time that includes the work queued on the GPU."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -12,7 +12,7 @@ def synchronize() -> None:
 
 
 def seconds(function: Callable) -> float:
-    """Wall time of one call, the device's queue included."""
+    """Wall time of one call, in seconds, until the GPU has finished its work."""
     synchronize()
     start = perf_counter()
     function()

@@ -1,4 +1,4 @@
-"""What a launched process does."""
+"""The code that a launched process runs."""
 
 import io
 import multiprocessing
@@ -15,32 +15,45 @@ from typing import Any
 
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-_FAILURE_PAUSE = 0.5  # seconds; several times the agent's polling interval of 0.1 s
+FAILURE_PAUSE = 0.5  # seconds; several times the agent's polling interval of 0.1 s
+_status_file: Path | None = None
 
 
-def _work(payload: bytes, logs: Path) -> bytes:
-    """In a new process: the pickled result of the pickled function."""
-    # Python's own handler would wait for a blocked collective to return. SIGINT is also what the
-    # kernel sends when the parent dies (torch asks for it).
+def run_worker(payload: bytes, logs: Path, status_file: Path) -> bytes:
+    """In a new process: unpickle a function and its arguments, call it, pickle its result."""
+    global _status_file
+    _status_file = status_file if os.environ["LOCAL_RANK"] == "0" else None
+    # Python's own handler would only run once a blocked collective returns. The kernel also sends
+    # SIGINT when the parent dies (torch asks for that).
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _write_to(_log_file(logs, os.environ["RANK"]))
+    _redirect_output(log_path(logs, os.environ["RANK"]))
     try:
         fn, args = pickle.loads(payload)
-        return _pickle(fn(*args), f"launch cannot send back what {_name(fn)} returned")
+        return dump_pickle(fn(*args), f"launch cannot send back what {name_of(fn)} returned")
     except BaseException as error:
         get_error_handler().record_exception(error)
         sys.stdout.flush()
-        # A peer's end breaks our collective. Waiting lets the agent see that end first, so it is
-        # the peer that gets blamed, and stop us before we print what only followed from it.
-        time.sleep(_FAILURE_PAUSE)
+        # When another rank dies, the collective that this rank waits in fails as well. During the
+        # pause the agent sees the first failure, reports that one, and stops this process before
+        # it prints an error that is only a consequence.
+        time.sleep(FAILURE_PAUSE)
         traceback.print_exc()
         for child in multiprocessing.active_children():
             child.terminate()
-        os._exit(1)  # a NCCL communicator or a user's thread can hang an ordinary exit
+        os._exit(1)  # a NCCL communicator or a user's thread can block a normal exit
 
 
-def _write_to(log: Path) -> None:
-    """Point this process's stdout and stderr, also C++'s and its children's, to one file."""
+def set_interrupt_message(message: str) -> None:
+    """Set the line that the notebook shows if this launch is interrupted from now on.
+
+    Only local rank 0 of a launch writes it; in any other process nothing happens.
+    """
+    if _status_file:
+        _status_file.write_text(message)
+
+
+def _redirect_output(log: Path) -> None:
+    """Send stdout and stderr of this process, its C++ code and its children to one file."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -48,30 +61,31 @@ def _write_to(log: Path) -> None:
     sys.stdout.reconfigure(line_buffering=True)
 
 
-def _log_file(folder: Path, rank: int | str) -> Path:
+def log_path(folder: Path, rank: int | str) -> Path:
     return folder / f"rank-{rank}.log"
 
 
 class _Pickler(pickle.Pickler):
-    """Copies tensors whole: memory shared by a process would go away with it."""
+    """Copies tensors; shared memory would disappear with the process that owns it."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, FunctionType | type) and obj.__module__ == "__main__":
             raise pickle.PicklingError(
-                f"{obj.__qualname__} is defined in __main__, which new processes do not have; "
-                "functions it runs live in edge_lib, never in a cell"
+                f"{obj.__qualname__} is defined in __main__, which a new process cannot import; "
+                "define it in an imported module, not in a notebook cell"
             )
         return NotImplemented
 
 
-def _name(fn: Callable) -> str:
+def name_of(fn: Callable) -> str:
     return getattr(fn, "__qualname__", repr(fn))
 
 
-def _pickle(obj: Any, what: str) -> bytes:
+def dump_pickle(obj: Any, problem: str) -> bytes:
+    """`obj`, pickled. Raises TypeError "<problem>: <reason>"."""
     buffer = io.BytesIO()
     try:
         _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(obj)
     except Exception as error:  # pickle raises PicklingError, TypeError, AttributeError, ...
-        raise TypeError(f"{what}: {error}") from None
+        raise TypeError(f"{problem}: {error}") from None
     return buffer.getvalue()

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from vlm_targets import keep_the_best_of_shards
+from vlm_targets import save_sharded_vlm
 
 from edge_lib.bench.vlm import build, first_token
 from edge_lib.config import ConfigError
@@ -370,7 +370,7 @@ def test_what_two_ranks_share_is_kept_whole(trained, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     batch = batch_of(trained, SEEN)
     about = str(tmp_path), str(tmp_path / "start"), batch
-    shares = launch(keep_the_best_of_shards, *about, num_processes=2)
+    shares = launch(save_sharded_vlm, *about, num_processes=2)
     expected = trained(batch).item()
     assert [loss for loss, _ in shares.values()] == [pytest.approx(expected, rel=1e-5)] * 2
     kept = VLM.from_pretrained(tmp_path / "checkpoints" / "best")

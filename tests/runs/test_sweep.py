@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import nbformat
 import pandas as pd
@@ -158,7 +159,9 @@ def test_interrupted_it_stops_its_points(sweep_of, tmp_path):
     path = sweep_of({"a": {"train.lr": [0.1]}})
     (tmp_path / "points" / "pause").write_text("600")
     command = [sys.executable, "-m", "edge_lib.sweep", str(path)]
-    sweep = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    # a shell starts background jobs with SIGINT ignored, and children inherit that
+    reset = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    sweep = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=reset)
     wait_for(lambda: executed(tmp_path))
     sweep.send_signal(signal.SIGINT)
     assert sweep.wait(timeout=60) != 0

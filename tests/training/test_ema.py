@@ -7,7 +7,7 @@ from torch import nn
 from edge_lib.training.ema import MovingAverage
 
 
-def test_is_the_average_by_hand():
+def test_average_equals_hand_computation():
     model, expected = nn.Linear(1, 1, bias=False), 2.0
     nn.init.constant_(model.weight, expected)
     average = MovingAverage(model, 0.6)
@@ -16,12 +16,12 @@ def test_is_the_average_by_hand():
         average.update()
         decay = min(0.6, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
-    with average.in_place():
+    with average.applied():
         assert model.weight.item() == pytest.approx(expected)
     assert model.weight.item() == 8.0
 
 
-def test_frozen_weights_and_no_decay_cost_nothing():
+def test_average_skips_frozen_weights_and_no_decay():
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     assert len(MovingAverage(model, 0.9).average) == 1
@@ -30,7 +30,7 @@ def test_frozen_weights_and_no_decay_cost_nothing():
     assert none.average == []
 
 
-def test_state_comes_back():
+def test_average_restores_its_state():
     model = nn.Linear(2, 2)
     first = MovingAverage(model, 0.9)
     torch.nn.init.zeros_(model.weight)

@@ -1,23 +1,22 @@
-"""The training loop: resume, processes, guards, schedule."""
+"""The training loop: resuming, several processes, non-finite losses, schedule."""
 
-import math
 import shutil
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from align_targets import train_and_die
+from line_targets import Line, Points, fit_line, train_config
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edge_lib.config import TrainConfig
 from edge_lib.experiments.align import train_aligner
 from edge_lib.features.extract import extract_features
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
 from edge_lib.training.accelerator import sharding_plugin
 from edge_lib.training.checkpoints import newest_checkpoint
-from edge_lib.training.fit import NonFiniteLossError, fit
+from edge_lib.training.fit import NonFiniteLossError
 from edge_lib.training.launch import WorkerError, launch
 from edge_lib.training.optimizer import make_optimizer, rate_factor
 
@@ -36,64 +35,23 @@ def run(tmp_path):
     return Run(tmp_path)
 
 
-class Line(nn.Module):
-    """y = w x, by least squares; `batch` is a tensor (B, 2) of x and y."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros(1, 1))
-
-    def forward(self, batch):
-        return (batch[:, :1] @ self.w - batch[:, 1:]).square().mean()
-
-    def save_pretrained(self, folder):
-        folder.mkdir(exist_ok=True)
-        torch.save(self.w, folder / "w.pt")
-
-
-class Points:
-    """Batches of points on y = 3x; those numbered in `broken` hold a NaN."""
-
-    steps_per_epoch = 6
-
-    def __init__(self, broken=()):
-        self.broken = broken
-
-    def __getitem__(self, number):
-        x = torch.randn(8, 1, generator=torch.Generator().manual_seed(number))
-        return torch.cat([x, 3 * x], 1) * (math.nan if number in self.broken else 1)
-
-    def ids(self, number):
-        return [f"point-{number}-{i}" for i in range(8)]
-
-
-def settings(**changes):
-    return TrainConfig(**{"lr": 0.3, "epochs": 5, "batch_size": 8, "weight_decay": 0, **changes})
-
-
-def fit_line(run, batches=None, evaluate=lambda model: {"score": 0.0}, **changes):
-    model = Line()
-    fit(model, batches or Points(), settings(**changes), run, evaluate, seed=0)
-    return model.w.detach()
-
-
-def test_learns(run):
+def test_fit_learns_a_line(run):
     assert fit_line(run, epochs=30).item() == pytest.approx(3, abs=0.01)
 
 
-def test_accumulation_takes_the_mean_of_its_batches(run):
+def test_accumulation_averages_its_batches(run):
     """One update on three batches equals plain AdamW on their mean gradient."""
-    found = fit_line(run, accumulation=3, max_steps=1)
+    weight = fit_line(run, accumulation=3, max_steps=1)
     model, points = Line(), Points()
-    optimizer = make_optimizer(model, settings())
+    optimizer = make_optimizer(model, train_config())
     torch.stack([model(points[i]) for i in range(3)]).mean().backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    torch.testing.assert_close(found, model.w.detach())
+    torch.testing.assert_close(weight, model.w.detach())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_nan_stops_with_the_step_and_the_rows(run, precision):
+def test_nan_error_names_the_step_and_the_rows(run, precision):
     with pytest.raises(NonFiniteLossError, match=r"step 5: loss nan.*point-4-0, point-4-1"):
         fit_line(run, Points(broken=[4]), checkpoint_every=2, precision=precision)
     assert (run.logs / "nonfinite-step-5.txt").read_text().split()[-1] == "point-4-7"
@@ -101,7 +59,7 @@ def test_nan_stops_with_the_step_and_the_rows(run, precision):
     assert torch.isfinite(weights["w"]).all()
 
 
-def test_best_state_is_kept_not_the_last(run):
+def test_fit_saves_the_best_state_not_the_last(run):
     seen, scores = [], iter([1.0, 5.0, 2.0])
 
     def evaluate(model):
@@ -112,21 +70,23 @@ def test_best_state_is_kept_not_the_last(run):
     assert torch.load(run.checkpoints / "best" / "w.pt").item() == seen[1] != seen[2]
 
 
-def test_sharding_tells_accelerate_what_was_asked_for(monkeypatch):
-    assert sharding_plugin(settings(), 8) == {}
+def test_sharding_plugin_follows_the_config(monkeypatch):
+    assert sharding_plugin(train_config(), 8) == {}
     with pytest.raises(RuntimeError, match=r"train\.sharding=fsdp2 needs GPUs"):
-        sharding_plugin(settings(sharding="fsdp2"), 8)
+        sharding_plugin(train_config(sharding="fsdp2"), 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    fsdp = sharding_plugin(settings(sharding="fsdp2"), 8)["fsdp_plugin"]
+    fsdp = sharding_plugin(train_config(sharding="fsdp2"), 8)["fsdp_plugin"]
     assert fsdp.fsdp_version == 2
     assert fsdp.reshard_after_forward is True
     assert fsdp.ignored_modules == "streams"
     with pytest.raises(RuntimeError, match="zero2 needs DeepSpeed: pip install deepspeed"):
-        sharding_plugin(settings(sharding="zero2"), 8)
+        sharding_plugin(train_config(sharding="zero2"), 8)
     monkeypatch.setattr("edge_lib.training.accelerator.is_deepspeed_available", lambda: True)
     monkeypatch.setattr("edge_lib.training.accelerator.DeepSpeedPlugin", dict)
-    asked = settings(sharding="zero2", batch_size=32, accumulation=4, precision="bf16", clip=0.5)
-    assert sharding_plugin(asked, 8)["deepspeed_plugin"]["hf_ds_config"] == {
+    sharded = train_config(
+        sharding="zero2", batch_size=32, accumulation=4, precision="bf16", clip=0.5
+    )
+    assert sharding_plugin(sharded, 8)["deepspeed_plugin"]["hf_ds_config"] == {
         "zero_optimization": {"stage": 2},
         "train_micro_batch_size_per_gpu": 4,
         "gradient_accumulation_steps": 4,
@@ -135,7 +95,7 @@ def test_sharding_tells_accelerate_what_was_asked_for(monkeypatch):
     }
 
 
-def test_keeps_the_newest_checkpoints_and_ignores_half_written_ones(run):
+def test_checkpoints_keep_the_newest_and_ignore_incomplete_ones(run):
     (run.checkpoints / ".step-00000099").mkdir()
     fit_line(run, checkpoint_every=5, keep_checkpoints=2)
     names = sorted(path.name for path in run.checkpoints.glob("step-*"))
@@ -152,16 +112,18 @@ def test_schedule_rises_and_falls():
     assert [cooldown(s) for s in (80, 90)] == pytest.approx([1, 0.5])
 
 
-def test_no_weight_decay_on_vectors_and_scalars(small_align):
+def test_optimizer_decays_only_matrices(small_align):
     aligner = Aligner(small_align(), {"vision": (16, 16), "text": (0, 384)})
-    decayed, plain = make_optimizer(aligner, settings(weight_decay=0.1)).param_groups
+    decayed, plain = make_optimizer(aligner, train_config(weight_decay=0.1)).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0)
     assert any(p is aligner.logit_scale.log_scale for p in plain["params"])
     assert all(p.ndim >= 2 for p in decayed["params"])
 
 
-# dropout, dropped captions, sampled dims and accumulation: everything that draws or counts
-RANDOM = "vision.dropout=0.2 text_dropout=0.2 loss.sample_single_dim=true accumulation=2 "
+# every option that draws random numbers or counts batches
+RANDOM = (
+    "vision.dropout=0.2 train.text_dropout=0.2 loss.sample_single_dim=true train.accumulation=2 "
+)
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +143,11 @@ def trained(config, folder, processes=1):
 
 
 @pytest.mark.usefixtures("encoded")
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(small_align, tmp_path):
-    config = small_align(RANDOM + "train.epochs=3 log_every=1")
+def test_resumed_run_equals_uninterrupted_run_bit_for_bit(small_align, tmp_path):
+    config = small_align(RANDOM + "train.epochs=3 train.log_every=1")
     expected, expected_optimizer = trained(config, tmp_path / "whole")
     run = Run.create(config, "test", tmp_path / "killed")
-    # step 5 lies inside an epoch and after the checkpoint of step 4
+    # step 5 is inside an epoch and after the checkpoint of step 4
     with pytest.raises(WorkerError, match="SIGKILL"):
         launch(train_and_die, config, run.folder, 5)
     assert newest_checkpoint(run.checkpoints).name == "step-00000004"
@@ -201,7 +163,9 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(small_align, tmp_pa
 
 
 @pytest.mark.usefixtures("encoded")
-@pytest.mark.parametrize("extra", ["", "data.hard_negatives=true accumulation=2"])
+@pytest.mark.parametrize(
+    "extra", ["", "data.hard_negatives=true train.accumulation=2"], ids=["plain", "hard negatives"]
+)
 def test_two_processes_train_like_one(small_align, tmp_path, extra):
     config = small_align(f"train.text_dropout=0.2 loss.sample_single_dim=true {extra}")
     one, _ = trained(config, tmp_path / "one")
@@ -211,7 +175,7 @@ def test_two_processes_train_like_one(small_align, tmp_path, extra):
 
 
 @pytest.mark.usefixtures("encoded")
-def test_finished_run_started_again_changes_nothing(small_align, tmp_path):
+def test_finished_run_does_not_change_when_started_again(small_align, tmp_path):
     config = small_align()
     before, _ = trained(config, tmp_path)
     history = Run(tmp_path).history()
@@ -221,7 +185,7 @@ def test_finished_run_started_again_changes_nothing(small_align, tmp_path):
 
 
 @pytest.mark.usefixtures("encoded")
-def test_changed_encoder_never_goes_on_from_old_heads(small_align, tiny_vision, tmp_path):
+def test_changed_encoder_refuses_to_resume_old_heads(small_align, tiny_vision, tmp_path):
     copy = tmp_path / "encoder"
     shutil.copytree(tiny_vision, copy)
     config = small_align(f"vision.encoder={copy}")

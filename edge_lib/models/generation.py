@@ -18,8 +18,8 @@ from transformers import DynamicCache
 from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
 from edge_lib.data.messages import Messages
 from edge_lib.data.prompts import Prompt, as_list, as_messages
-from edge_lib.data.vocabulary import pad
 from edge_lib.models.prefix_sources import FUSED
+from edge_lib.nn.decoders.generation import generate_texts, pad_left
 
 
 @dataclass
@@ -113,11 +113,7 @@ class GenerationMixin:
                 image_cache, len(rows), generate_kwargs
             )
         options = {"max_new_tokens": self.config.max_new_tokens} | generate_kwargs
-        generated = self.language.generate(
-            inputs_embeds=embedded, attention_mask=mask.long(), **options
-        )
-        texts = self.chat.tokenizer.batch_decode(generated, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return generate_texts(self.language, self.chat.tokenizer, embedded, mask, **options)
 
     def _prepend(
         self, image_cache: ImageCache, embedded: Tensor, mask: Tensor
@@ -136,8 +132,8 @@ class GenerationMixin:
 
     def _pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Token ids (B, S) and mask (B, S), padded on the left: generation goes on at the right."""
-        mask = pad([[1] * len(row) for row in rows], 0, left=True).bool()
-        return pad(rows, self.chat.pad, left=True).to(self.device), mask.to(self.device)
+        ids, mask = pad_left(rows, self.chat.pad)
+        return ids.to(self.device), mask.to(self.device)
 
     @torch.no_grad()
     def cache_image(self, image: Any, audio: Any = None) -> ImageCache:

@@ -33,7 +33,7 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
     stores = open_stores(config, val)
     run = Run(run_folder)
     used = [store_folder(config, name, table) for table in (train, val) for name in stores]
-    run.remember("features", [folder.name for folder in used])
+    run.ensure_unchanged("features", [folder.name for folder in used])
     set_seed(config.seed)
     aligner = Aligner(config, {name: store.widths for name, store in stores.items()})
 

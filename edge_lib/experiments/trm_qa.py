@@ -54,8 +54,8 @@ def train_decoder(
     store = open_store(vision, "vision", val)
     run = Run(run_folder)
     weights = (aligner_folder / "model.safetensors").read_bytes()
-    run.remember("aligner", hashlib.sha256(weights).hexdigest())
-    run.remember("features", [store_folder(vision, "vision", table).name for table in (train, val)])
+    run.ensure_unchanged("aligner", hashlib.sha256(weights).hexdigest())
+    run.ensure_unchanged("features", [store_folder(vision, "vision", table).name for table in (train, val)])
     set_seed(config.seed)
     model = QAModel.new(Aligner.from_pretrained(aligner_folder), arm, config, vocabulary)
 

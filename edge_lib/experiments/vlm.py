@@ -71,10 +71,10 @@ def train_vlm(
     features = open_streams(streams, about, train, training=True)
     run = Run(run_folder)
     digests = [_digest(path) for path in (aligner_folder, start) if path]
-    run.remember("started from", digests)
+    run.ensure_unchanged("started from", digests)
     stores = [(name, table) for table in (train, val) for name in about.modalities]
     used = [store_folder(about, *store).name for store in stores]
-    run.remember("features", used)
+    run.ensure_unchanged("features", used)
     set_seed(config.seed)
     if start:
         vlm = VLM.from_pretrained(start, config.vlm.language)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from edge_lib.experiments.decoder_timing import step_seconds
-from edge_lib.runs.sweep import Point, collect
+from edge_lib.runs.points import Point, collect
 
 
 def point_table(points: Sequence[Point]) -> pd.DataFrame:

@@ -160,7 +160,7 @@ class LanguageReader(nn.Module):
         for start in range(0, len(data.messages), batch_size):
             part = slice(start, start + batch_size)
             questions, references = zip(*(turns[:2] for turns in data.messages[part]), strict=True)
-            batch = cells.gather([number for (number,) in data.pictures[part]])
+            batch = cells.gather([number for (number,) in data.image_rows[part]])
             answers = self.answer([[question] for question in questions], batch)
             references = [reference["content"] for reference in references]
             for kind, answer, reference in zip(data.kinds[part], answers, references, strict=True):

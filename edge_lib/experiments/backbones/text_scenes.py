@@ -53,7 +53,7 @@ def as_text(scenes: Iterable[tuple[Scene, list[Question]]], split: str) -> TextS
         for index, (kind, turns) in enumerate(scene_conversations(number, scene, questions)):
             ids.append({"id": f"{split}-{number:06d}-{index}"})
             conversations.messages.append(turns)
-            conversations.pictures.append([number])
+            conversations.image_rows.append([number])
             conversations.kinds.append(kind)
     conversations.rows = np.arange(len(ids))
     return TextScenes(Table(Dataset.from_list(ids), f"{split} text", ""), conversations, words)

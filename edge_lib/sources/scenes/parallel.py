@@ -6,7 +6,7 @@ from itertools import chain, islice
 
 from joblib import Parallel, delayed, parallel_config
 
-from edge_lib.data.audio import resampling
+from edge_lib.data.audio import scipy_signal
 from edge_lib.sources.scenes.render import load_handwriting
 
 
@@ -25,6 +25,6 @@ def run_in_parallel(function: Callable, jobs: Iterable[tuple], chunk_size: int =
 
 
 def _run_in_new_process(function: Callable, jobs: list[tuple]) -> list:
-    load_handwriting(), resampling()  # loaded before the fork, so that no child loads them again
+    load_handwriting(), scipy_signal()  # loaded before the fork, so that no child loads them again
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.starmap(function, jobs, chunksize=len(jobs))

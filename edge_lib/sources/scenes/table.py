@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from edge_lib.config import DataConfig, ScenesConfig
-from edge_lib.data.audio import decode
+from edge_lib.data.audio import decode_audio
 from edge_lib.data.table import Table
 from edge_lib.sources.generated import generated_path, read_generated
 from edge_lib.sources.scenes.degrade import add_noise, occlude
@@ -63,7 +63,7 @@ def degraded_row(row: dict, seed: int, number: int) -> dict:
     """The row with part of its image hidden and part of its clip covered by noise."""
     rng = np.random.default_rng([seed, number, 3])
     image = occlude(Image.open(io.BytesIO(row["image"])), rng)
-    clip = row["audio"] and to_flac(add_noise(decode(row["audio"]), rng))
+    clip = row["audio"] and to_flac(add_noise(decode_audio(row["audio"]), rng))
     return {**row, "image": to_png(image), "audio": clip}
 
 

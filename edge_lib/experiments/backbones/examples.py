@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset
+
+from edge_lib.data.step_dataset import StepDataset
 
 
 @dataclass
@@ -19,29 +19,20 @@ class LabelledBatch:
         return LabelledBatch(self.inputs.to(device), self.labels.to(device))
 
 
-@dataclass
-class ExampleBatches(Dataset):
-    """Shuffled batches of N examples; item `step` is the batch of that training step."""
+class ExampleBatches(StepDataset):
+    """Shuffled batches of N examples. inputs (N, ...), labels (N, places, questions)."""
 
-    inputs: torch.Tensor  # (N, ...)
-    labels: torch.Tensor  # (N, places, questions)
-    batch_size: int = 64
-    seed: int = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.inputs) // self.batch_size
-
-    def _rows(self, step: int) -> np.ndarray:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.inputs))
-        return order[position * self.batch_size : (position + 1) * self.batch_size]
+    def __init__(
+        self, inputs: torch.Tensor, labels: torch.Tensor, batch_size: int = 64, seed: int = 0
+    ):
+        super().__init__("scenes", len(inputs), batch_size, seed)
+        self.inputs, self.labels = inputs, labels
 
     def ids(self, step: int) -> list[str]:
-        return [f"scene {row}" for row in self._rows(step)]
+        return [f"scene {row}" for row in self.units(step)]
 
     def __getitem__(self, step: int) -> LabelledBatch:
-        rows = self._rows(step)
+        rows = self.units(step)
         return LabelledBatch(self.inputs[rows], self.labels[rows])
 
     def chunks(self, size: int = 256) -> Iterator[LabelledBatch]:

@@ -133,12 +133,14 @@ class LanguageReader(nn.Module):
 
     def forward(self, batch: ChatBatch) -> Tensor:
         """Mean cross-entropy of the assistant's tokens."""
-        states = self.language.base_model(
+        loss = supervised_loss(
+            self.language,
+            batch.labels,
             inputs_embeds=self.embed(batch.input_ids, batch.prefixes["image"]),
             attention_mask=batch.attention_mask,
             use_cache=False,
-        ).last_hidden_state
-        return supervised_loss(self.language, states, batch.labels) / batch.tokens
+        )
+        return loss / batch.tokens
 
     def embed(self, ids: Tensor, cells: Tensor) -> Tensor:
         """Token ids (B, S), and (N, CELLS, T) of the cells that replace images -> (B, S, W)."""

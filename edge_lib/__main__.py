@@ -37,8 +37,16 @@ def extract(arguments: Arguments) -> int:
     """
     path, overrides = _parse_config(extract, arguments)
     from edge_lib.config import load_config
+    from edge_lib.features.extract import extract_features
 
-    for store, counts in _extract_features(load_config(path, overrides)).items():
+    config = load_config(path, overrides)
+    stores = extract_features(
+        config.data,
+        config.feature_spec,
+        log_dir=config.data.cache_dir / "logs",
+        **config.extract_launch,
+    )
+    for store, counts in stores.items():
         print(f"{store}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
     return 0
 
@@ -86,16 +94,6 @@ def _parse_config(command: Callable, arguments: Arguments) -> tuple[str, str]:
     )
     options = parser.parse_args(arguments)
     return options.config, options.overrides
-
-
-def _extract_features(config) -> dict[str, dict[str, int]]:
-    """Item counts by "split/modality"."""
-    from edge_lib.features.extract import extract_features
-    from edge_lib.training.launch import launch
-
-    logs = config.data.cache_dir / "logs"
-    results = launch(extract_features, config, log_dir=logs, **config.encode_launch)
-    return results[min(results)]
 
 
 if __name__ == "__main__":

@@ -477,10 +477,19 @@ def test_pictures_are_put_before_a_text_that_does_not_place_them(trained):
         ("what?", [[1, 2]], ValueError, "a list in the list of image"),
         ([{"from": "human", "value": "what?"}], None, ChatError, "not from, value"),
     ],
-    ids=(
-        "no image/two images/no placeholder/empty/long/no clip/one image for two/null image/"
-        "no prompt/nested images/other keys"
-    ).split("/"),
+    ids=[
+        "no image",
+        "two images",
+        "no placeholder",
+        "empty",
+        "too long",
+        "no clip",
+        "one image",
+        "null image",
+        "no prompt",
+        "nested list",
+        "wrong keys",
+    ],
 )
 def test_what_cannot_be_asked_says_why(trained, prompt, images, error, said):
     if images and not isinstance(images[0], list):

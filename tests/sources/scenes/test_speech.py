@@ -33,7 +33,6 @@ def loudest(clip):
 @pytest.mark.parametrize(
     "other",
     [Voice("en-us+m1", 300, 50), Voice("en-us+f2", 300, 90), Voice("en-gb-scotland+f2", 300, 50)],
-    ids=["speaker", "pitch", "accent"],
 )
 def test_speakers_pitches_and_accents_sound_different(other):
     one, _ = speak(TEXT, Voice("en-us+f2", 300, 50))
@@ -119,7 +118,6 @@ def test_stereo_becomes_the_mean():
         (b"RIFF....WAVEnothing", soundfile.LibsndfileError),
         (b"", soundfile.LibsndfileError),
     ],
-    ids=["no samples", "NaN", "not a WAV", "empty"],
 )
 def test_what_holds_no_sound_is_an_error(content, error):
     with pytest.raises(error):

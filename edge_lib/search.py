@@ -1,17 +1,16 @@
-"""Search among Matryoshka embeddings by cosine: exact at any size, or coarse to fine.
+"""Cosine search in Matryoshka embeddings: exact at any dim, or coarse to fine.
 
-1. The index keeps disjoint blocks of columns ([0:64], [64:1024], ...), each contiguous, of rows
-   normalised at full width, and the inverse norm of every prefix. The dot product at a size is the
-   sum of its blocks' products, so nothing is stored twice, and a small size reads little memory.
-   The first block lies column by column: every search streams through it, none gathers its rows.
-2. Exact search goes over chunks of rows. Maxima of 64 rows at a time tell which few of them can
-   hold one of the k best, and only those are looked at.
-3. Coarse to fine keeps a shortlist at one size and adds the products of the remaining blocks to
-   those it has already.
-4. int8 keeps a scale for each column (its root mean square, as later columns are smaller) and for
-   each row and block; products are taken in float32, some rows at a time.
+1. The index stores rows normalised at full width, split into disjoint blocks of columns ([0:64],
+   [64:1024], ...), and the inverse norm of every prefix. The dot product at a dim is the sum of its
+   blocks' products, so nothing is stored twice and a small dim reads little memory. The first
+   block is stored column by column: searches scan it in full and never gather single rows of it.
+2. Exact search works on chunks of rows. Within a chunk, the maxima of groups of 64 rows show which
+   groups can contain one of the k best; only the rows of those groups are compared.
+3. Coarse-to-fine search takes a shortlist at one dim and adds the products of the remaining blocks.
+4. int8 stores one scale per column (its root mean square, as later columns are smaller) and one
+   per row and block. Products are computed in float32, a few rows at a time.
 
-Hits come in a fixed order: the higher cosine first, of equal ones the lower row.
+Results are ordered by falling cosine, and by rising row number for equal cosines.
 """
 
 import json
@@ -24,30 +23,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edge_lib.config import from_root
 from edge_lib.runs.files import whole_file
 
-GROUP = 64  # rows that share a maximum
-
-
-SCORES = 1 << 20  # scores held at a time
-
-
-FLOATS = 1 << 20  # values gathered or made of int8 at a time: what a cache holds
+GROUP = 64  # rows per maximum
+MAX_SCORES = 1 << 20  # scores in memory at once
+MAX_FLOATS = 1 << 20  # values gathered, or converted from int8, at once: they fit the CPU's cache
 
 
 class Hits(NamedTuple):
-    """What was found, best first."""
+    """Search results, best first."""
 
     scores: Tensor  # (Q, k) cosines
-    rows: Tensor  # (Q, k)
+    rows: Tensor  # (Q, k) row numbers
 
 
 class MatryoshkaIndex:
-    """Rows to be searched at any of `dims`, on the device of the embeddings.
+    """An index that is searched at any of `dims`, on the device of the embeddings.
 
     embeddings (N, D >= max(dims)), normalised or not. A row of zeros has a cosine of 0 with
-    everything. Raises ValueError if there is no row, or one that is not finite.
+    everything. Raises ValueError for no rows, rows that are not finite, and dims wider than D.
     """
 
     def __init__(
@@ -58,19 +52,19 @@ class MatryoshkaIndex:
     ):
         self.dims = sorted(dims)
         if embeddings.ndim != 2 or not len(embeddings):
-            raise ValueError(f"an index needs rows (N, D), not {tuple(embeddings.shape)}")
+            raise ValueError(f"an index needs embeddings (N, D), got {tuple(embeddings.shape)}")
         if not self.dims or self.dims[0] < 1 or self.dims[-1] > embeddings.shape[1]:
-            raise ValueError(f"dims {list(dims)} do not fit a width of {embeddings.shape[1]}")
+            raise ValueError(f"dims {list(dims)} must be numbers from 1 to {embeddings.shape[1]}")
         rows = embeddings[:, : self.dims[-1]].float()
         finite = rows.isfinite().all(1)
         if not finite.all():
-            raise ValueError(f"row {int((~finite).nonzero()[0])} is not finite")
+            raise ValueError(f"row {int((~finite).nonzero()[0])} of the embeddings is not finite")
         rows = torch.nn.functional.normalize(rows, dim=1)
         parts = [rows[:, columns] for columns in self._columns()]
-        self.scales = self.columns = None
+        self.scales = self.column_scales = None
         if dtype == "int8":
-            self.columns = rows.square().mean(0).sqrt().clamp(min=1e-30)  # (D,)
-            parts = [(rows / self.columns)[:, c] for c in self._columns()]
+            self.column_scales = rows.square().mean(0).sqrt().clamp(min=1e-30)  # (D,)
+            parts = [(rows / self.column_scales)[:, c] for c in self._columns()]
             scales = [part.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127 for part in parts]
             parts = [(p / s).round().to(torch.int8) for p, s in zip(parts, scales, strict=True)]
             self.scales = torch.cat(scales, 1)  # (N, K)
@@ -86,42 +80,37 @@ class MatryoshkaIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is kept."""
+        """Size of the index in bytes."""
         return sum(x.numel() * x.element_size() for x in self._tensors().values())
 
     def search(self, queries: Tensor, k: int, dim: int | None = None) -> Hits:
-        """The k nearest rows (all, if there are fewer) of each query (Q, D), by cosine over the
-        first `dim` columns; by default over all.
+        """The k nearest rows (at most N) of each query (Q, D), by cosine over the first `dim`
+        columns; over all of them by default.
         """
         dim = dim or self.dims[-1]
-        queries = self._checked(queries, dim)
-        norms = _norms(queries[:, :dim])
-        level, size = self._level(dim), max(1, SCORES // len(self))
-        parts = [self._exact(part, k, level) for part in queries.split(max(size, GROUP))]
-        return Hits(
-            torch.cat([p.scores for p in parts]) / norms, torch.cat([p.rows for p in parts])
-        )
+        queries = self._validated(queries, dim)
+        level, size = self._level(dim), max(GROUP, MAX_SCORES // len(self))
+        parts = [self._exact(part, k, level) for part in queries.split(size)]
+        scores, rows = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return Hits(scores / _norms(queries[:, :dim]), rows)
 
     def search_coarse_to_fine(
         self, queries: Tensor, k: int, dims: Sequence[int], shortlist: int = 200
     ) -> Hits:
-        """As `search` at `dims[-1]`, but only among the `shortlist` nearest at `dims[0]`, re-ranked
-        at each further size; it halves from one size to the next.
+        """Like `search` at `dims[-1]`, but only among the `shortlist` nearest rows at `dims[0]`,
+        re-ranked at each further dim; the shortlist halves from one dim to the next.
         """
         if list(dims) != sorted(set(dims)) or len(dims) < 2:
-            raise ValueError(f"dims {list(dims)} must go from coarse to fine")
-        queries = self._checked(queries, dims[-1])
-        hits = self.search(queries, max(k, shortlist), dims[0])
+            raise ValueError(f"dims {list(dims)} must be two or more, in ascending order")
+        queries = self._validated(queries, dims[-1])
+        scores, rows = self.search(queries, max(k, shortlist), dims[0])
         level = self._level(dims[0])
-        products = (
-            hits.scores * _norms(queries[:, : dims[0]]) / self.inverse_norms[level][hits.rows]
-        )
-        rows = hits.rows
+        products = scores * _norms(queries[:, : dims[0]]) / self.inverse_norms[level][rows]
         for dim in dims[1:]:
-            rows, order = rows.sort(dim=1)  # so that a stable sort puts the lower row first
+            rows, order = rows.sort(dim=1)  # the stable sort below then keeps the lower row first
             products = products.gather(1, order)
             for block in range(level + 1, self._level(dim) + 1):
-                products = products + self._products_of(rows, queries, block)
+                products = products + self._row_products(rows, queries, block)
             level, shortlist = self._level(dim), max(k, shortlist // 2)
             best = (products * self.inverse_norms[level][rows]).sort(
                 dim=1, descending=True, stable=True
@@ -132,29 +121,30 @@ class MatryoshkaIndex:
 
     def to(self, device: str | torch.device) -> "MatryoshkaIndex":
         """The same index on another device."""
-        return self._of({name: x.to(device) for name, x in self._tensors().items()}, self.dims)
+        tensors = {name: x.to(device) for name, x in self._tensors().items()}
+        return self._from_tensors(tensors, self.dims)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file; it appears whole or not at all."""
-        with whole_file(from_root(path)) as temporary:
+        """Write one safetensors file, atomically."""
+        with whole_file(Path(path).expanduser()) as temporary:
             save_file(self._tensors(), temporary, {"matryoshka_dims": json.dumps(self.dims)})
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "MatryoshkaIndex":
-        """Read what `save` wrote. ValueError if the file is something else."""
+        """Read an index written by `save`. ValueError for any other file."""
         try:
-            with safe_open(from_root(path), framework="pt", device=device) as file:
+            with safe_open(Path(path).expanduser(), framework="pt", device=device) as file:
                 dims = json.loads((file.metadata() or {})["matryoshka_dims"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"{path} is not a saved index: {error}") from None
-        return cls._of(tensors, dims)
+        return cls._from_tensors(tensors, dims)
 
     @classmethod
-    def _of(cls, tensors: dict[str, Tensor], dims: list[int]) -> "MatryoshkaIndex":
+    def _from_tensors(cls, tensors: dict[str, Tensor], dims: list[int]) -> "MatryoshkaIndex":
         index = cls.__new__(cls)
         index.dims = dims
-        index.scales, index.columns = tensors.get("scales"), tensors.get("columns")
+        index.scales, index.column_scales = tensors.get("scales"), tensors.get("columns")
         index.blocks = [tensors[f"block_{i}"] for i in range(len(dims))]
         index.inverse_norms = tensors["inverse_norms"]
         return index
@@ -163,25 +153,25 @@ class MatryoshkaIndex:
         tensors = {f"block_{i}": block for i, block in enumerate(self.blocks)}
         tensors["inverse_norms"] = self.inverse_norms
         if self.scales is not None:
-            tensors |= {"scales": self.scales, "columns": self.columns}
+            tensors |= {"scales": self.scales, "columns": self.column_scales}
         return tensors
 
     def _inverse_norms(self) -> Tensor:
         squares = torch.empty(len(self.dims), len(self), device=self.device)
-        for start, stop in _chunks(0, len(self), FLOATS // self.dims[-1]):
+        for start, stop in _chunks(0, len(self), MAX_FLOATS // self.dims[-1]):
             for i, columns in enumerate(self._columns()):
                 block = self._block(i, start, stop).float()
                 if self.scales is not None:
-                    block *= self.scales[start:stop, i, None] * self.columns[columns]
+                    block *= self.scales[start:stop, i, None] * self.column_scales[columns]
                 squares[i, start:stop] = block.square().sum(1)
         return squares.cumsum(0).clamp(min=1e-24).rsqrt()
 
     def _exact(self, queries: Tensor, k: int, level: int) -> Hits:
-        """The best rows, with cosines that lack the queries' norms."""
-        best = _Best(len(queries), min(k, len(self)), self.device)
-        step = max(GROUP, SCORES // len(queries) // GROUP * GROUP)
-        # int8 becomes float32 a few rows at a time
-        size = step if self.scales is None else max(1, FLOATS // self.dims[-1])
+        """The best rows, with cosines not yet divided by the queries' norms."""
+        best = _TopK(len(queries), min(k, len(self)), self.device)
+        step = max(GROUP, MAX_SCORES // len(queries) // GROUP * GROUP)
+        # int8 is converted to float32 a few rows at a time
+        size = step if self.scales is None else max(1, MAX_FLOATS // self.dims[-1])
         for start, stop in _chunks(0, len(self), step):
             parts = [self._products(queries, a, b, level) for a, b in _chunks(start, stop, size)]
             products = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -189,12 +179,13 @@ class MatryoshkaIndex:
         return Hits(best.scores, best.rows)
 
     def _products(self, queries: Tensor, start: int, stop: int, level: int) -> Tensor:
-        """Dot products (stop - start, Q) of rows with queries, over the columns up to a level."""
+        """Dot products (stop - start, Q) of rows with queries, over the columns up to a level (the
+        index of a dim in `dims`)."""
         total = None
         for i, columns in enumerate(self._columns()[: level + 1]):
             block, part = self._block(i, start, stop), queries[:, columns]
             if self.scales is not None:
-                block, part = block.float(), part * self.columns[columns]
+                block, part = block.float(), part * self.column_scales[columns]
             product = block @ part.T if len(part) > 1 else (block @ part[0])[:, None]
             if self.scales is not None:
                 product *= self.scales[start:stop, i, None]
@@ -202,17 +193,17 @@ class MatryoshkaIndex:
         return total
 
     def _block(self, number: int, start: int, stop: int) -> Tensor:
-        """(stop - start, w) of a block."""
+        """Rows of a block, (stop - start, w)."""
         block = self.blocks[number]
         return block[start:stop] if number else block[:, start:stop].T
 
-    def _products_of(self, rows: Tensor, queries: Tensor, block: int) -> Tensor:
-        """Dot products (Q, S) of queries with rows (Q, S) of their own, over one block."""
+    def _row_products(self, rows: Tensor, queries: Tensor, block: int) -> Tensor:
+        """Dot products (Q, S) of each query with its own rows (Q, S), over one block."""
         columns = self._columns()[block]
         part = queries[:, columns, None]  # (Q, w, 1)
         if self.scales is not None:
-            part = part * self.columns[columns, None]
-        size = max(1, FLOATS // (rows.shape[1] * part.shape[1]))
+            part = part * self.column_scales[columns, None]
+        size = max(1, MAX_FLOATS // (rows.shape[1] * part.shape[1]))
         pairs = zip(rows.split(size), part.split(size), strict=True)
         products = torch.cat([(self.blocks[block][r].float() @ q).squeeze(2) for r, q in pairs])
         return products if self.scales is None else products * self.scales[rows, block]
@@ -222,20 +213,20 @@ class MatryoshkaIndex:
 
     def _level(self, dim: int) -> int:
         if dim not in self.dims:
-            raise ValueError(f"the index has no dim {dim}, only {self.dims}")
+            raise ValueError(f"the index has no dim {dim}; its dims are {self.dims}")
         return self.dims.index(dim)
 
-    def _checked(self, queries: Tensor, dim: int) -> Tensor:
+    def _validated(self, queries: Tensor, dim: int) -> Tensor:
         if queries.ndim != 2 or queries.shape[1] < dim:
-            raise ValueError(f"queries must be (Q, {dim} or more), not {tuple(queries.shape)}")
+            raise ValueError(f"queries must be (Q, {dim} or more), got {tuple(queries.shape)}")
         queries = queries.to(self.device, torch.float32)
         if not queries.isfinite().all():
-            raise ValueError("a query is not finite")
+            raise ValueError("queries must be finite")
         return queries
 
 
-class _Best:
-    """The k best so far of each query, of rows that come in order."""
+class _TopK:
+    """The k best rows so far of each query; rows are added in ascending order."""
 
     def __init__(self, queries: int, k: int, device: torch.device):
         self.k = k
@@ -243,15 +234,15 @@ class _Best:
         self.rows = torch.empty(queries, 0, dtype=torch.long, device=device)
 
     def add(self, scores: Tensor, start: int) -> None:
-        """scores (n, Q) of the rows from `start` on."""
+        """Add scores (n, Q) of the rows start, start + 1, ..."""
         count, queries = scores.shape
         if count % GROUP:
             scores = torch.nn.functional.pad(scores, (0, 0, 0, -count % GROUP), value=-torch.inf)
         groups = scores.view(-1, GROUP, queries)
-        # a single query's scores lie in one row, where maxima are quicker
-        flat = queries == 1
-        highest = groups.view(1, -1, GROUP).amax(2) if flat else groups.amax(1).T.contiguous()
-        # at least k rows reach the k-th highest maximum; an equal row that comes later never counts
+        # the scores of a single query are contiguous, and their maxima faster this way
+        single = queries == 1
+        highest = groups.view(1, -1, GROUP).amax(2) if single else groups.amax(1).T.contiguous()
+        # at least k rows reach the k-th highest maximum; a later row must exceed the current k-th
         floor = scores.new_full((queries, 1), torch.finfo(scores.dtype).min)
         if highest.shape[1] >= self.k:
             floor = highest.topk(self.k, dim=1).values[:, -1:]
@@ -260,19 +251,19 @@ class _Best:
             floor = floor.maximum(above)
         query, group = (highest >= floor).nonzero(as_tuple=True)  # by query, then by row
         values = groups[group, :, query]  # (P, GROUP)
-        pair, place = (values >= floor[query]).nonzero(as_tuple=True)
-        query, rows = query[pair], start + group[pair] * GROUP + place
+        pair, offset = (values >= floor[query]).nonzero(as_tuple=True)
+        query, rows = query[pair], start + group[pair] * GROUP + offset
         counts = query.bincount(minlength=queries)
         column = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
         width = int(counts.max())
-        found = scores.new_full((queries, width), -torch.inf)
-        found[query, column] = values[pair, place]
-        numbers = rows.new_zeros(queries, width)
-        numbers[query, column] = rows
-        # stable: what was there before has lower rows
-        best = torch.cat([self.scores, found], 1).sort(dim=1, descending=True, stable=True)
+        new_scores = scores.new_full((queries, width), -torch.inf)
+        new_scores[query, column] = values[pair, offset]
+        new_rows = rows.new_zeros(queries, width)
+        new_rows[query, column] = rows
+        # the stable sort puts earlier, lower rows first
+        best = torch.cat([self.scores, new_scores], 1).sort(dim=1, descending=True, stable=True)
         self.scores = best.values[:, : self.k]
-        self.rows = torch.cat([self.rows, numbers], 1).gather(1, best.indices[:, : self.k])
+        self.rows = torch.cat([self.rows, new_rows], 1).gather(1, best.indices[:, : self.k])
 
 
 def _chunks(start: int, stop: int, size: int):

@@ -1,4 +1,4 @@
-"""The index against brute force in float64."""
+"""The search index against brute force in float64."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from edge_lib import search as retrieval
+from edge_lib import search
 from edge_lib.search import MatryoshkaIndex
 
 DIMS = [4, 16, 32]
@@ -18,7 +18,7 @@ def seeded():
 
 
 def brute_force(rows, queries, dim, k):
-    """Cosines (Q, k) and rows (Q, k), the lower row first among equals."""
+    """Cosines (Q, k) and rows (Q, k); equal cosines in order of their rows."""
     a, b = (F.normalize(x[:, :dim].double(), dim=1) for x in (queries, rows))
     scores = (a @ b.T).numpy()
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -35,7 +35,7 @@ def assert_same(hits, expected, atol=1e-5):
 
 @pytest.mark.parametrize("dim", [*DIMS, None])
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 700])
-def test_exact_search_at_every_dim(count, dim):
+def test_search_is_exact_at_every_dim(count, dim):
     rows, queries = torch.randn(count, 40) * torch.rand(count, 1) * 9, torch.randn(7, 40) * 5
     hits = MatryoshkaIndex(rows, DIMS).search(queries, 10, dim)
     assert_same(hits, brute_force(rows, queries, dim or 32, 10))
@@ -43,27 +43,27 @@ def test_exact_search_at_every_dim(count, dim):
 
 @pytest.mark.parametrize(("scores", "floats"), [(64, 40), (7 * 128, 32 * 10), (10**6, 10**6)])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_chunks_change_nothing(monkeypatch, scores, floats, dtype):
+def test_search_does_not_depend_on_chunk_sizes(monkeypatch, scores, floats, dtype):
     rows, queries = torch.randn(500, 32), torch.randn(7, 32)
     whole = MatryoshkaIndex(rows, DIMS, dtype)
     expected = whole.search(queries, 20), whole.search_coarse_to_fine(queries, 5, DIMS, 50)
-    monkeypatch.setattr(retrieval, "SCORES", scores)
-    monkeypatch.setattr(retrieval, "FLOATS", floats)
+    monkeypatch.setattr(search, "MAX_SCORES", scores)
+    monkeypatch.setattr(search, "MAX_FLOATS", floats)
     index = MatryoshkaIndex(rows, DIMS, dtype)
-    found = index.search(queries, 20), index.search_coarse_to_fine(queries, 5, DIMS, 50)
-    for one, two in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, two)
+    hits = index.search(queries, 20), index.search_coarse_to_fine(queries, 5, DIMS, 50)
+    for actual, wanted in zip(hits, expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
 
 
-def test_a_batch_is_its_queries_one_by_one():
+def test_search_of_a_batch_equals_single_queries():
     index, queries = MatryoshkaIndex(torch.randn(300, 32), DIMS), torch.randn(9, 32)
-    alone = [index.search(query[None], 5, 16) for query in queries]
-    together = index.search(queries, 5, 16)
-    assert torch.equal(torch.cat([hits.rows for hits in alone]), together.rows)
+    single = [index.search(query[None], 5, 16) for query in queries]
+    batch = index.search(queries, 5, 16)
+    assert torch.equal(torch.cat([hits.rows for hits in single]), batch.rows)
 
 
-def test_equal_rows_come_in_their_order():
-    """Small integers, so that equal cosines are equal in float32 too."""
+def test_search_returns_equal_rows_in_order():
+    """With small integers, equal cosines are also equal in float32."""
     rows = torch.eye(32)[torch.randint(4, (1000,))] * 2
     queries = torch.eye(32)[:4]
     for k in (1, 3, 200, 900):
@@ -71,21 +71,21 @@ def test_equal_rows_come_in_their_order():
         assert_same(hits, brute_force(rows, queries, 32, k))
 
 
-def test_equal_rows_are_in_order_across_chunks(monkeypatch):
-    monkeypatch.setattr(retrieval, "SCORES", 64)
+def test_search_returns_equal_rows_in_order_across_chunks(monkeypatch):
+    monkeypatch.setattr(search, "MAX_SCORES", 64)
     hits = MatryoshkaIndex(torch.ones(300, 4), [4]).search(torch.ones(2, 4), 150)
     assert hits.rows.tolist() == [list(range(150))] * 2
 
 
-def test_more_asked_for_than_there_is_gives_all():
+def test_search_for_more_than_all_rows_returns_all():
     rows, queries = torch.randn(5, 32), torch.randn(3, 32)
     index = MatryoshkaIndex(rows, DIMS)
     assert_same(index.search(queries, 99), brute_force(rows, queries, 32, 5))
-    found = index.search_coarse_to_fine(queries, 99, DIMS)
-    assert_same(found, brute_force(rows, queries, 32, 5))
+    hits = index.search_coarse_to_fine(queries, 99, DIMS)
+    assert_same(hits, brute_force(rows, queries, 32, 5))
 
 
-def test_zeros_have_a_cosine_of_zero():
+def test_search_gives_zero_rows_a_cosine_of_zero():
     rows = torch.tensor([[-1.0, 0], [0, 0], [1, 0]])
     index = MatryoshkaIndex(rows, [2])
     assert index.search(torch.tensor([[1.0, 0]]), 3).rows.tolist() == [[2, 1, 0]]
@@ -98,58 +98,65 @@ def test_zeros_have_a_cosine_of_zero():
 
 
 @pytest.mark.parametrize("dims", [[4, 32], [4, 16], DIMS])
-def test_coarse_to_fine_over_all_rows_is_exact(dims):
+def test_coarse_to_fine_is_exact_with_all_rows_on_the_shortlist(dims):
     rows, queries = torch.randn(200, 32), torch.randn(6, 32)
-    found = MatryoshkaIndex(rows, DIMS).search_coarse_to_fine(queries, 10, dims, shortlist=800)
-    assert_same(found, brute_force(rows, queries, dims[-1], 10))
+    hits = MatryoshkaIndex(rows, DIMS).search_coarse_to_fine(queries, 10, dims, shortlist=800)
+    assert_same(hits, brute_force(rows, queries, dims[-1], 10))
 
 
 def test_coarse_to_fine_ranks_its_shortlist_by_exact_cosines():
     rows, queries = torch.randn(400, 32), torch.randn(6, 32)
     index = MatryoshkaIndex(rows, DIMS)
-    found = index.search_coarse_to_fine(queries, 5, [4, 32], shortlist=20)
+    hits = index.search_coarse_to_fine(queries, 5, [4, 32], shortlist=20)
     coarse = index.search(queries, 20, 4).rows
     scores = F.normalize(queries, dim=1) @ F.normalize(rows, dim=1).T
     best = scores.gather(1, coarse).sort(dim=1, descending=True)
-    torch.testing.assert_close(found.scores, best.values[:, :5])
-    assert torch.equal(found.rows, coarse.gather(1, best.indices[:, :5]))
+    torch.testing.assert_close(hits.scores, best.values[:, :5])
+    assert torch.equal(hits.rows, coarse.gather(1, best.indices[:, :5]))
 
 
 # --- int8 ------------------------------------------------------------------------------------
 
 
-def test_int8_is_a_quarter_and_near():
+def test_int8_index_is_a_quarter_as_large_and_accurate():
     rows, queries = torch.randn(3000, 256), torch.randn(20, 256)
     exact, small = (MatryoshkaIndex(rows, [64, 256], dtype) for dtype in ("float32", "int8"))
     assert small.nbytes < 0.27 * exact.nbytes
     everything = small.search(queries, 3000)
     order = everything.rows.argsort(dim=1)
     scores = F.normalize(queries, dim=1) @ F.normalize(rows, dim=1).T
-    # a step is max/127, about 0.025 of a Gaussian's deviation: errors of 0.007 / sqrt(256), 6 sd
+    # a step of max / 127 is 0.025 standard deviations: 3e-3 is 6 times the error 0.007 / sqrt(256)
     torch.testing.assert_close(everything.scores.gather(1, order), scores, atol=3e-3, rtol=0)
 
 
-def test_int8_of_few_values_is_exact():
+def test_int8_index_of_one_hot_rows_is_exact():
     rows, queries = torch.eye(8)[torch.randint(8, (100,))] * 3, torch.eye(8)
     hits = MatryoshkaIndex(rows, [4, 8], "int8").search(queries, 30)
     assert_same(hits, brute_force(rows, queries, 8, 30))
 
 
-# --- files and mistakes ----------------------------------------------------------------------
+# --- files and errors ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_saved_and_loaded_finds_the_same(tmp_path, dtype):
+def test_loaded_index_gives_the_same_results(tmp_path, dtype):
     index, queries = MatryoshkaIndex(torch.randn(90, 32), DIMS, dtype), torch.randn(4, 32)
     index.save(tmp_path / "index.safetensors")
-    again = MatryoshkaIndex.load(tmp_path / "index.safetensors")
-    assert (again.dims, len(again), again.nbytes) == (DIMS, 90, index.nbytes)
-    for one, two in zip(index.search(queries, 9), again.search(queries, 9), strict=True):
-        torch.testing.assert_close(one, two)
+    loaded = MatryoshkaIndex.load(tmp_path / "index.safetensors")
+    assert (loaded.dims, len(loaded), loaded.nbytes) == (DIMS, 90, index.nbytes)
+    for expected, actual in zip(index.search(queries, 9), loaded.search(queries, 9), strict=True):
+        torch.testing.assert_close(actual, expected)
     assert [path.name for path in tmp_path.iterdir()] == ["index.safetensors"]
 
 
-def test_another_file_is_not_an_index(tmp_path):
+def test_save_and_load_resolve_paths_against_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    MatryoshkaIndex(torch.randn(3, 4), [4]).save("index.safetensors")
+    assert (tmp_path / "index.safetensors").is_file()
+    assert len(MatryoshkaIndex.load("index.safetensors")) == 3
+
+
+def test_load_rejects_other_files(tmp_path):
     save_file({"x": torch.ones(2)}, tmp_path / "weights.safetensors")
     (tmp_path / "broken").write_bytes(b"not safetensors at all")
     for name in ("weights.safetensors", "broken"):
@@ -158,29 +165,30 @@ def test_another_file_is_not_an_index(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "dims", "said"),
+    ("rows", "dims", "message"),
     [
-        (torch.randn(0, 8), [8], "needs rows"),
-        (torch.randn(8), [8], "needs rows"),
-        (torch.randn(3, 8), [16], "do not fit a width of 8"),
-        (torch.randn(3, 8), [], "do not fit"),
-        (torch.tensor([[1.0, 2], [3, torch.nan]]), [2], "row 1 is not finite"),
+        (torch.ones(0, 8), [8], "needs embeddings"),
+        (torch.ones(8), [8], "needs embeddings"),
+        (torch.ones(3, 8), [16], "must be numbers from 1 to 8"),
+        (torch.ones(3, 8), [], "must be numbers from 1 to 8"),
+        (torch.tensor([[1.0, 2], [3, torch.nan]]), [2], "row 1 of the embeddings is not finite"),
     ],
+    ids=["no_rows", "one_dimension", "dim_too_wide", "no_dims", "nan"],
 )
-def test_what_cannot_be_indexed(rows, dims, said):
-    with pytest.raises(ValueError, match=said):
+def test_index_rejects_bad_embeddings_and_dims(rows, dims, message):
+    with pytest.raises(ValueError, match=message):
         MatryoshkaIndex(rows, dims)
 
 
-def test_what_cannot_be_asked():
+def test_search_rejects_bad_queries_and_dims():
     index = MatryoshkaIndex(torch.randn(5, 32), DIMS)
-    for queries, dim, said in (
+    for queries, dim, message in (
         (torch.randn(2, 8), None, r"\(Q, 32 or more\)"),
         (torch.randn(32), None, r"\(Q, 32 or more\)"),
-        (torch.randn(2, 32), 5, r"no dim 5, only \[4, 16, 32\]"),
-        (torch.full((1, 32), torch.inf), None, "not finite"),
+        (torch.randn(2, 32), 5, r"no dim 5; its dims are \[4, 16, 32\]"),
+        (torch.full((1, 32), torch.inf), None, "must be finite"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             index.search(queries, 3, dim)
-    with pytest.raises(ValueError, match="from coarse to fine"):
+    with pytest.raises(ValueError, match="in ascending order"):
         index.search_coarse_to_fine(torch.randn(2, 32), 3, [32, 4])

@@ -6,21 +6,23 @@ from edge_lib.config.backbones import (
     SpeechBackboneConfig,
     VisionBackboneConfig,
 )
-from edge_lib.config.base import MODALITIES, ROOT, from_root
+from edge_lib.config.base import ROOT, from_root
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig
 from edge_lib.config.experiment import ExperimentConfig
-from edge_lib.config.features import FeaturesConfig
+from edge_lib.config.features import FeaturesConfig, FeatureSpec
 from edge_lib.config.fusion import FusionConfig
 from edge_lib.config.language import LanguageConfig, LoRAConfig
 from edge_lib.config.loading import ConfigError, load_config
-from edge_lib.config.modality import ModalityConfig
+from edge_lib.config.loss import LossConfig
+from edge_lib.config.modalities import MODALITIES
+from edge_lib.config.modality import EncoderConfig, ModalityConfig
 from edge_lib.config.qa import CurriculumConfig, DecoderConfig, QAConfig
 from edge_lib.config.questions import GQAConfig, QuestionsConfig, VQAv2Config
 from edge_lib.config.scenes import ScenesConfig
 from edge_lib.config.sweep import SweepConfig
 from edge_lib.config.train import TrainConfig
-from edge_lib.config.vlm import VLMConfig
+from edge_lib.config.vlm import VLMConfig, VLMModelConfig
 
 __all__ = [
     "MODALITIES",
@@ -32,13 +34,16 @@ __all__ = [
     "CurriculumConfig",
     "DataConfig",
     "DecoderConfig",
+    "EncoderConfig",
     "ExperimentConfig",
+    "FeatureSpec",
     "FeaturesConfig",
     "FusionConfig",
     "GQAConfig",
     "LanguageBackboneConfig",
     "LanguageConfig",
     "LoRAConfig",
+    "LossConfig",
     "ModalityConfig",
     "ParquetConfig",
     "QAConfig",
@@ -48,6 +53,7 @@ __all__ = [
     "SweepConfig",
     "TrainConfig",
     "VLMConfig",
+    "VLMModelConfig",
     "VQAv2Config",
     "VisionBackboneConfig",
     "from_root",

@@ -1,4 +1,4 @@
-"""The tiny backbones that 00_backbones trains and the package ships."""
+"""The tiny backbones that the package ships, trained by notebook 00_backbones."""
 
 from pathlib import Path
 
@@ -11,29 +11,34 @@ from edge_lib.config.scenes import ScenesConfig
 from edge_lib.config.train import TrainConfig
 
 
-class VisionBackboneConfig(Section):
-    """The tiny residual network that 00_backbones trains to read scenes."""
+class BackboneConfig(Section):
+    """Keys of every tiny backbone."""
 
-    output: RepoPath = Path("edge_lib/assets/tiny-resnet")
-    widths: list[Positive] = Field([32, 64, 128], description="channels, stage by stage")
-    blocks: Positive = Field(1, description="residual blocks a stage")
-    data: ScenesConfig = ScenesConfig()
+    output: RepoPath = Field(description="folder of the published checkpoint")
     train: TrainConfig = TrainConfig()
 
 
-class SpeechBackboneConfig(Section):
-    """The tiny Whisper encoder that 00_backbones trains to recognise spoken scenes."""
+class VisionBackboneConfig(BackboneConfig):
+    """A small ResNet, trained to recognise the digits in each cell of a scene."""
+
+    output: RepoPath = Path("edge_lib/assets/tiny-resnet")
+    widths: list[Positive] = Field([32, 64, 128], description="channels of each stage")
+    blocks: Positive = Field(1, description="residual blocks in each stage")
+    data: ScenesConfig = ScenesConfig()
+
+
+class SpeechBackboneConfig(BackboneConfig):
+    """A small Whisper encoder, trained to recognise spoken captions of scenes."""
 
     output: RepoPath = Path("edge_lib/assets/tiny-whisper")
     width: Positive = 128
     layers: Positive = 4
     heads: Positive = 4
     data: ScenesConfig = ScenesConfig()
-    train: TrainConfig = TrainConfig()
 
 
-class LanguageBackboneConfig(Section):
-    """The tiny Qwen2 that 00_backbones trains on scenes put in words."""
+class LanguageBackboneConfig(BackboneConfig):
+    """A small Qwen2, trained on conversations about scenes whose images are replaced by words."""
 
     output: RepoPath = Path("edge_lib/assets/tiny-qwen2")
     width: Positive = 128
@@ -42,11 +47,10 @@ class LanguageBackboneConfig(Section):
     vocab_size: Positive = 768
     data: ConversationsConfig = ConversationsConfig()
     curriculum: CurriculumConfig = CurriculumConfig(kinds=["colour", "digit", "position"], steps=1)
-    train: TrainConfig = TrainConfig()
 
 
 class BackbonesConfig(Section):
-    """The tiny backbones that the package ships; each is trained if its section is there."""
+    """The tiny backbones to train: those that have a section."""
 
     vision: VisionBackboneConfig | None = None
     speech: SpeechBackboneConfig | None = None

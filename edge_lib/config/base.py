@@ -1,9 +1,9 @@
-"""What every section of the config is made of: strict models, paths from the root."""
+"""The base of every config section, and the types of their values."""
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -11,13 +11,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def from_root(path: str | Path) -> Path:
-    """Resolve against the repository root: papermill and JupyterLab differ in working directory."""
+    """Resolve a config's path against the repository root: papermill and JupyterLab start in
+    different working directories.
+    """
     path = Path(path).expanduser()
     return path if path.is_absolute() else ROOT / path
 
 
 def relative_to_root(path: Path) -> str:
-    """The portable spelling of a path, so that a config's hash is the same in every checkout."""
+    """A path below the root without the root, so that a digest is the same in every checkout."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
@@ -25,12 +27,10 @@ RepoPath = Annotated[Path, AfterValidator(from_root), PlainSerializer(relative_t
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Modality = Literal["vision", "audio", "text"]
-MODALITIES = get_args(Modality)
 
 
 class Section(BaseModel):
-    """A part of the config; a key it does not know is an error."""
+    """A part of the config. An unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 

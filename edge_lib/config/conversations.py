@@ -1,4 +1,4 @@
-"""Where conversations come from."""
+"""Sources of conversations."""
 
 from typing import Annotated, Literal
 
@@ -8,39 +8,45 @@ from edge_lib.config.base import Count, Positive, RepoPath, Section
 
 
 class LlavaConfig(Section):
-    """LLaVA's json files by split ({"image", "conversations"}), and the images' folder."""
+    """LLaVA's JSON files ({"image", "conversations"}) for each split, and the folder of images."""
 
     files: dict[str, RepoPath]
     images: RepoPath
 
 
 class InstructionsConfig(Section):
-    """Open-Orca's columns (system_prompt, question, response) in Parquet or jsonl, by split."""
+    """Parquet or jsonl files for each split, with Open-Orca's columns (system_prompt, question,
+    response).
+    """
 
     files: dict[str, list[str]]
 
 
 class ConversationsConfig(Section):
-    """Conversations about images: made for scenes, or read; instructions without images beside."""
+    """Conversations about images: generated from scenes or read from files. Text-only instructions
+    can be added to them.
+    """
 
     source: Literal["scenes", "llava", "parquet"] = "scenes"
     train_scenes: Positive = 8000
     val_scenes: Positive = 250
     test_scenes: Positive = 500
-    per_scene: Positive = Field(6, description="questions about a scene, in one conversation")
+    per_scene: Positive = Field(6, description="questions about each scene")
     max_objects: Annotated[int, Field(ge=2, le=9)] = 4
-    speech: bool | Literal["asked"] = Field(
-        False, description="speak every scene's caption; asked: and ask what is said, of <audio>"
+    speech: bool | Literal["question"] = Field(
+        False,
+        description="true: the description of a scene comes with its spoken caption; question: the "
+        "spoken caption is an <audio> in a conversation of its own, which asks for the transcript",
     )
     seed: Count = 0
     llava: LlavaConfig | None = None
     parquet: dict[str, list[str]] | None = Field(
-        None, description="files by split: columns turns (role, content), image, audio, ..."
+        None, description="files for each split; columns: turns (role, content), image, audio, ..."
     )
     instructions: InstructionsConfig | None = None
 
     @model_validator(mode="after")
-    def _source_is_described(self):
+    def _source_has_a_section(self):
         if self.source != "scenes" and getattr(self, self.source) is None:
             raise ValueError(f"source {self.source!r} needs data.conversations.{self.source}")
         return self

@@ -1,18 +1,20 @@
-"""Where rows come from."""
+"""The tables of an experiment."""
 
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Fraction, Modality, RepoPath, Section
+from edge_lib.config.base import Fraction, RepoPath, Section
 from edge_lib.config.conversations import ConversationsConfig
+from edge_lib.config.modalities import ModalityName
 from edge_lib.config.questions import QuestionsConfig
+from edge_lib.config.registry import SOURCES
 from edge_lib.config.scenes import ScenesConfig
 
 
 class ParquetConfig(Section):
-    """Parquet files in PixMo's shape: images or audio (bytes or {bytes, path}) with a caption."""
+    """Parquet files with images or audio (bytes, or {bytes, path}) and captions."""
 
     train: list[str]
     val: list[str]
@@ -22,9 +24,16 @@ class ParquetConfig(Section):
     caption_column: str = "caption"
     id_column: str | None = None
 
+    @model_validator(mode="after")
+    def _splits_differ(self):
+        for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+            if shared := sorted(set(getattr(self, a)) & set(getattr(self, b))):
+                raise ValueError(f"{a} and {b} name the same files: {', '.join(shared)}")
+        return self
+
 
 class CommonVoiceConfig(Section):
-    """A language's folder of Mozilla Common Voice: the tsv files, and `clips/` beside them."""
+    """The folder of one language of Mozilla Common Voice: tsv files, and `clips/`."""
 
     folder: RepoPath
     train: str = "train.tsv"
@@ -33,20 +42,24 @@ class CommonVoiceConfig(Section):
 
 
 class DataConfig(Section):
-    source: Literal["scenes", "parquet", "common_voice"] = "scenes"
+    """A source and its section, and what is done to its training rows."""
+
+    source: Literal[tuple(SOURCES)] = "scenes"
     scenes: ScenesConfig = ScenesConfig()
     parquet: ParquetConfig | None = None
     common_voice: CommonVoiceConfig | None = None
     questions: QuestionsConfig | None = None
     conversations: ConversationsConfig | None = None
     cache_dir: RepoPath = Path("runs/cache")
-    hard_negatives: bool = Field(False, description="training batches hold whole twin groups")
-    missing: dict[Modality, Fraction] = Field(
-        {}, description="share of training rows that lose a modality, to study missing data"
+    hard_negatives: bool = Field(
+        False, description="training batches hold whole groups of minimal edits"
+    )
+    missing: dict[ModalityName, Fraction] = Field(
+        {}, description="share of training rows that lose a modality"
     )
 
     @model_validator(mode="after")
-    def _source_is_described(self):
+    def _source_has_a_section(self):
         if getattr(self, self.source) is None:
             raise ValueError(f"source {self.source!r} needs a data.{self.source} section")
         return self

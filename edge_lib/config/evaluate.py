@@ -8,8 +8,10 @@ from edge_lib.config.base import Positive, Section
 
 
 class EvaluateConfig(Section):
-    dims: list[Positive] | None = Field(None, description="the loss's, if not named")
+    """Sizes, ranks and pictures of an evaluation."""
+
+    dims: list[Positive] | None = Field(None, description="loss.dims if null")
     ks: list[Positive] = [1, 5, 10]
-    bootstrap: Positive = 1000
+    bootstrap: Positive = Field(1000, description="resamples of an interval")
     tsne_rows: Positive = 400
     tsne_perplexity: Annotated[float, Field(gt=1)] = 30.0

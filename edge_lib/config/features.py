@@ -1,21 +1,33 @@
-"""How frozen encoders are run, and what of their outputs is kept."""
+"""How frozen encoders are run, and what is kept of their outputs."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from edge_lib.config.base import Count, Positive, Section
+from edge_lib.config.modality import ModalityConfig
 
 
 class FeaturesConfig(Section):
-    """How frozen encoders are run, and what of them is kept."""
+    """How frozen encoders are run, and what is kept of their outputs."""
 
-    online: bool = Field(False, description="encode in every step instead of storing")
+    online: bool = Field(False, description="encode in every training step; store nothing")
     batch_size: Positive = 128
     shard_rows: Positive = 4096
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Literal["float16", "float32"] = Field("float16", description="of stored features")
     num_processes: Positive | None = Field(None, description="launch.num_processes if null")
     num_workers: Count = 0
     max_gb: Annotated[float, Field(gt=0)] = Field(100.0, description="refuse larger token stores")
     on_device: bool = Field(False, description="keep the whole store in accelerator memory")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Which encoders are run, how, and where their features are stored."""
+
+    modalities: dict[str, ModalityConfig]
+    features: FeaturesConfig
+    cache_dir: Path

@@ -4,28 +4,34 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Count, Modality, Positive, Section
+from edge_lib.config.base import Count, Positive, Section
+from edge_lib.config.modalities import ModalityName
+from edge_lib.config.registry import FUSIONS
 from edge_lib.config.train import TrainConfig
+
+FusionName = Literal[tuple(FUSIONS)]
 
 
 class FusionConfig(Section):
-    """One embedding from several modalities, trained on heads that stay as they are."""
+    """Modules that fuse the outputs of an aligner's frozen heads into one embedding."""
 
-    strategies: list[Literal["concat", "cross_attention", "gated"]] = ["cross_attention"]
-    modalities: list[Modality] = ["vision", "audio"]
-    target: Modality = "text"
+    strategies: list[FusionName] = ["cross_attention"]
+    modalities: list[ModalityName] = ["vision", "audio"]
+    target: ModalityName = "text"
     seeds: list[Count] = [0]
     width: Positive = 256
     num_latents: Positive = Field(8, description="of cross_attention: the length of its prefix")
     num_layers: Positive = 1
     num_heads: Positive = 4
-    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="share of training rows that keep only one modality"
+    )
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
-    def _modalities_make_sense(self):
+    def _modalities_differ(self):
         if len(set(self.modalities)) != len(self.modalities) or self.target in self.modalities:
-            raise ValueError("modalities must differ, from each other and from the target")
+            raise ValueError("modalities must differ from each other and from the target")
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         return self

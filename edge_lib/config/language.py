@@ -7,8 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from edge_lib.config.base import Positive, Section
 
 
-def _numbered(devices: dict | None) -> dict | None:
-    """Devices are numbers, also where json has made texts of them."""
+def _integer_keys(devices: dict | None) -> dict | None:
+    """Device numbers as integers: JSON turns keys into strings."""
     if not isinstance(devices, dict):
         return devices
     return {int(name) if str(name).isdigit() else name: size for name, size in devices.items()}
@@ -27,7 +27,7 @@ class LoRAConfig(Section):
 
 
 class LanguageConfig(Section):
-    """A causal language model that stays as it is, but for its adapters."""
+    """A frozen causal language model, and its trained adapters."""
 
     model: str = Field(description="a shipped name, a local folder, or a hub name")
     revision: str | None = None
@@ -39,14 +39,14 @@ class LanguageConfig(Section):
     lora: LoRAConfig | None = LoRAConfig()
     gradient_checkpointing: bool = False
     device_map: str | dict[str, int | str] | None = Field(
-        None, description="of accelerate, to share a GPU or span several; null: one device"
+        None, description="Accelerate's, to span several devices; null: one device"
     )
-    max_memory: Annotated[dict[int | str, str] | None, BeforeValidator(_numbered)] = Field(
+    max_memory: Annotated[dict[int | str, str] | None, BeforeValidator(_integer_keys)] = Field(
         None, description='{0: "20GiB", cpu: "60GiB"}'
     )
 
     @model_validator(mode="after")
-    def _memory_is_of_a_map(self):
+    def _max_memory_needs_device_map(self):
         if self.max_memory is not None and self.device_map is None:
             raise ValueError("max_memory needs a device_map, such as auto")
         return self

@@ -1,121 +1,87 @@
-"""Read a config: files that extend one another, overrides on top, and errors that help.
+"""Read a config: YAML files that extend one another, overrides on top, clear errors.
 
-A config file may start from another (`extends: base.yaml`, relative to itself) and the command
-line may change single keys (`overrides="train.lr=3e-4 vision.pooler=attention"`). OmegaConf reads
-and merges; pydantic checks. Anything wrong raises one `ConfigError` that names the file, the dotted
-key, what is allowed and the nearest spelling.
+A config file may start from another (`extends: base.yaml`, relative to itself), and overrides
+change single keys (`overrides="train.lr=3e-4 vision.pooler=attention"`). OmegaConf reads, pydantic
+validates. Every error is a `ConfigError` that names the file, the dotted key, the allowed values
+and the nearest spelling.
 """
 
 import difflib
-import shlex
 from functools import reduce
 from pathlib import Path
-from typing import get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from edge_lib.config.base import Section, from_root
+from edge_lib.config.base import from_root
+from edge_lib.config.errors import ConfigError, Layer, explain
 from edge_lib.config.experiment import ExperimentConfig
+from edge_lib.config.overrides import Overrides, parse_overrides, reason
 
 
-class ConfigError(ValueError):
-    """A config that cannot be used; the message says where and what is allowed."""
-
-
-def load_config(path: str | Path, overrides: str = "") -> ExperimentConfig:
-    """Read `path`, what it extends, and dotlist `overrides` on top. Raises ConfigError."""
+def load_config(path: str | Path, overrides: Overrides = "") -> ExperimentConfig:
+    """Read `path` (relative to the repository root) and the files it extends, apply `overrides`
+    (see `parse_overrides`) and validate. Raises ConfigError.
+    """
     layers = _read_layers(from_root(path))
-    if overrides:
-        layers.append(("overrides", _parse_overrides(overrides)))
-    merged = reduce(_merge, (OmegaConf.to_container(layer) for _, layer in layers))
+    layers += [("overrides", content) for content in parse_overrides(overrides)]
+    merged = reduce(_merge, (content for _, content in layers))
     try:
         values = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
-    except OmegaConfBaseException as error:  # a ${reference} that leads nowhere
-        raise ConfigError(f"{layers[-1][0]}: {error.full_key}: {error.msg}") from None
+    except OmegaConfBaseException as error:  # an unknown ${reference}
+        raise ConfigError(f"{layers[-1][0]}: {error.full_key}: {reason(error)}") from None
     try:
         return ExperimentConfig.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(problem, layers) for problem in error.errors()]
+        lines = [explain(problem, layers) for problem in error.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 
-def _read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list:
-    """[(file name, its content)], the most basic file first."""
-    if path in seen:
-        raise ConfigError(f"{path}: extends itself through {' -> '.join(map(str, seen))}")
-    if not path.is_file():
-        if not path.parent.is_dir():
-            raise ConfigError(f"{path}: no such folder {path.parent}")
-        siblings = sorted(p.name for p in path.parent.glob("*.yaml"))
-        near = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; beside it: {siblings or 'nothing'}"
-        raise ConfigError(f"{path}: no such config file{hint}")
-    try:
-        content = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if not OmegaConf.is_dict(content):
-        raise ConfigError(f"{path}: expected keys and values at the top level")
+def _read_layers(path: Path, children: tuple[Path, ...] = ()) -> list[Layer]:
+    """The file and those it extends, the base first."""
+    if path in children:
+        raise ConfigError(f"{path}: extends itself through {' -> '.join(map(str, children))}")
+    content = _read_file(path)
     parent = content.pop("extends", None)
     if not isinstance(parent, str | None):
         raise ConfigError(f"{path}: extends: expected the name of one file, got {parent!r}")
-    below = _read_layers((path.parent / parent).resolve(), (*seen, path)) if parent else []
-    return [*below, (str(path), content)]
+    base = _read_layers((path.parent / parent).resolve(), (*children, path)) if parent else []
+    return [*base, (str(path), content)]
 
 
-def _merge(below: dict, above: dict) -> dict:
-    """Deep merge. Unlike OmegaConf's it lets a list replace a section, for pydantic to name it."""
-    both = {k for k in below.keys() & above.keys() if isinstance(below[k], dict)}
-    nested = {k: _merge(below[k], above[k]) for k in both if isinstance(above[k], dict)}
-    return {**below, **above, **nested}
-
-
-def _parse_overrides(overrides: str):
+def _read_file(path: Path) -> dict:
+    if not path.is_file():
+        raise ConfigError(f"{path}: {_missing(path)}")
     try:
-        words = shlex.split(overrides)
-        for word in words:
-            if "=" not in word:
-                raise ValueError(f"{word!r} is not of the form dotted.key=value")
-        return OmegaConf.from_dotlist(words)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"overrides: {error}") from None
+        content = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {reason(error)}") from None
+    if not OmegaConf.is_dict(content):
+        raise ConfigError(f"{path}: expected keys and values at the top level")
+    return OmegaConf.to_container(content)
 
 
-def _explain(problem: dict, layers: list) -> str:
-    """One line for one pydantic error: origin, dotted key, what is wrong, the nearest spelling."""
-    *parents, last = problem["loc"] or ("",)
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
-    files = [layer for layer in layers if layer[0] != "overrides"]
-    holders = (name for name, layer in reversed(layers) if _has(layer, problem["loc"]))
-    origin = next(holders, files[-1][0])
-    if problem["type"] != "extra_forbidden":
-        # a section's own check says what it minds; its whole content would drown that
-        given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
-        return f"{origin}: {key}: {problem['msg']}{given}"
-    allowed = sorted(_section(parents).model_fields)
-    near = difflib.get_close_matches(str(last), allowed, n=1)
-    hint = f"did you mean {'.'.join([*map(str, parents), near[0]])!r}? " if near else ""
-    return f"{origin}: {key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
+def _missing(path: Path) -> str:
+    """Why `path` is no config file, and which ones exist."""
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        return f"no such folder {folder}"
+    names = sorted(file.name for file in folder.glob("*.yaml"))
+    available = f"available: {', '.join(names) or 'none'}"
+    if path.is_dir():
+        return f"is a folder, not a config file; {available}"
+    nearest = difflib.get_close_matches(path.name, names, n=1)
+    return f"no such config file; {f'did you mean {nearest[0]}?' if nearest else available}"
 
 
-def _has(layer, loc: tuple) -> bool:
-    for part in loc:
-        if not OmegaConf.is_dict(layer) or part not in layer:
-            return OmegaConf.is_list(layer)
-        layer = layer[part]
-    return True
-
-
-def _section(path: list) -> type[Section]:
-    """The section class that the dotted `path` leads to."""
-    section, parts = ExperimentConfig, iter(path)
-    for part in parts:
-        kind = section.model_fields[part].annotation
-        choices = (kind, *get_args(kind))
-        section = next(c for c in choices if isinstance(c, type) and issubclass(c, Section))
-        if get_origin(kind) is dict:
-            next(parts)  # the name of one of several
-    return section
+def _merge(base: dict, top: dict) -> dict:
+    """Deep merge. Unlike OmegaConf's it lets a list replace a section, for pydantic to report."""
+    shared = [key for key in base.keys() & top.keys() if isinstance(base[key], dict)]
+    nested = {key: _merge(base[key], top[key]) for key in shared if isinstance(top[key], dict)}
+    return {**base, **top, **nested}

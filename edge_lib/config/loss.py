@@ -1,25 +1,28 @@
 """The contrastive loss."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Modality, Positive, Section
+from edge_lib.config.base import Positive, Section
+from edge_lib.config.modalities import ModalityName
+from edge_lib.config.registry import LOSSES
 
 
 class LossConfig(Section):
-    """Matryoshka InfoNCE: the largest dim is the width of the shared embedding."""
+    """A loss over Matryoshka sizes. The largest dim is the width of the shared embedding."""
 
-    pairs: list[tuple[Modality, Modality]] | None = Field(None, description="all, if not named")
+    kind: Literal[tuple(LOSSES)] = "info_nce"
+    pairs: list[tuple[ModalityName, ModalityName]] | None = Field(None, description="null: all")
     pair_weights: list[float] | None = None
     dims: list[Positive] = [256, 128, 64, 32, 16, 8]
-    weights: list[float] | None = None
-    sample_single_dim: bool = False
+    weights: list[float] | None = Field(None, description="of dims; 1 each if null")
+    sample_single_dim: bool = Field(False, description="use one of dims in each step, at random")
     chunk: Positive | None = Field(None, description="rows of the similarity matrix at a time")
     temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="initial 1/logit_scale")
 
     @model_validator(mode="after")
-    def _dims_and_weights_agree(self):
+    def _dims_match_weights(self):
         if not self.dims or len(set(self.dims)) != len(self.dims):
             raise ValueError("dims must be a list of different sizes")
         if self.weights is not None and len(self.weights) != len(self.dims):
@@ -27,12 +30,14 @@ class LossConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _pairs_and_weights_agree(self):
+    def _pairs_match_weights(self):
         if self.pairs is not None:
             if not self.pairs or len({frozenset(pair) for pair in self.pairs}) != len(self.pairs):
                 raise ValueError("pairs must be a list of different pairs")
             if any(a == b for a, b in self.pairs):
-                raise ValueError("a pair needs two modalities")
+                raise ValueError("a pair needs two different modalities")
         if self.pair_weights and len(self.pair_weights) != len(self.pairs or ()):
-            raise ValueError(f"{len(self.pair_weights)} pair_weights, but not as many pairs")
+            raise ValueError(
+                f"{len(self.pair_weights)} pair_weights for {len(self.pairs or ())} pairs"
+            )
         return self

@@ -5,22 +5,40 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Positive, Section
+from edge_lib.config.registry import POOLERS
 
 
-class ModalityConfig(Section):
-    """A frozen encoder and the head trained on it."""
+class EncoderConfig(Section):
+    """A frozen encoder. Everything that its outputs depend on is a key of this section: encoders
+    get nothing else, and the fingerprint of a feature store covers all of it.
+    """
 
     encoder: str = Field(description="a shipped name, a local folder, or a hub name")
     revision: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
+
+
+class ModalityConfig(EncoderConfig):
+    """An encoder, and the pooler, adapter and projection trained on its outputs."""
+
     augment: bool = Field(False, description="random crops; needs features.online")
-    pooler: Literal["pooled", "mean", "cls", "tokens", "attention", "perceiver"] = "pooled"
-    window: Positive = Field(1, description="side of the squares that pooler tokens averages")
+    pooler: Literal[tuple(POOLERS)] = "pooled"
+    window: Positive = Field(1, description="pooler tokens averages squares of this side")
     num_latents: Positive = 8
     num_layers: Positive = 1
     num_heads: Positive = 4
     width: Positive = Field(256, description="of the pooler and of the MLP adapter")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's keys alone."""
+        return EncoderConfig(**{name: getattr(self, name) for name in EncoderConfig.model_fields})
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether the pooler reads tokens rather than the encoder's own pooled vector."""
+        return self.pooler != "pooled"
 
     @model_validator(mode="after")
     def _heads_divide_width(self):

@@ -9,18 +9,18 @@ from edge_lib.config.train import TrainConfig
 
 
 class DecoderConfig(Section):
-    """A decoder; those of the recursive one alone are its steps, latent, update, supervision."""
+    """A decoder. Steps, latent, update and supervision belong to the recursive decoder."""
 
     width: Positive = 128
     layers: Positive = 4
     heads: Positive = 4
     norm: Literal["pre", "post"] = "pre"
     inner_steps: Positive = 4
-    outer_steps: Positive = Field(1, description="rounds; only the last carries gradient")
-    latent: bool = Field(True, description="rows z beside the answer's y")
+    outer_steps: Positive = Field(1, description="rounds; only the last one has gradients")
+    latent: bool = Field(True, description="a latent row z beside each answer row y")
     update: Literal["concat", "additive"] = "concat"
-    deep_supervision: bool = Field(False, description="a loss, with gradient, in every round")
-    lr: Annotated[float, Field(gt=0)] | None = Field(None, description="qa.train.lr, if not named")
+    deep_supervision: bool = Field(False, description="a loss, with gradients, in every round")
+    lr: Annotated[float, Field(gt=0)] | None = Field(None, description="qa.train.lr if null")
 
     @model_validator(mode="after")
     def _heads_divide_width(self):
@@ -30,31 +30,33 @@ class DecoderConfig(Section):
 
 
 class CurriculumConfig(Section):
-    """Kinds of question that are asked alone at first: what all others build on."""
+    """Kinds of question that the first steps train on."""
 
     kinds: Annotated[list[str], Field(min_length=1)]
     steps: Positive
 
 
 class QAConfig(Section):
-    """Decoders trained on questions about images, over a frozen aligner's vision."""
+    """Decoders trained on questions about images, over the vision head of a frozen aligner."""
 
-    use_trm: bool | None = Field(None, description="true or false: only that decoder; null: both")
+    use_trm: bool | None = Field(
+        None, description="true: recursive only; false: plain only; null: both"
+    )
     plain: DecoderConfig = DecoderConfig(layers=4)
     trm: DecoderConfig = DecoderConfig(layers=2)
-    vision: bool = Field(True, description="false: a control that sees the question alone")
-    scenes: Positive | None = Field(None, description="training images, all if not named")
+    vision: bool = Field(True, description="false: a control that reads the question alone")
+    scenes: Positive | None = Field(None, description="number of training images; all if null")
     questions_per_image: Positive = Field(8, description="in a batch: they share a prefix")
     curriculum: CurriculumConfig | None = None
     vocab_size: Positive = 512
-    max_answer: Positive = Field(6, description="tokens, the end included")
+    max_answer: Positive = Field(6, description="tokens, with the end token")
     test_steps: list[Positive] = Field(
-        [], description="inner steps that a trained recursive decoder is also tested with"
+        [], description="other numbers of inner steps to test a trained recursive decoder with"
     )
     train: TrainConfig = TrainConfig()
 
     @property
-    def arms(self) -> dict[str, DecoderConfig]:
+    def decoders(self) -> dict[str, DecoderConfig]:
         """The decoders to train, by name."""
         if self.use_trm is None:
             return {"plain": self.plain, "trm": self.trm}

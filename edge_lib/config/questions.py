@@ -1,4 +1,4 @@
-"""Where questions about images come from."""
+"""Sources of questions about images."""
 
 from typing import Annotated, Literal
 
@@ -8,38 +8,42 @@ from edge_lib.config.base import Count, Positive, RepoPath, Section
 
 
 class VQAv2Config(Section):
-    """VQAv2's json files by split, and the folder of a split's images (COCO's names)."""
+    """VQAv2's JSON files and the folder of images (with COCO's file names) for each split."""
 
     questions: dict[str, RepoPath]
     annotations: dict[str, RepoPath]
     images: dict[str, RepoPath]
-    prefix: dict[str, str] = Field({}, description="of file names, e.g. COCO_train2014_")
+    prefix: dict[str, str] = Field(
+        {}, description="of image file names in each split, e.g. COCO_train2014_"
+    )
 
 
 class GQAConfig(Section):
-    """GQA's question files by split (train_balanced_questions.json, ...), and its images."""
+    """GQA's question file for each split (train_balanced_questions.json, ...), and its images."""
 
     questions: dict[str, RepoPath]
     images: RepoPath
 
 
 class QuestionsConfig(Section):
-    """Questions about images: made for scenes, read from VQAv2 or GQA, or made of captions."""
+    """Questions about images: generated from scenes or captions, or read from VQAv2 or GQA."""
 
     source: Literal["scenes", "captions", "vqav2", "gqa"] = "scenes"
     train_scenes: Positive = 8000
     val_scenes: Positive = 500
     test_scenes: Positive = 1000
-    per_scene: Positive = 8
+    per_scene: Positive = Field(8, description="questions about each scene")
     max_objects: Annotated[int, Field(ge=2, le=9)] = 6
-    train_hops: Annotated[int, Field(ge=0, le=4)] = Field(2, description="of train and val chains")
-    test_hops: Annotated[int, Field(ge=0, le=4)] = 4
+    train_hops: Annotated[int, Field(ge=0, le=4)] = Field(
+        2, description="most steps of a chained question in train and val"
+    )
+    test_hops: Annotated[int, Field(ge=0, le=4)] = Field(4, description="the same in test")
     seed: Count = 0
     vqav2: VQAv2Config | None = None
     gqa: GQAConfig | None = None
 
     @model_validator(mode="after")
-    def _source_is_described(self):
+    def _source_has_a_section(self):
         if self.source in ("vqav2", "gqa") and getattr(self, self.source) is None:
             raise ValueError(f"source {self.source!r} needs a data.questions.{self.source} section")
         return self

@@ -32,7 +32,7 @@ SOURCES = {
     "common_voice": "edge_lib.sources.common_voice:load",
 }
 QUESTION_SOURCES = {
-    "scenes": "edge_lib.sources.scenes.question_table:load",
+    "scenes": "edge_lib.sources.scenes.question_table:SOURCE",
     "captions": "edge_lib.sources.caption_questions:load",
     "vqav2": "edge_lib.sources.vqav2:load",
     "gqa": "edge_lib.sources.gqa:load",

@@ -1,4 +1,4 @@
-"""How a model is trained: the same keys for every one."""
+"""How a model is trained. Every model has the same keys."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from edge_lib.config.base import Count, Fraction, Positive, Section
 
 
 class TrainConfig(Section):
-    """One loop for every model. `batch_size` counts rows over all processes."""
+    """Optimizer, schedule, checkpoints. `batch_size` counts rows over all processes."""
 
     epochs: Positive = 10
     max_steps: Positive | None = None
@@ -16,18 +16,25 @@ class TrainConfig(Section):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    warmup: Fraction = Field(0.05, description="share of all steps")
-    cooldown: Fraction | None = Field(None, description="share of all steps; null: cosine")
+    warmup: Fraction = Field(0.05, description="share of all steps, with a linear rise")
+    cooldown: Fraction | None = Field(
+        None,
+        description="last share of all steps, with a linear decay; null: cosine decay",
+    )
     clip: Annotated[float, Field(gt=0)] = 1.0
-    ema: Fraction | None = Field(None, description="decay of the average that is judged and kept")
+    ema: Fraction | None = Field(
+        None, description="decay of the averaged weights that are evaluated and saved"
+    )
     accumulation: Positive = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sharding: Literal["fsdp2", "zero2"] | None = Field(
         None,
-        description="over the launched GPUs: weights, gradients and optimizer (fsdp2), or all but "
-        "the weights (DeepSpeed's zero2); null: each has all of them (DDP)",
+        description="fsdp2 shards weights, gradients and optimizer over the launched GPUs; zero2 "
+        "(DeepSpeed) all but the weights; null: DDP",
     )
-    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    text_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of training rows that lose their caption"
+    )
     eval_every: Positive = 100
     checkpoint_every: Positive = 100
     keep_checkpoints: Positive = 2

@@ -1,1 +1,1 @@
-"""Tables in (`table`, `sources`, `scenes`), batches out (`batches`)."""
+"""What flows through an experiment: tables, messages, encoder outputs, training batches."""

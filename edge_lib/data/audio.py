@@ -1,4 +1,4 @@
-"""Sound in its one normal form: mono float32 at 16 kHz."""
+"""Sound in its normal form: mono float32 at 16 kHz."""
 
 import io
 import math
@@ -7,13 +7,14 @@ from functools import cache
 import numpy as np
 import soundfile
 
-RATE = 16000  # Hz, of all audio in a table once it is decoded
+RATE = 16000  # Hz, of all decoded sound
 
 
-def decode(content: bytes) -> np.ndarray:
-    """Any file soundfile reads (FLAC, WAV, MP3, OGG) -> (n,) float32, mono at `RATE`.
+def decode_audio(content: bytes) -> np.ndarray:
+    """The bytes of any file that soundfile reads (FLAC, WAV, MP3, OGG) -> (n,) float32, mono.
 
-    ValueError if it holds no sound; soundfile's own error if it cannot be read.
+    Raises ValueError for an empty file or samples that are not finite, soundfile's own error for
+    a file that it cannot read.
     """
     samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     if not len(samples):
@@ -28,21 +29,26 @@ def resample(clip: np.ndarray, rate: int) -> np.ndarray:
     if rate == RATE:
         return clip
     up, down, taps = _polyphase(rate)
-    return resampling().resample_poly(clip, up, down, window=taps).astype(np.float32)
+    return scipy_signal().resample_poly(clip, up, down, window=taps).astype(np.float32)
 
 
 @cache
 def _polyphase(rate: int) -> tuple[int, int, np.ndarray]:
-    """Factors and the low-pass filter that `resample_poly` would design anew for each clip."""
+    """Factors and low-pass filter of `resample_poly`, which would design it for each clip."""
     common = math.gcd(rate, RATE)
     up, down = RATE // common, rate // common
     longest = max(up, down)
-    taps = resampling().firwin(20 * longest + 1, 1 / longest, window=("kaiser", 5.0))
+    taps = scipy_signal().firwin(20 * longest + 1, 1 / longest, window=("kaiser", 5.0))
     return up, down, taps.astype(np.float32)
 
 
-def resampling():
-    """scipy.signal, which takes a second to import: for who resamples alone."""
+def scipy_signal():
+    """scipy.signal, imported when it is needed: that takes a second."""
     from scipy import signal
 
     return signal
+
+
+def blank_clip() -> np.ndarray:
+    """A second of silence, which stands for a missing clip."""
+    return np.zeros(RATE, np.float32)

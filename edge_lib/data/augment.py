@@ -1,4 +1,4 @@
-"""Augmentation that touches pixels; it needs encoders run online, as a store holds one view."""
+"""Image augmentation. It needs encoders that run online: a feature store holds one view."""
 
 import math
 
@@ -9,7 +9,7 @@ from PIL import Image
 def random_crop(image: Image.Image) -> Image.Image:
     """A random 80-100% of the area at an aspect ratio within 10%, resized back.
 
-    No flips: captions speak of left and right.
+    No flips: captions name left and right.
     """
     width, height = image.size
     area, ratio, left, top = torch.rand(4).tolist()

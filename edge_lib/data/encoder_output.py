@@ -1,33 +1,45 @@
-"""What passes from a frozen encoder, or from the store of what it said, to a trained head."""
+"""Outputs of frozen encoders, from the encoder itself or from a feature store."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 
 
 @dataclass
 class EncoderOutput:
-    """What a frozen encoder says of a batch; tokens and mask are None where none were kept."""
+    """The output of one encoder for a batch; tokens and mask are None if only `pooled` is kept."""
 
     tokens: torch.Tensor | None  # (B, T, D)
     mask: torch.Tensor | None  # (B, T) bool, False on padding
     pooled: torch.Tensor  # (B, P)
 
     def to(self, device, dtype: torch.dtype | None = None) -> "EncoderOutput":
-        """On a device; dtype: of tokens and pooled."""
-        kinds = zip((self.tokens, self.mask, self.pooled), (dtype, None, dtype), strict=True)
+        """A copy on a device. dtype: of tokens and pooled."""
+
+        def move(x, dtype):
+            return None if x is None else x.to(device, dtype, non_blocking=True)
+
         return EncoderOutput(
-            *(x if x is None else x.to(device, d, non_blocking=True) for x, d in kinds)
+            move(self.tokens, dtype), move(self.mask, None), move(self.pooled, dtype)
         )
 
 
 @dataclass
 class MultimodalOutput:
-    """What the encoders of several modalities say of the same N items."""
+    """The outputs of several encoders for the same N items, by modality."""
 
     parts: dict[str, EncoderOutput]
 
     def to(self, device, dtype: torch.dtype | None = None) -> "MultimodalOutput":
-        return MultimodalOutput(
-            {name: encoded.to(device, dtype) for name, encoded in self.parts.items()}
-        )
+        return MultimodalOutput({name: part.to(device, dtype) for name, part in self.parts.items()})
+
+
+class Features(Protocol):
+    """Where batches get encoder outputs from: a feature store, or an encoder run online."""
+
+    valid: np.ndarray  # (items,) bool, False where an item could not be encoded
+
+    def gather(self, items) -> EncoderOutput | MultimodalOutput:
+        """The outputs of items (B,), by number."""

@@ -1,6 +1,10 @@
 """Roles and placeholders of chat messages."""
 
-PLACEHOLDERS = {"image": "<image>", "audio": "<audio>"}
+from collections.abc import Sequence
 
+from edge_lib.config import MODALITIES
 
+Messages = Sequence[dict[str, str]]  # {"role", "content"}, as transformers takes them
+
+PLACEHOLDERS = {m.column: m.placeholder for m in MODALITIES.values() if m.placeholder}
 ROLES = ("system", "user", "assistant")

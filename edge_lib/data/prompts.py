@@ -1,59 +1,61 @@
-"""What a caller asks a VLM: prompts, and the images and clips that come with each."""
+"""Arguments of `VLM.generate`: prompts, and the images and clips that come with each."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from edge_lib.data.chat import Chat, ChatError, Messages
-from edge_lib.data.messages import PLACEHOLDERS
+from edge_lib.data.chat import Chat, ChatError
+from edge_lib.data.messages import PLACEHOLDERS, Messages
 
 Prompt = str | Messages
 
 
 def as_list(prompt: Prompt | Sequence[Prompt], **items: Any) -> tuple[list[Prompt], dict]:
-    """One prompt or several, each with its list of every kind of items.
+    """A list of prompts, and for each kind of items a list with the items of each prompt.
 
-    items: for one prompt an item or a list of them; for several one of these, or None, for each.
-    Raises ValueError where there are not as many as prompts.
+    items: for one prompt, an item or a list of items; for several prompts, such a value or None for
+    each. Raises ValueError if the numbers differ.
     """
-    alone = isinstance(prompt, str) or bool(prompt and isinstance(prompt[0], dict))
-    prompts, found = [prompt] if alone else list(prompt), {}
+    single = isinstance(prompt, str) or bool(prompt and isinstance(prompt[0], dict))
+    prompts, lists = [prompt] if single else list(prompt), {}
     if not prompts:
         raise ValueError("no prompt")
-    for name, given in items.items():
-        if not (alone or given is None or isinstance(given, list | tuple)):
-            hint = "give a list, with one or a list for each"
-            raise ValueError(f"{len(prompts)} prompts, but {name} for one: {hint}")
-        each = [given] * len(prompts) if alone or given is None else list(given)
-        if len(each) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts, but {name} for {len(each)}")
-        found[name] = [_listed(some) for some in each]
-        if any(item is None for some in found[name] for item in some):
-            raise ValueError(f"None in a list of {name}")
-        if any(isinstance(item, list | tuple) for some in found[name] for item in some):
-            raise ValueError(f"a list in the list of {name}: one prompt takes them one by one")
-    return prompts, found
+    for name, value in items.items():
+        if not (single or value is None or isinstance(value, list | tuple)):
+            raise ValueError(
+                f"{len(prompts)} prompts, but one {name}: give a list, with a value for each"
+            )
+        values = [value] * len(prompts) if single or value is None else list(value)
+        if len(values) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts, but {name} for {len(values)}")
+        lists[name] = [_as_items(name, value) for value in values]
+    return prompts, lists
 
 
-def _listed(some: Any) -> list:
-    if some is None:
+def _as_items(name: str, value: Any) -> list:
+    """The items of one prompt: none, one, or several."""
+    if value is None:
         return []
-    return list(some) if isinstance(some, list | tuple) else [some]
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    if any(item is None for item in items):
+        raise ValueError(f"None in a list of {name}")
+    if any(isinstance(item, list | tuple) for item in items):
+        raise ValueError(f"a list inside the list of {name} for one prompt")
+    return items
 
 
-def as_messages(chat: Chat, prompt: Prompt, given: dict[str, int]) -> Messages:
-    """A prompt as messages; a text without places for what is given gets them in front.
+def as_messages(chat: Chat, prompt: Prompt, counts: dict[str, int]) -> Messages:
+    """A prompt as messages. A text gets the placeholders that it lacks in front.
 
-    given: how many items of each placeholder. Raises ValueError if its places are more or fewer.
+    counts: the number of items for each placeholder. Raises ValueError if the prompt has another
+    number of placeholders, ChatError for a message without role or content.
     """
     if isinstance(prompt, str):
-        absent = [name for name in given if PLACEHOLDERS[name] not in prompt]
-        places = "".join(f"{PLACEHOLDERS[name]}\n" * given[name] for name in absent)
-        prompt = [{"role": "user", "content": places + prompt}]
-    if odd := [message for message in prompt if not {"role", "content"} <= message.keys()]:
-        raise ChatError(f"a message has role and content, not {', '.join(odd[0])}")
+        absent = [name for name in counts if PLACEHOLDERS[name] not in prompt]
+        marks = "".join(f"{PLACEHOLDERS[name]}\n" * counts[name] for name in absent)
+        prompt = [{"role": "user", "content": marks + prompt}]
+    if invalid := [message for message in prompt if not {"role", "content"} <= message.keys()]:
+        raise ChatError(f"a message needs role and content, got {', '.join(invalid[0])}")
     for name, count in chat.count(prompt).items():
-        if count != given.get(name, 0):
-            raise ValueError(
-                f"the prompt has {count} <{name}>, but {given.get(name, 0)} were given"
-            )
+        if count != counts.get(name, 0):
+            raise ValueError(f"the prompt has {count} <{name}> for {counts.get(name, 0)} items")
     return prompt

@@ -1,84 +1,66 @@
-"""Batches of questions, those about one image together: its prefix is read once for all of them.
-
-Like alignment batches they are a function of (seed, step) alone.
-"""
+"""Training batches of questions. Questions about one image stand together and share its prefix."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from edge_lib.config import ConfigError, CurriculumConfig, ExperimentConfig, TrainConfig
-from edge_lib.data.alignment_batches import Features
-from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.config import ConfigError, CurriculumConfig, QAConfig
+from edge_lib.data.encoder_output import EncoderOutput, Features
+from edge_lib.data.step_dataset import StepDataset, check_divides
 from edge_lib.data.table import Table
 from edge_lib.data.vocabulary import EOS, Vocabulary, pad
 
 
 @dataclass
 class QABatch:
-    """B questions about N images, k to each; answers end with EOS."""
+    """B questions about N images, B / N for each; answers end with EOS."""
 
     images: EncoderOutput  # of N
     question_ids: torch.Tensor  # (B, Q)
     answer_ids: torch.Tensor  # (B, A)
-    tokens: float  # of answers, a process's share of all: what a sum over them is divided by
+    tokens: float  # answer tokens of all processes / processes: the denominator of a mean loss
 
     def to(self, device) -> "QABatch":
         ids = self.question_ids.to(device), self.answer_ids.to(device)
         return QABatch(self.images.to(device), *ids, self.tokens)
 
 
-class QABatches(Dataset):
-    """Shuffled images, each with k of its questions, drawn anew in every epoch."""
+class QABatches(StepDataset):
+    """Shuffled images, each with `questions_per_image` of its questions, drawn in every step."""
 
     def __init__(
         self,
         table: Table,
         features: Features,
         vocabulary: Vocabulary,
-        config: ExperimentConfig,
-        train: TrainConfig,
+        config: QAConfig,
+        seed: int,
         rank: int = 0,
         world_size: int = 1,
     ):
-        self.table, self.features, self.seed = table, features, config.seed
-        self.each, self.max_answer = config.qa.questions_per_image, config.qa.max_answer
-        self.rank, self.world_size = rank, world_size
-        if train.batch_size % (self.each * world_size):
-            raise ConfigError(
-                f"qa.train.batch_size={train.batch_size} does not divide into {world_size} "
-                f"processes of qa.questions_per_image={self.each}"
-            )
-        self.images_per_batch = train.batch_size // self.each
-        asked = table.questions
-        self.questions = vocabulary.encode(asked.texts)
-        self.answers = [vocabulary.encode(answers) for answers in asked.answers]
-        self.of_picture = questions_by_image(table, features.valid)
-        self.at_first = _first(self.of_picture, asked.kinds, config.qa.curriculum)
-        self.steps_at_first = config.qa.curriculum.steps if config.qa.curriculum else 0
-        pictures = [p for p, numbers in enumerate(self.of_picture) if len(numbers)]
-        self.pictures = np.array(pictures[: config.qa.scenes])
-        self.steps_per_epoch = len(self.pictures) // self.images_per_batch
-        if not self.steps_per_epoch:
-            raise ConfigError(
-                f"{table.name}: {len(self.pictures)} images with questions do not fill one batch "
-                f"of {self.images_per_batch}"
-            )
+        batch_size, self.per_image = config.train.batch_size, config.questions_per_image
+        check_divides(batch_size, self.per_image * world_size, "qa.train.batch_size")
+        self.table, self.features, self.max_answer = table, features, config.max_answer
+        questions = table.questions
+        self.questions = vocabulary.encode(questions.texts)
+        self.answers = [vocabulary.encode(answers) for answers in questions.answers]
+        self.by_image = questions_by_image(table, features.valid)
+        self.curriculum = _curriculum_questions(self.by_image, questions.kinds, config.curriculum)
+        self.curriculum_steps = config.curriculum.steps if config.curriculum else 0
+        with_questions = [image for image, numbers in enumerate(self.by_image) if len(numbers)]
+        self.images = np.array(with_questions[: config.scenes])
+        name, per_batch = f"{table.name}: images with questions", batch_size // self.per_image
+        super().__init__(name, len(self.images), per_batch, seed, rank, world_size)
 
     def _draw(self, step: int) -> list[tuple[int, np.ndarray]]:
-        """The step's pictures over all processes, with the questions asked about each."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.pictures)
-        start = position * self.images_per_batch
+        """The step's images over all processes, with the numbers of their questions."""
         rng = np.random.default_rng([self.seed, step, 1])
-        pictures = order[start : start + self.images_per_batch]
-        asked = self.at_first if step < self.steps_at_first else self.of_picture
-        return [(p, _some(asked[p], self.each, rng)) for p in pictures]
+        choices = self.curriculum if step < self.curriculum_steps else self.by_image
+        images = self.images[self.units(step)]
+        return [(image, _sample(choices[image], self.per_image, rng)) for image in images]
 
     def ids(self, step: int) -> list[str]:
-        """The ids of a step's rows, for error messages."""
         rows = self.table.questions.rows
         return [
             self.table.ids[rows[number]] for _, numbers in self._draw(step) for number in numbers
@@ -90,43 +72,42 @@ class QABatches(Dataset):
         references = (self.answers[number] for _, numbers in drawn for number in numbers)
         chosen = (choices[int(rng.integers(len(choices)))] for choices in references)
         answers = [[*answer[: self.max_answer - 1], EOS] for answer in chosen]
-        share = self.images_per_batch // self.world_size
-        mine = slice(self.rank * share, (self.rank + 1) * share)
-        numbers = np.concatenate([numbers for _, numbers in drawn[mine]])
+        own = self.share(drawn)
+        numbers = np.concatenate([numbers for _, numbers in own])
         return QABatch(
-            self.features.gather([picture for picture, _ in drawn[mine]]),
+            self.features.gather([image for image, _ in own]),
             pad([self.questions[number] for number in numbers]),
-            pad(answers[mine.start * self.each : mine.stop * self.each]),
-            # ranks have answers of unequal lengths, and gradients are averaged over ranks
+            pad(self.share(answers)),
+            # processes have answers of unequal lengths, and gradients are averaged over processes
             sum(map(len, answers)) / self.world_size,
         )
 
 
 def questions_by_image(table: Table, valid: np.ndarray) -> list[np.ndarray]:
-    """For each picture that could be encoded, the numbers of its questions; for others none."""
-    owners = table.pictures[table.questions.rows]
+    """The numbers of each image's questions; none for an image that could not be encoded."""
+    owners = table.image_index[table.questions.rows]
     order = np.argsort(owners, kind="stable")
-    found = np.split(order, np.searchsorted(owners[order], np.arange(1, len(valid))))
-    return [numbers if there else numbers[:0] for numbers, there in zip(found, valid, strict=True)]
+    parts = np.split(order, np.searchsorted(owners[order], np.arange(1, len(valid))))
+    return [part if encoded else part[:0] for part, encoded in zip(parts, valid, strict=True)]
 
 
-def _first(
-    of_picture: list[np.ndarray], kinds: list[str], curriculum: CurriculumConfig | None
+def _curriculum_questions(
+    by_image: list[np.ndarray], kinds: list[str], curriculum: CurriculumConfig | None
 ) -> list[np.ndarray]:
-    """Of each picture the questions of the curriculum's kinds; all of one that has none of them."""
+    """Each image's questions of the curriculum's kinds, or all of them where it has none."""
     if curriculum is None:
-        return of_picture
+        return by_image
     if unknown := set(curriculum.kinds) - set(kinds):
         raise ConfigError(
             f"qa.curriculum.kinds: no question is of kind {', '.join(sorted(unknown))}; "
-            f"there are {', '.join(sorted(set(kinds)))}"
+            f"kinds are {', '.join(sorted(set(kinds)))}"
         )
-    first = np.isin(kinds, curriculum.kinds)
-    chosen = [numbers[first[numbers]] for numbers in of_picture]
-    return [few if len(few) else every for few, every in zip(chosen, of_picture, strict=True)]
+    early = np.isin(kinds, curriculum.kinds)
+    chosen = [numbers[early[numbers]] for numbers in by_image]
+    return [few if len(few) else every for few, every in zip(chosen, by_image, strict=True)]
 
 
-def _some(numbers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of the numbers; if there are fewer, all of them and some again."""
-    whole, rest = divmod(count, len(numbers))
-    return np.concatenate([np.tile(numbers, whole), rng.permutation(numbers)[:rest]])
+def _sample(numbers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of the numbers in random order, with repeats only where there are too few."""
+    repeats, rest = divmod(count, len(numbers))
+    return np.concatenate([np.tile(numbers, repeats), rng.permutation(numbers)[:rest]])

@@ -1,12 +1,11 @@
 """The one table that every source becomes, read lazily.
 
-Columns: `id`, `image` (encoded bytes), `texts` (list of captions), `audio` (encoded bytes),
-`question`, `answers` (list), `kind` (of the question), `group` (rows that are edits of one
-another), `image_id` (rows with the same one share the picture of the first of them), `turns` (a
-conversation) and `image_ids` (of the pictures it is about, if not the row's own alone). Any of them
-may be null: a null is a missing modality. Bytes stay encoded until they are asked for. An image or
-a clip that does not decode, or a row without a caption, is logged with its id and skipped;
-`Table.skipped` counts.
+Columns: `id`, `image` (encoded bytes), `texts` (captions), `audio` (encoded bytes), `question`,
+`answers`, `kind` (of the question), `group` (rows that are edits of one another), `image_id` (rows
+with the same one share the image of the first), `turns` (a conversation) and `image_ids` (of the
+images that it is about, unless it is about the row's own). Any of them may be null: a null is a
+missing modality. Bytes stay encoded until an item is read. An item that does not decode, or a row
+without a caption, is logged with its id and skipped; `Table.skipped` counts.
 """
 
 import hashlib
@@ -25,16 +24,11 @@ import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 from PIL import Image
 
-from edge_lib.config import from_root
-from edge_lib.data.audio import decode
-from edge_lib.data.conversations import Conversations, conversations_of
-from edge_lib.data.image import decode_image
+from edge_lib.config import MODALITIES, from_root
+from edge_lib.config.registry import load_registered
 
 log = logging.getLogger(__name__)
-
-
 disable_progress_bars()
-
 
 SCHEMA = pa.schema(
     [
@@ -55,7 +49,7 @@ SCHEMA = pa.schema(
 
 @dataclass
 class Questions:
-    """The questions of a table that can be answered, in the order of its rows."""
+    """The questions of a table that have an answer, in the order of its rows."""
 
     rows: np.ndarray  # (M,) the row of each
     texts: list[str]
@@ -67,9 +61,8 @@ class Table:
     """Rows of one split. `rows` arguments are sequences of row numbers."""
 
     def __init__(self, dataset: Dataset, name: str, fingerprint: str):
-        self.dataset = dataset
-        self.name = name
-        self.fingerprint = fingerprint
+        """fingerprint: names the content; stored features belong to it."""
+        self.dataset, self.name, self.fingerprint = dataset, name, fingerprint
         self.skipped: dict[str, list[str]] = defaultdict(list)
 
     def __len__(self) -> int:
@@ -77,15 +70,14 @@ class Table:
 
     @cached_property
     def ids(self) -> list[str]:
-        """One name a row; the row's number where the source has none."""
-        names = enumerate(self.column("id"))
-        return [str(row if name is None else name) for row, name in names]
+        """The id of each row, or its number where the source has none."""
+        return [str(row if id is None else id) for row, id in enumerate(self.column("id"))]
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """(N,) rows that are edits of one another share a number; else those of one picture do."""
-        groups = zip(self.column("group"), self.pictures, strict=True)
-        return np.array([-1 - picture if group is None else group for group, picture in groups])
+        """(N,) a number that rows share if they are edits of one another or have the same image."""
+        groups = zip(self.column("group"), self.image_index, strict=True)
+        return np.array([-1 - image if group is None else group for group, image in groups])
 
     @cached_property
     def _captions(self) -> tuple[list[str], np.ndarray]:
@@ -101,20 +93,19 @@ class Table:
 
     @property
     def captions(self) -> list[str]:
-        """Every caption that is not empty, those of a row together."""
+        """Every caption that is not empty; those of one row stand together."""
         return self._captions[0]
 
     @property
     def caption_rows(self) -> np.ndarray:
-        """(len(captions),) the row each caption belongs to, ascending."""
+        """(len(captions),) the row of each caption, ascending."""
         return self._captions[1]
 
     @cached_property
     def questions(self) -> Questions:
-        """Every row's question, if it is not empty and has an answer."""
-        found = Questions(np.array([], np.int64), [], [], [])
+        """Every question that is not empty and has an answer; others are counted and skipped."""
+        rows, kept = [], Questions(np.array([], np.int64), [], [], [])
         columns = (self.column(name) for name in ("question", "answers", "kind"))
-        rows = []
         for row, (text, answers, kind) in enumerate(zip(*columns, strict=True)):
             answers = [a.strip() for a in answers or [] if a and a.strip()]
             if not (text or "").strip():
@@ -123,44 +114,60 @@ class Table:
                 self.skip("no answer", row)
             else:
                 rows.append(row)
-                found.texts.append(text.strip())
-                found.answers.append(answers)
-                found.kinds.append(kind or "question")
-        found.rows = np.array(rows, np.int64)
-        return found
-
-    @cached_property
-    def conversations(self) -> Conversations:
-        """Every row's conversation, if it can be learned from."""
-        return conversations_of(self)
+                kept.texts.append(text.strip())
+                kept.answers.append(answers)
+                kept.kinds.append(kind or "question")
+        kept.rows = np.array(rows, np.int64)
+        return kept
 
     @cached_property
     def image_rows(self) -> np.ndarray:
-        """(P,) the row that holds each picture."""
-        return self._pictures[0]
+        """(P,) the row that holds each distinct image."""
+        return self._images[0]
 
     @cached_property
-    def pictures(self) -> np.ndarray:
-        """(N,) the number of each row's picture."""
-        return self._pictures[1]
+    def image_index(self) -> np.ndarray:
+        """(N,) the number of each row's image."""
+        return self._images[1]
 
     @cached_property
-    def _pictures(self) -> tuple[np.ndarray, np.ndarray]:
-        names = self.column("image_id")
-        alone = (row if name is None else name for row, name in enumerate(names))
-        numbers = pd.factorize(np.array(list(alone), dtype=object))[0]
+    def _images(self) -> tuple[np.ndarray, np.ndarray]:
+        names = enumerate(self.column("image_id"))
+        names = [row if name is None else name for row, name in names]
+        numbers = pd.factorize(np.array(names, dtype=object))[0]
         return np.unique(numbers, return_index=True)[1], numbers
 
     def images(self, rows) -> list[Image.Image | None]:
-        """Decode to RGB; None where a row has no image or one that does not decode."""
-        return self._decode("image", rows, decode_image)
+        """RGB images; None where a row has none or one that does not decode."""
+        return self.decode("vision", rows)
 
     def clips(self, rows) -> list[np.ndarray | None]:
-        """Decode to mono samples (n,) at 16 kHz; None where a row has no sound or a broken one."""
-        return self._decode("audio", rows, decode)
+        """Mono clips (n,) at 16 kHz; None where a row has none or one that does not decode."""
+        return self.decode("audio", rows)
+
+    def decode(self, modality: str, rows) -> list:
+        """Decoded items; None where a row has none or one that does not decode."""
+        column = MODALITIES[modality].column
+        decoder = load_registered(MODALITIES[modality].decode)
+        exists = column in self.dataset.column_names
+        values = self.dataset[list(map(int, rows))][column] if exists else [None] * len(rows)
+        return [
+            self._decode_cell(column, *cell, decoder) for cell in zip(rows, values, strict=True)
+        ]
+
+    def _decode_cell(self, column: str, row: int, value, decoder: Callable[[bytes], Any]):
+        try:
+            content = _encoded_bytes(value)
+            if content is None:
+                self.skip(f"no {column}", row)
+                return None
+            return decoder(content)
+        except Exception as error:  # decoders raise nearly anything on a broken file
+            self.skip(f"{column} does not decode", row, error)
+            return None
 
     def items(self, modality: str) -> list | range:
-        """What an encoder may be asked for: every picture, clip or caption."""
+        """What an encoder encodes: every distinct image, row with sound, or caption."""
         if modality == "text":
             return self.captions
         return range(len(self.image_rows if modality == "vision" else self))
@@ -172,37 +179,21 @@ class Table:
         return self.image_rows if modality == "vision" else np.arange(len(self))
 
     def item_fingerprint(self, modality: str) -> str:
-        """Names the items: captions by what they say, so that tables may share their features."""
+        """Names the items. Captions are named by their content: tables may share their features."""
         if modality != "text":
             return self.fingerprint
         return hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()[:16]
 
     def examples(self, count: int) -> tuple[list[Image.Image], list[str]]:
-        """The first `count` rows that have both: their images and their first captions."""
+        """Images and first captions of the first `count` rows that have both."""
         rows, first = np.unique(self.caption_rows, return_index=True)
         captions = (self.captions[item] for item in first)
         images = (self.images([row])[0] for row in rows)
         pairs = (pair for pair in zip(images, captions, strict=True) if pair[0])
         return tuple(map(list, zip(*islice(pairs, count), strict=True)))
 
-    def _decode(self, column: str, rows, read: Callable[[bytes], Any]) -> list:
-        there = column in self.dataset.column_names
-        values = self.dataset[list(map(int, rows))][column] if there else [None] * len(rows)
-        return [self._decode_cell(column, *cell, read) for cell in zip(rows, values, strict=True)]
-
-    def _decode_cell(self, column: str, row: int, value, read: Callable[[bytes], Any]):
-        try:
-            content = _encoded_bytes(value)
-            if content is None:
-                self.skip(f"no {column}", row)
-                return None
-            return read(content)
-        except Exception as error:  # decoders raise nearly anything on a broken file
-            self.skip(f"{column} does not decode", row, error)
-            return None
-
     def skip(self, reason: str, row: int, error: Exception | None = None) -> None:
-        """Count and log an item that takes no part."""
+        """Count and log a row or item that is left out."""
         name = self.ids[int(row)]
         if name not in self.skipped[reason]:
             self.skipped[reason].append(name)
@@ -210,8 +201,8 @@ class Table:
 
     def column(self, name: str) -> list:
         """A whole column; nulls where the source has no such column."""
-        there = name in self.dataset.column_names
-        return self.dataset[name][:] if there else [None] * len(self)
+        exists = name in self.dataset.column_names
+        return self.dataset[name][:] if exists else [None] * len(self)
 
     def has(self, name: str) -> np.ndarray:
         """(N,) bool: where a column is not null. The values themselves are not read."""

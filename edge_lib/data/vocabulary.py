@@ -1,7 +1,7 @@
-"""Words for a small decoder: a BPE vocabulary learned from the questions and answers themselves.
+"""The vocabulary of a small decoder: BPE, learned from the training questions and answers.
 
-Punctuation stands alone, and frequent words become one token; with a vocabulary large enough for a
-small corpus, every word does.
+Each punctuation mark is a token, and so is each frequent word; if the vocabulary is large enough
+for the corpus, every word is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,15 +9,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
 
 SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
-
-
 PAD, BOS, EOS, UNK = range(len(SPECIAL))
 
 
 class Vocabulary:
-    """Text to token ids and back."""
+    """Texts to token ids and back."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
@@ -27,11 +26,11 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int) -> "Vocabulary":
-        """At most `size` tokens (more only if the texts have more characters)."""
+        """A vocabulary of at most `size` tokens, or as many as the texts have characters."""
         tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-        apart = pre_tokenizers.Split(Regex(r"[^\w\s'▁-]"), "isolated")
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), apart])
+        punctuation = pre_tokenizers.Split(Regex(r"[^\w\s'▁-]"), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), punctuation])
         tokenizer.decoder = decoders.Metaspace()
         trainer = trainers.BpeTrainer(
             vocab_size=size, special_tokens=list(SPECIAL), show_progress=False
@@ -41,10 +40,10 @@ class Vocabulary:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without PAD, BOS or EOS."""
-        return [found.ids for found in self.tokenizer.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
     def decode(self, ids: torch.Tensor) -> list[str]:
-        """(B, A) -> texts, each up to its EOS."""
+        """Token ids (B, A) -> texts, each up to its EOS."""
         ends = ((ids == EOS) | (ids == PAD)).cummax(1).values
         return self.tokenizer.decode_batch(
             [row[~end].tolist() for row, end in zip(ids, ends, strict=True)]
@@ -59,9 +58,7 @@ class Vocabulary:
 
 
 def pad(rows: Sequence[Sequence[int]], value: int = PAD, left: bool = False) -> torch.Tensor:
-    """(B, longest) token ids, PAD or another value after each row's end, or before its start."""
-    ids = torch.full((len(rows), max(map(len, rows), default=0)), value)
-    for row, tokens in enumerate(rows):
-        start = ids.shape[1] - len(tokens) if left else 0
-        ids[row, start : start + len(tokens)] = torch.tensor(tokens)
-    return ids
+    """(B, longest) token ids, with `value` after the end of shorter rows, or before their start."""
+    side = "left" if left else "right"
+    tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)

@@ -1,1 +1,1 @@
-"""What notebooks launch, one file a notebook."""
+"""What notebooks launch: one file a notebook."""

@@ -1,4 +1,4 @@
-"""The alignment experiment as functions that `launch` can run and a notebook can call."""
+"""01 and the points of its sweeps: train an aligner and test its retrieval."""
 
 import os
 from pathlib import Path
@@ -6,90 +6,139 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import set_seed
+from torch import Tensor, nn
 
-from edge_lib.config import ConfigError, ExperimentConfig
-from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
+from edge_lib.data.alignment_batches import AlignmentBatches, Batch
 from edge_lib.data.table import Table
-from edge_lib.features.extract import extract_features
+from edge_lib.features.extract import write_features
 from edge_lib.features.online import open_features
-from edge_lib.features.store import FeatureStore, open_stores, store_folder
+from edge_lib.features.store import FeatureStore, open_stores, store_names
 from edge_lib.metrics.recall import pair_rows, recall_metrics, recall_table
 from edge_lib.models import Aligner
+from edge_lib.nn.losses import build_loss
 from edge_lib.runs import Run
-from edge_lib.sources import load_table, splits
-from edge_lib.sources.scenes.probes import swap_scores
+from edge_lib.sources import get_source, load_table
 from edge_lib.training.device import local_device
 from edge_lib.training.fit import fit
 
 
-def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
-    """Train the heads on the train table, choose the best by the val table's mean R@1."""
-    if len(config.modalities) < 2:
-        raise ConfigError("an alignment needs two modalities: give two of vision, audio and text")
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    train, val = load_table(config.data, "train"), load_table(config.data, "val")
-    features = open_features(config, train)
-    batches = AlignmentBatches(train, features, config, rank, world_size)
-    stores = open_stores(config, val)
-    run = Run(run_folder)
-    used = [store_folder(config, name, table) for table in (train, val) for name in stores]
-    run.remember("features", [folder.name for folder in used])
-    set_seed(config.seed)
-    aligner = Aligner(config, {name: store.widths for name, store in stores.items()})
+class AlignmentTask(nn.Module):
+    """An aligner and its loss, averaged over pairs of modalities with weights.
 
-    def evaluate(aligner: Aligner) -> dict[str, float]:
-        embeddings, rows = embed_table(aligner, val, stores)
-        dim = max(config.loss.dims)
-        recall = recall_table(embeddings, rows, [dim], [1], val.groups, pairs=config.pairs)
+    A pair that is left out may become aligned through a third modality (ImageBind, Girdhar et al.
+    2023, arXiv 2305.05665).
+    """
+
+    def __init__(self, aligner: Aligner, config: ExperimentConfig):
+        super().__init__()
+        self.aligner, self.loss = aligner, build_loss(config.loss)
+        self.pairs, self.seed = config.pairs, config.seed
+        self.weights = config.loss.pair_weights or [1.0] * len(self.pairs)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss (); a row takes part in the pairs of which it has both items."""
+        embeddings, present = self.aligner(batch.features), batch.present
+        # the same draw on every rank, and again when a killed run is resumed
+        generator = torch.Generator().manual_seed(self.seed + batch.step)
+        total = 0
+        for (a, b), weight in zip(self.pairs, self.weights, strict=True):
+            both = present[a] & present[b]
+            total += weight * self.loss(embeddings[a], embeddings[b], both, generator)
+        return total / sum(self.weights)
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.aligner.save_pretrained(folder)
+
+
+def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
+    """Train the heads on the train split; keep those with the best mean R@1 on val."""
+    if len(config.modalities) < 2:
+        raise ConfigError("alignment needs sections of two modalities: vision, audio or text")
+    train, val = load_table(config.data, "train"), load_table(config.data, "val")
+    spec, run = config.feature_spec, Run(run_folder)
+    batches = alignment_batches(config, train)
+    stores = open_stores(spec, val)
+    run.ensure_unchanged("features", store_names(spec, train, val))
+    set_seed(config.seed)
+    aligner = new_aligner(config, {name: store.widths for name, store in stores.items()})
+
+    def evaluate(task: AlignmentTask) -> dict[str, float]:
+        embeddings, rows = embed_table(task.aligner, val, stores)
+        dims, pairs = [aligner.width], config.pairs
+        recall = recall_table(embeddings, rows, dims, [1], val.groups, pairs=pairs)
         metrics = {f"val.{r.query}_to_{r.gallery}.r1": float(r.recall) for r in recall.itertuples()}
         return {**metrics, "score": float(recall.recall.mean())}
 
-    return fit(aligner, batches, config.train, run, evaluate, config.seed)
+    task = AlignmentTask(aligner, config)
+    return fit(task, batches, config.train, run, evaluate, config.seed)
+
+
+def new_aligner(config: ExperimentConfig, widths: dict[str, tuple[int, int]]) -> Aligner:
+    """An untrained aligner of all modalities of an experiment."""
+    return Aligner(config.modalities, config.loss.dims, widths, config.features.precision)
+
+
+def alignment_batches(config: ExperimentConfig, table: Table) -> AlignmentBatches:
+    """This process's training batches of a table."""
+    return AlignmentBatches(
+        table,
+        open_features(config.feature_spec, table),
+        config.train,
+        config.seed,
+        config.data.missing,
+        config.data.hard_negatives,
+        int(os.environ.get("RANK", 0)),
+        int(os.environ.get("WORLD_SIZE", 1)),
+    )
 
 
 def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
-    """Encode what is missing, train, and test: an experiment without its pictures, for sweeps."""
-    extract_features(config)
+    """A point of a sweep: encode what is missing, train, and test."""
+    write_features(config.data, config.feature_spec)
     metrics = train_aligner(config, run_folder)
-    width = max(config.loss.dims)
-    dims = [dim for dim in config.evaluate.dims or config.loss.dims if dim <= width]
     aligner = Aligner.from_pretrained(run_folder / "checkpoints/best").to(local_device())
-    test = load_table(config.data, "test")
-    embeddings, rows = embed_table(aligner, test, open_stores(config, test))
+    dims, test = config.evaluate.dims or config.loss.dims, load_table(config.data, "test")
+    embeddings, rows = embed_table(aligner, test, open_stores(config.feature_spec, test))
     recall = recall_table(
         embeddings, rows, dims, config.evaluate.ks, test.groups, pairs=config.pairs
     )
-    metrics |= recall_metrics(recall, "test")
-    if "swap" in splits(config.data) and {"vision", "text"} <= config.modalities.keys():
-        swap = load_table(config.data, "swap")
-        pairs, _ = pair_rows(*embed_table(aligner, swap, open_stores(config, swap)))
-        scores = swap_scores(pairs["vision"], pairs["text"], dims)
-        metrics |= {f"swap.{row.score}.dim{row.dim}": row.value for row in scores.itertuples()}
+    metrics |= recall_metrics(recall, "test") | probe_metrics(config, aligner, dims)
     for name, head in aligner.heads.items():
         metrics[f"parameters.{name}"] = sum(p.numel() for p in head.parameters())
     return metrics
 
 
-def embed_split(
-    config: ExperimentConfig, folder: Path, table: Table
-) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
-    """`embed_table` by the aligner saved in `folder`, from the table's feature stores."""
+def probe_metrics(config: ExperimentConfig, aligner: Aligner, dims: list[int]) -> dict[str, float]:
+    """The metrics that only the experiment's source can give, if it has any."""
+    probe = get_source(config.data).probe
+
+    def embed(table: Table) -> dict[str, Tensor]:
+        stores = open_stores(config.feature_spec, table)
+        return pair_rows(*embed_table(aligner, table, stores))[0]
+
+    return probe(config.data, embed, dims) if probe else {}
+
+
+def embed_saved(
+    folder: Path, spec: FeatureSpec, table: Table
+) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    """`embed_table`, with the aligner saved in a folder and the table's feature stores."""
     aligner = Aligner.from_pretrained(folder).to(local_device())
-    return embed_table(aligner, table, open_stores(config, table))
+    return embed_table(aligner, table, open_stores(spec, table))
 
 
 @torch.no_grad()
 def embed_table(
     aligner: Aligner, table: Table, stores: dict[str, FeatureStore], batch_size: int = 1024
-) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
-    """Embeddings (N_m, D) of all items of a table on the CPU, and the row (N_m,) of each."""
-    device = aligner.logit_scale.log_scale.device
+) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    """Embeddings (N_m, D) of all items of a table, on the CPU, and the row (N_m,) of each."""
     embeddings, rows = {}, {}
     for name, store in stores.items():
         items = np.flatnonzero(store.valid)
         parts = np.split(items, range(batch_size, len(items), batch_size))
         head = aligner.heads[name]
-        embedded = [head(store.gather(part).to(device))[1].float().cpu() for part in parts]
+        embedded = [head(store.gather(part).to(aligner.device))[1].float().cpu() for part in parts]
         embeddings[name] = torch.cat(embedded)
         rows[name] = table.item_rows(name)[items]
     return embeddings, rows

@@ -1,4 +1,4 @@
-"""What goes on between the steps of a decoder: the answer so far, and where it looks."""
+"""03: the answers and the attention of a decoder at each step of its recursion."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +16,7 @@ from edge_lib.nn.decoders.blocks import Layer
 def answers_by_step(
     model: QAModel, images: EncoderOutput, questions: Sequence[str], max_tokens: int
 ) -> list[list[str]]:
-    """Of each step, the answers (B) that the head would read there, given the final answer's tokens
-    so far."""
+    """For each step, the answers (B) that the head would give, after the final answer's tokens."""
     states = _states(model, images, questions, max_tokens)
     return [model.vocabulary.decode(model.decoder.head(state).argmax(-1)) for state in states]
 
@@ -26,26 +25,27 @@ def answers_by_step(
 def attention_by_step(
     model: QAModel, images: EncoderOutput, questions: Sequence[str], max_tokens: int
 ) -> Tensor:
-    """(steps, B, P) how much the first answer row of the last layer attends to each prefix vector,
-    averaged over heads."""
-    count = model.prefix(images)[0].shape[1]
-    with _watched(model.decoder.stack.layers[-1]) as seen:
+    """(steps, B, P) attention of the first answer row to each prefix vector, in the last layer,
+    averaged over heads.
+    """
+    length = model.prefix(images)[0].shape[1]
+    with _recorded_attention(model.decoder.stack.layers[-1]) as recorded:
         steps = len(_states(model, images, questions, max_tokens))
-    return torch.stack([weights[:, :, 0, :count].mean(1) for weights in seen[-steps:]])
+    return torch.stack([weights[:, :, 0, :length].mean(1) for weights in recorded[-steps:]])
 
 
 def _states(model: QAModel, images: EncoderOutput, questions: Sequence[str], max_tokens: int):
-    ids = pad(model.vocabulary.encode(questions)).to(model.decoder.head.weight.device)
+    ids = pad(model.vocabulary.encode(questions)).to(model.device)
     prefix = model.prefix(images)
     answer = model.decoder.generate(*prefix, ids, max_tokens)
     return model.decoder.states(*prefix, ids, answer)
 
 
 @contextmanager
-def _watched(layer: Layer) -> Iterator[list[Tensor]]:
-    """Within, the list gets the layer's attention weights (B, H, S, E + S) of every pass."""
-    layer.seen = []
+def _recorded_attention(layer: Layer) -> Iterator[list[Tensor]]:
+    """Within the context, the list gets the layer's attention weights (B, H, S, E + S)."""
+    layer.recorded = []
     try:
-        yield layer.seen
+        yield layer.recorded
     finally:
-        layer.seen = None
+        layer.recorded = None

@@ -1,7 +1,7 @@
-"""The fusion experiment as functions that `launch` can run and a notebook can call.
+"""02: train fusions on the heads of an aligner, and test them with any subset of the modalities.
 
-Fusions are trained on an aligner's heads as they are, against the target's embedding; on damaged
-data where the source has it, so that a fusion learns whom to believe.
+The heads stay frozen; the target is another modality's embedding. Where the source has degraded
+splits, fusions train on them, to learn which modality to rely on.
 """
 
 import os
@@ -11,52 +11,92 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import set_seed
+from torch import Tensor, nn
 
-from edge_lib.config import ExperimentConfig
-from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.config import DataConfig, ExperimentConfig
+from edge_lib.data.alignment_batches import AlignmentBatches, Batch
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
 from edge_lib.features.store import FeatureStore, open_store
 from edge_lib.metrics.bootstrap import bootstrap_interval
 from edge_lib.metrics.recall import retrieval_ranks
 from edge_lib.models import Aligner, Fuser
+from edge_lib.nn.losses import build_loss
 from edge_lib.runs import Run
 from edge_lib.sources import load_table, splits
 from edge_lib.sources.splits import DEGRADED
 from edge_lib.training.fit import fit
 
 
-def fusion_table(config: ExperimentConfig, split: str) -> Table:
-    """The split that fusions are trained and judged on: the damaged one, if there is one."""
-    damaged = f"{DEGRADED}{split}"
-    return load_table(config.data, damaged if damaged in splits(config.data) else split)
+class FusionTask(nn.Module):
+    """All fusions of a fuser, trained on the same batches, each with a loss of its own."""
+
+    def __init__(self, fuser: Fuser, config: ExperimentConfig, seed: int):
+        super().__init__()
+        self.fuser, self.config, self.seed = fuser, config.fusion, seed
+        self.losses = nn.ModuleDict({name: build_loss(config.loss) for name in fuser.fusions})
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss (), summed over fusions."""
+        names, target = self.config.modalities, self.config.target
+        sequences = self.fuser.sequences({name: batch.features[name] for name in names})
+        with torch.no_grad():
+            embedding = self.fuser.aligner.heads[target](batch.features[target])[1]
+        present = self._drop_modalities({name: batch.present[name] for name in names})
+        usable = torch.stack([*present.values()]).any(0) & batch.present[target]
+        fused, total = self.fuser(sequences, present), 0
+        for name, loss in self.losses.items():
+            generator = torch.Generator().manual_seed(self.seed + batch.step)
+            total += loss(fused[name].embedding, embedding, usable, generator)
+        return total
+
+    def _drop_modalities(self, present: dict[str, Tensor]) -> dict[str, Tensor]:
+        """In training, leave a share of the rows with one modality, so that any subset works."""
+        first = next(iter(present.values()))
+        single = torch.rand(first.shape, device=first.device) < self.config.modality_dropout
+        kept = torch.randint(len(present), first.shape, device=first.device)
+        if not self.training:
+            return present
+        return {
+            name: exists & (~single | (kept == number))
+            for number, (name, exists) in enumerate(present.items())
+        }
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.fuser.save_pretrained(folder)
+
+
+def fusion_table(data: DataConfig, split: str) -> Table:
+    """The degraded split, if the source has one, else the split itself."""
+    degraded = f"{DEGRADED}{split}"
+    return load_table(data, degraded if degraded in splits(data) else split)
 
 
 def train_fusions(
     config: ExperimentConfig, aligner_folder: Path, folders: dict[int, Path]
 ) -> dict[str, float]:
-    """Train every strategy of `config.fusion` once for each seed, in the run folder of that seed.
+    """Train every strategy of `config.fusion` once for each seed; keep the best mean R@1 on val.
 
-    Kept is the state with the best mean R@1 on val. Returns the seconds of training.
+    folders: seed -> its run folder. Returns the seconds of training.
     """
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    train, val = fusion_table(config, "train"), fusion_table(config, "val")
-    aligner, features = Aligner.from_pretrained(aligner_folder), open_features(config, train)
-    names = [*config.fusion.modalities, config.fusion.target]
-    stores = {name: open_store(config, name, val) for name in names}
+    train, val = fusion_table(config.data, "train"), fusion_table(config.data, "val")
+    spec, fusion = config.feature_spec, config.fusion
+    aligner, features = Aligner.from_pretrained(aligner_folder), open_features(spec, train)
+    stores = {name: open_store(spec, name, val) for name in (*fusion.modalities, fusion.target)}
 
-    def evaluate(fuser: Fuser) -> dict[str, float]:
-        recall = fused_recall(fuser, val, stores, [tuple(config.fusion.modalities)])
+    def evaluate(task: FusionTask) -> dict[str, float]:
+        recall = fused_recall(task.fuser, val, stores, [tuple(fusion.modalities)])
         scores = {f"val.{r.strategy}.r1": r.recall for r in recall.itertuples()}
         return {**scores, "score": float(recall["recall"].mean())}
 
-    seconds = 0
+    seconds, data = 0, config.data
+    ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     for seed, folder in folders.items():
-        seeded = config.model_copy(update={"train": config.fusion.train, "seed": seed})
-        batches = AlignmentBatches(train, features, seeded, rank, world_size)
+        options = data.missing, data.hard_negatives, *ranks
+        batches = AlignmentBatches(train, features, fusion.train, seed, *options)
         set_seed(seed)
-        fuser = Fuser(aligner, config)
-        result = fit(fuser, batches, config.fusion.train, Run(folder), evaluate, seed)
+        task = FusionTask(Fuser(aligner, fusion), config, seed)
+        result = fit(task, batches, fusion.train, Run(folder), evaluate, seed)
         seconds += result["seconds.train"]
     return {"seconds.fusion": seconds}
 
@@ -69,53 +109,53 @@ def fused_recall(
     inputs: list[tuple[str, ...]],
     bootstrap: int = 0,
 ) -> pd.DataFrame:
-    """R@1 of the target, found by each fusion from each of the `inputs` (subsets of modalities).
+    """R@1 of the target, retrieved by each fusion from each of the `inputs` (sets of modalities).
 
-    Also "heads": the aligner's own embedding of one modality, without any fusion. Rows that lack
-    an item are left out. Columns: strategy, inputs, recall, low, high, rows.
+    Strategy "heads" is the aligner's own embedding of one modality, without a fusion. Rows that
+    lack an item are left out. Columns: strategy, inputs, recall, low, high, rows.
     """
     sequences, target, rows = embed_rows(fuser, table, stores)
     records = []
     for names in inputs:
         present = {name: torch.full((len(rows),), name in names) for name in sequences}
-        found = {
-            strategy: fusion(sequences, present).embedding.float().cpu()
-            for strategy, fusion in fuser.fusions.items()
-        }
+        fused = fuser(sequences, present)
+        queries = {strategy: x.embedding.float().cpu() for strategy, x in fused.items()}
         if len(names) == 1:
-            found["heads"] = sequences[names[0]].mean(1).float().cpu()
-        for strategy, queries in found.items():
-            hits = retrieval_ranks(queries, target) < 1
+            queries["heads"] = sequences[names[0]].mean(1).float().cpu()
+        for strategy, embeddings in queries.items():
+            hits = retrieval_ranks(embeddings, target) < 1
             low, high = bootstrap_interval(hits, table.groups[rows], bootstrap)
-            inputs_name = " + ".join(names)
-            records.append((strategy, inputs_name, float(hits.mean()), low, high, len(rows)))
+            label = " + ".join(names)
+            records.append((strategy, label, float(hits.mean()), low, high, len(rows)))
     return pd.DataFrame(records, columns=["strategy", "inputs", "recall", "low", "high", "rows"])
 
 
 @torch.no_grad()
 def embed_rows(
     fuser: Fuser, table: Table, stores: dict[str, FeatureStore], batch_size: int = 1024
-) -> tuple[dict[str, torch.Tensor], torch.Tensor, np.ndarray]:
-    """Of all rows that have everything: sequences {modality: (N, L, D)}, target (N, D), rows (N,).
-
-    A row with several captions is embedded by its first.
+) -> tuple[dict[str, Tensor], Tensor, np.ndarray]:
+    """For all rows that have an item of every modality: sequences {modality: (N, L, D)}, target
+    (N, D), rows (N,). A row with several captions is embedded by its first.
     """
-    firsts = {}
-    for name in stores:
-        # the store may be that of the whole split, of which a damaged one holds the first rows
-        owners = table.item_rows(name)
-        owners = np.where(stores[name].valid[: len(owners)], owners, -1)
-        firsts[name] = dict(zip(owners[::-1], np.arange(len(owners))[::-1], strict=True))
+    firsts = {name: _first_items(table, name, store) for name, store in stores.items()}
     rows = np.array(sorted(set.intersection(*(set(first) - {-1} for first in firsts.values()))))
-    device = fuser.aligner.logit_scale.log_scale.device
     parts = {name: [] for name in stores}
     for chunk in np.array_split(rows, max(1, len(rows) // batch_size)):
         for name, store in stores.items():
             items = [firsts[name][row] for row in chunk]
-            parts[name].append(fuser.aligner.heads[name](store.gather(items).to(device))[0])
+            features = store.gather(items).to(fuser.aligner.device)
+            parts[name].append(fuser.sequences({name: features})[name])
     sequences = {name: torch.cat(part) for name, part in parts.items()}
-    target = sequences.pop(fuser.config.fusion.target).mean(1).float().cpu()
+    target = sequences.pop(fuser.config.target).mean(1).float().cpu()
     return sequences, target, rows
+
+
+def _first_items(table: Table, modality: str, store: FeatureStore) -> dict[int, int]:
+    """Row -> its first encoded item. Key -1 holds items that were not encoded."""
+    owners = table.item_rows(modality)
+    # the store may be that of a whole split, of which a degraded split has the first rows
+    owners = np.where(store.valid[: len(owners)], owners, -1)
+    return dict(zip(owners[::-1], np.arange(len(owners))[::-1], strict=True))
 
 
 @torch.no_grad()

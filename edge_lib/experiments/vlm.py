@@ -1,4 +1,4 @@
-"""The vision-language experiment as functions that `launch` can run and a notebook can call."""
+"""06: train a vision-language model on conversations, in stages."""
 
 import hashlib
 import os
@@ -10,47 +10,30 @@ from accelerate.utils import set_seed
 
 from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.chat_batches import ChatBatches
-from edge_lib.experiments.vlm_features import open_streams
-from edge_lib.features.store import store_folder
-from edge_lib.features.weights import locate
-from edge_lib.models import Aligner, Fuser, read_about
-from edge_lib.models.prefix_sources import FUSED, PrefixSources
+from edge_lib.data.conversations import read_conversations
+from edge_lib.experiments.vlm_features import open_prefix_features, prefix_spec
+from edge_lib.features.store import store_names
+from edge_lib.models import Aligner, Fuser
+from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
 from edge_lib.sources import load_table
-from edge_lib.sources.splits import CONVERSATIONS
+from edge_lib.sources.splits import CONVERSATIONS, SPLITS
 from edge_lib.training.fit import fit
 
-SPLITS = tuple(f"{CONVERSATIONS}{split}" for split in ("train", "val", "test"))
+CHAT_SPLITS = tuple(f"{CONVERSATIONS}{split}" for split in SPLITS)
 
 
-def stream_config(config: ExperimentConfig, aligner_folder: Path) -> ExperimentConfig:
-    """What it takes to encode the conversations' images and clips: the aligner's modalities."""
-    about = config.vlm.language
-    locate(about.model, about.weights)  # a name of nothing stops here, and not after encoding
-    aligner, _ = read_about(aligner_folder)
-    named = set(config.vlm.streams.values())
-    wanted = {"vision", "audio"} if FUSED in named else named
-    if missing := sorted(wanted - set(aligner.modalities)):
-        raise ConfigError(f"{aligner_folder}: an aligner without {missing}, which vlm.streams name")
-    if config.vlm.streams.get("audio") and aligner.audio.pooler == "tokens":
-        raise ConfigError(f"{aligner_folder}: hands on as many vectors as a clip is long (pooler)")
-    update = {"data": config.data, "features": config.features, "launch": config.launch}
-    others = {name: None for name in aligner.modalities if name not in wanted}
-    return aligner.model_copy(update=update | others | {"fusion": None})
-
-
-def find_streams(config: ExperimentConfig, aligner_folder: Path) -> PrefixSources:
-    """The aligner, and the fusion that its experiment (02) trained, if one is named."""
-    aligner = Aligner.from_pretrained(aligner_folder)
-    if config.vlm.fusion is None:
-        return PrefixSources(aligner)
-    found = sorted(aligner_folder.parents[1].glob("fusion-*/checkpoints/best"))
-    strategies = aligner.config.fusion.strategies if aligner.config.fusion else []
-    if not found or config.vlm.fusion not in strategies:
-        raise ConfigError(f"{aligner_folder}: no {config.vlm.fusion} fusion was trained beside it")
-    fuser = Fuser.from_pretrained(found[0], aligner, aligner.config)
-    return PrefixSources(aligner, fuser.fusions[config.vlm.fusion])
+def load_prefix_sources(config: ExperimentConfig, aligner_folder: Path) -> PrefixSources:
+    """The aligner, or the fuser that the aligner's run (02) trained, if `vlm.fusion` names one."""
+    strategy = config.vlm.fusion
+    if strategy is None:
+        return PrefixSources(Aligner.from_pretrained(aligner_folder))
+    folders = sorted(aligner_folder.parents[1].glob("fusion-*/checkpoints/best"))
+    fuser = Fuser.from_pretrained(folders[0]) if folders else None
+    if fuser is None or strategy not in fuser.fusions:
+        raise ConfigError(f"{aligner_folder}: its run trained no fusion {strategy!r}")
+    return PrefixSources(fuser.select(strategy))
 
 
 def train_vlm(
@@ -62,38 +45,36 @@ def train_vlm(
 ) -> dict[str, float]:
     """One stage of `config.vlm.stages` on the train conversations; keep the best loss on val.
 
-    start: the folder of an earlier stage's VLM, to go on from.
+    start: the folder of an earlier stage's VLM, to continue from.
     """
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    how, streams = config.vlm.stages[stage], config.vlm.streams
-    train, val = (load_table(config.data, split) for split in SPLITS[:2])
-    about = stream_config(config, aligner_folder)
-    features = open_streams(streams, about, train, training=True)
-    run = Run(run_folder)
-    digests = [_digest(path) for path in (aligner_folder, start) if path]
-    run.remember("started from", digests)
-    stores = [(name, table) for table in (train, val) for name in about.modalities]
-    used = [store_folder(about, *store).name for store in stores]
-    run.remember("features", used)
+    train_config, sources = config.vlm.stages[stage], config.vlm.prefix_sources
+    train, val = (load_table(config.data, split) for split in CHAT_SPLITS[:2])
+    spec, run = prefix_spec(config, aligner_folder), Run(run_folder)
+    features = open_prefix_features(sources, spec, train, training=True)
+    run.ensure_unchanged("started from", [_digest(f) for f in (aligner_folder, start) if f])
+    run.ensure_unchanged("features", store_names(spec, train, val))
     set_seed(config.seed)
     if start:
         vlm = VLM.from_pretrained(start, config.vlm.language)
     else:
         examples = {n: f.gather(np.flatnonzero(f.valid)[:1]) for n, f in features.items()}
-        vlm = VLM.new(find_streams(config, aligner_folder), config.vlm, examples)
+        vlm = VLM.new(load_prefix_sources(config, aligner_folder), config.vlm.model, examples)
     vlm.train_adapters(stage == "lora")
-    # text alone tells a projector nothing
-    talks = train.conversations.with_items() if stage == "projector" else train.conversations
-    ranks = {"rank": rank, "world_size": world_size, "accumulation": how.accumulation}
-    batches = ChatBatches(talks, train, features, vlm.chat, how.batch_size, config.seed, **ranks)
-    unseen, share = open_streams(streams, about, val), how.batch_size // world_size
-    judged = ChatBatches(val.conversations, val, unseen, vlm.chat, share, config.seed)
+    conversations = read_conversations(train)
+    if stage == "projector":  # text-only rows give the projector no gradient
+        conversations = conversations.with_items()
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    size, options = train_config.batch_size, (rank, world_size, train_config.accumulation)
+    batches = ChatBatches(conversations, train, features, vlm.chat, size, config.seed, *options)
+    val_features = open_prefix_features(sources, spec, val)
+    share = size // world_size
+    held_out = ChatBatches(read_conversations(val), val, val_features, vlm.chat, share, config.seed)
 
     def evaluate(vlm: VLM) -> dict[str, float]:
-        loss, tokens = mean_loss(vlm, judged)
+        loss, tokens = mean_loss(vlm, held_out)
         return {"val.loss": loss, "val.tokens": tokens, "score": -loss}
 
-    metrics = fit(vlm, batches, how, run, evaluate, config.seed)
+    metrics = fit(vlm, batches, train_config, run, evaluate, config.seed)
     trained = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
     total = sum(p.numel() for p in vlm.parameters())
     return metrics | {"parameters.trained": trained, "parameters": total}
@@ -101,8 +82,8 @@ def train_vlm(
 
 @torch.no_grad()
 def mean_loss(vlm: VLM, batches: ChatBatches) -> tuple[float, float]:
-    """Cross-entropy (nats) a token of what assistants say, whose exponential is the perplexity; and
-    the number of tokens.
+    """Cross-entropy (nats) of an assistant token, whose exponential is the perplexity, and the
+    number of tokens.
     """
     device = next(vlm.projectors.parameters()).device
     total = tokens = 0.0

@@ -1,54 +1,74 @@
-"""Features for the placeholders of conversations, by the table's rows."""
+"""06: features for the placeholders of conversations, by the table's rows."""
+
+from pathlib import Path
 
 import numpy as np
 
-from edge_lib.config import ExperimentConfig
-from edge_lib.data.alignment_batches import Features
-from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
+from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
+from edge_lib.data.encoder_output import EncoderOutput, Features, MultimodalOutput
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
 from edge_lib.features.store import open_stores
+from edge_lib.features.weights import locate
+from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import FUSED
 
 
-class PicturesByRow:
-    """Features of rows' pictures, which they may share."""
+class ImagesByRow:
+    """Features of rows' images, which rows may share."""
 
-    def __init__(self, vision: Features, pictures: np.ndarray):
-        """pictures: (N,) the number of each row's."""
-        self.vision, self.pictures = vision, pictures
-        self.valid = vision.valid[pictures]
+    def __init__(self, vision: Features, image_index: np.ndarray):
+        """image_index: (N,) the number of each row's image."""
+        self.vision, self.image_index = vision, image_index
+        self.valid = vision.valid[image_index]
 
     def gather(self, rows) -> EncoderOutput:
-        return self.vision.gather(self.pictures[rows])
+        return self.vision.gather(self.image_index[rows])
 
 
 class FusedFeatures:
-    """Features of rows' pictures and of clips, as one stream."""
+    """Features of rows' images together with clips."""
 
     def __init__(self, vision: Features, audio: Features, clips: np.ndarray):
-        """vision: by row; clips: (N,) the row whose clip goes with each row's picture."""
+        """vision: by row; clips: (N,) the row whose clip belongs to each row's image."""
         self.vision, self.audio, self.clips = vision, audio, clips
         self.valid = vision.valid & audio.valid[clips]
 
     def gather(self, rows) -> MultimodalOutput:
-        heard = self.audio.gather(self.clips[rows])
-        return MultimodalOutput({"vision": self.vision.gather(rows), "audio": heard})
+        audio = self.audio.gather(self.clips[rows])
+        return MultimodalOutput({"vision": self.vision.gather(rows), "audio": audio})
 
 
-def open_streams(
-    streams: dict[str, str], about: ExperimentConfig, table: Table, training: bool = False
-) -> dict[str, Features]:
-    """Features for each placeholder, by the table's rows; about: of `stream_config`.
+def prefix_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
+    """What it takes to encode the conversations' images and clips: encoders of the saved aligner.
 
-    What is fused with a picture is a row's own clip or, where it has none, that of the row which
-    holds the picture.
+    Raises ConfigError if the aligner lacks a modality, or the language model's name is unknown.
     """
-    found: dict[str, Features] = (open_features if training else open_stores)(about, table)
-    if "vision" in found:
-        found["vision"] = PicturesByRow(found["vision"], table.pictures)
-    if FUSED in streams.values():
-        holders = table.image_rows[table.pictures]
+    language, sources = config.vlm.language, config.vlm.prefix_sources
+    locate(language.model, language.weights)  # fail now rather than after encoding
+    modalities = Aligner.untrained(aligner_folder).modalities
+    names = {"vision", "audio"} if FUSED in sources.values() else set(sources.values())
+    if missing := sorted(names - set(modalities)):
+        raise ConfigError(f"{aligner_folder}: the aligner lacks {missing} of vlm.prefix_sources")
+    if sources.get("audio") and modalities["audio"].pooler == "tokens":
+        raise ConfigError("pooler 'tokens' gives variable-length audio; use 'perceiver'")
+    kept = {name: modality for name, modality in modalities.items() if name in names}
+    return FeatureSpec(kept, config.features, config.data.cache_dir)
+
+
+def open_prefix_features(
+    sources: dict[str, str], spec: FeatureSpec, table: Table, training: bool = False
+) -> dict[str, Features]:
+    """Features for each placeholder, by the table's rows. spec: from `prefix_spec`.
+
+    The clip that is fused with an image is the row's own or, if it has none, that of the row which
+    holds the image.
+    """
+    features: dict[str, Features] = (open_features if training else open_stores)(spec, table)
+    if "vision" in features:
+        features["vision"] = ImagesByRow(features["vision"], table.image_index)
+    if FUSED in sources.values():
+        holders = table.image_rows[table.image_index]
         clips = np.where(table.has("audio"), np.arange(len(table)), holders)
-        found[FUSED] = FusedFeatures(found["vision"], found["audio"], clips)
-    return {name: found[stream] for name, stream in streams.items()}
+        features[FUSED] = FusedFeatures(features["vision"], features["audio"], clips)
+    return {name: features[source] for name, source in sources.items()}

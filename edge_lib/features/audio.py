@@ -1,56 +1,62 @@
-"""Audio encoders."""
+"""Audio encoders: the encoder of any Whisper, or an Audio Spectrogram Transformer."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, logging
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from edge_lib.config import ConfigError, ModalityConfig
+from edge_lib.config import ConfigError, EncoderConfig
 from edge_lib.data.audio import RATE
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.features.encoder import Encoder, _random_model
+from edge_lib.features.encoder import Encoder
+from edge_lib.features.random_weights import random_model
+
+logging.disable_progress_bar()
 
 
 class _WhisperEncoder(WhisperEncoder):
-    """Loads from a whole Whisper, whose decoder is left where it is."""
+    """Loads from a checkpoint of a whole Whisper and ignores its decoder."""
 
     _keys_to_ignore_on_load_unexpected = (r"(^|\.)decoder\.", r"^proj_out\.")
+
+
+MODEL_CLASSES = {"whisper": _WhisperEncoder, "audio-spectrogram-transformer": AutoModel}
 
 
 class AudioEncoder(Encoder):
     """Whisper's encoder (Radford et al. 2022, arXiv 2212.04356), or an Audio Spectrogram
     Transformer (Gong et al. 2021, arXiv 2104.01778).
 
-    Both take a window of fixed length: a longer clip is cut, a shorter one padded with silence.
-    Whisper's tokens on the padding are masked. AST attends to its window whole, patches in time and
-    frequency, so all its tokens count.
+    Both take a window of fixed length: longer clips are truncated, shorter ones padded with
+    silence. Whisper's tokens on the padding are masked. AST mixes the whole window, so all its
+    tokens are valid.
     """
 
-    def __init__(self, config: ModalityConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__(config)
         architecture = AutoConfig.from_pretrained(self.source, revision=self.revision)
-        kinds = {"whisper": _WhisperEncoder, "audio-spectrogram-transformer": AutoModel}
-        if architecture.model_type not in kinds:
+        if architecture.model_type not in MODEL_CLASSES:
             raise ConfigError(
-                f"{config.encoder} is a {architecture.model_type}; audio encoders: {list(kinds)}"
+                f"{config.encoder} is a {architecture.model_type}; audio encoders: "
+                f"{', '.join(MODEL_CLASSES)}"
             )
         self.processor = AutoFeatureExtractor.from_pretrained(self.source, revision=self.revision)
         self.whisper = architecture.model_type == "whisper"
-        frames = getattr(self.processor, "max_length", 0)  # AST counts its window in 10 ms
+        frames = getattr(self.processor, "max_length", 0)  # of AST's window, 10 ms each
         self.window = self.processor.n_samples if self.whisper else frames * RATE // 100
-        if self.random:
-            self.model = _random_model(architecture, kinds[architecture.model_type])
-        else:
-            self.model = kinds[architecture.model_type].from_pretrained(
-                self.source,
-                revision=self.revision,
-                dtype=torch.float32,
-                # a whole Whisper keeps its encoder under one of these names
-                key_mapping={r"^(model\.)?encoder\.": ""} if self.whisper else None,
-            )
+        self.model = self._load(architecture, MODEL_CLASSES[architecture.model_type])
         self.freeze()
+
+    def _load(self, architecture, model_class):
+        if self.random:
+            return random_model(architecture, model_class)
+        # a whole Whisper has its encoder under one of these prefixes
+        prefixes = {r"^(model\.)?encoder\.": ""} if self.whisper else None
+        return model_class.from_pretrained(
+            self.source, revision=self.revision, dtype=torch.float32, key_mapping=prefixes
+        )
 
     def truncates(self, item: np.ndarray) -> bool:
         return len(item) > self.window

@@ -1,50 +1,53 @@
-"""The base of all frozen encoders."""
+"""The base of all frozen encoders, and one forward pass of an encoder."""
 
 import torch
 from torch import nn
-from transformers import AutoModel, logging
 
-from edge_lib.config import ModalityConfig
+from edge_lib.config import MODALITIES, EncoderConfig
+from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features.weights import locate
 
-logging.disable_progress_bar()
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Encoder(nn.Module):
-    """A frozen backbone. `prepare` runs on the CPU, `forward` where the weights are."""
+    """A frozen backbone. `prepare` runs on the CPU, `forward` on the device of the weights.
 
-    def __init__(self, config: ModalityConfig):
+    A subclass sets `model` and calls `freeze`. It reads nothing but an `EncoderConfig`, because the
+    fingerprint of stored features covers that section and nothing else.
+    """
+
+    def __init__(self, config: EncoderConfig):
         super().__init__()
         self.source, self.revision = locate(config.encoder, config.weights), config.revision
         self.random = config.weights == "random"
 
+    def prepare(self, items) -> dict[str, torch.Tensor]:
+        """Decoded items -> the keyword arguments of `forward`."""
+        raise NotImplementedError
+
     def truncates(self, item) -> bool:
-        """Whether `prepare` leaves out a part of this item, because it is too long."""
+        """Whether `prepare` drops the end of this item because it is too long."""
         return False
 
     def freeze(self) -> None:
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True):
-        """Stay in evaluation mode: a frozen encoder has no dropout, whatever it is part of."""
+        """Stay in evaluation mode: a frozen encoder has no dropout."""
         return super().train(False)
 
 
-def _random_model(architecture, kind=AutoModel) -> nn.Module:
-    """The same random weights each time, so that their features may be kept."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return getattr(kind, "from_config", kind)(architecture)
+def load_encoder(modality: str, config: EncoderConfig) -> Encoder:
+    """The encoder of a modality; importing it takes seconds, as transformers is imported."""
+    return load_registered(MODALITIES[modality].encoder)(config)
 
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def encode(encoder: "Encoder", inputs: dict[str, torch.Tensor], precision: str) -> EncoderOutput:
-    """Run a frozen encoder on prepared inputs; features come out in float32."""
+def run_encoder(encoder: Encoder, inputs: dict[str, torch.Tensor], precision: str) -> EncoderOutput:
+    """One forward pass on prepared inputs, in `precision`; the output is float32."""
     device = next(encoder.parameters()).device
     inputs = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
     with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-        encoded = encoder(**inputs)
-    return EncoderOutput(encoded.tokens.float(), encoded.mask, encoded.pooled.float())
+        output = encoder(**inputs)
+    return EncoderOutput(output.tokens.float(), output.mask, output.pooled.float())

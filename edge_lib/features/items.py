@@ -1,4 +1,4 @@
-"""The items of a table, as an encoder takes them."""
+"""The items of a table that an encoder encodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from edge_lib.data.table import Table
 
 @dataclass
 class Items:
-    """The images, clips or captions of a table, as an encoder takes them."""
+    """The images, clips or captions of a table, by number."""
 
     table: Table
     modality: str
@@ -19,14 +19,13 @@ class Items:
         return len(self.table.items(self.modality))
 
     def get(self, items: Sequence[int]) -> list:
-        """One image, clip or caption each; None where there is none to encode."""
+        """Decoded items; None where a row has none, or one that does not decode."""
         if self.modality == "text":
             return [self.table.captions[item] for item in items]
-        rows = self.table.item_rows(self.modality)[items]
-        return self.table.images(rows) if self.modality == "vision" else self.table.clips(rows)
+        return self.table.decode(self.modality, self.table.item_rows(self.modality)[items])
 
     def batches(self, start: int, stop: int, size: int) -> list[np.ndarray]:
-        """Item numbers from start to stop in batches; captions by length, to pad little."""
+        """Item numbers from start to stop in batches; captions sorted by length, to pad little."""
         order = np.arange(start, stop)
         if self.modality == "text":
             lengths = [len(self.table.captions[item]) for item in order]

@@ -1,9 +1,9 @@
-"""Shard files of the feature store: each appears whole or not at all, and names its own checksum.
+"""Shard files of the feature store. A shard appears whole or not at all; its name has its checksum.
 
-A shard holds `ok` and `cut` (n,) bool, `offsets` (n + 1,), `pooled` (n, P) and, where tokens are
-kept, `tokens` (offsets[-1], D): item i's tokens lie from offsets[i] to offsets[i + 1]. An item that
-did not decode has ok False, zeros for pooled and no tokens; a shard of nothing else lacks `pooled`
-and `tokens`. One that was longer than the encoder's window has cut True.
+A shard holds `valid` and `truncated` (n,) bool, `offsets` (n + 1,), `pooled` (n, P) and, where
+tokens are kept, `tokens` (offsets[-1], D): those of item i are tokens[offsets[i] : offsets[i + 1]].
+An item that did not decode has valid False, zeros as pooled and no tokens; a shard of such items
+alone lacks `pooled` and `tokens`. truncated: the item was longer than the encoder's window.
 """
 
 import logging
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 def save_shard(
     folder: Path, shard: int, pooled: list, tokens: list | None, truncated: list[bool]
 ) -> None:
-    """Write a shard from one pooled vector (P,) and one (T, D) an item, None where skipped."""
+    """Write a shard from a pooled vector (P,) and tokens (T, D) of each item, None if skipped."""
     valid = torch.tensor([vector is not None for vector in pooled])
     lengths = torch.zeros(len(pooled), dtype=torch.long)
     data = {"valid": valid, "truncated": torch.tensor(truncated)}
     if valid.any():
-        none = torch.zeros_like(next(vector for vector in pooled if vector is not None))
-        data["pooled"] = torch.stack([none if vector is None else vector for vector in pooled])
+        zeros = torch.zeros_like(next(vector for vector in pooled if vector is not None))
+        data["pooled"] = torch.stack([zeros if vector is None else vector for vector in pooled])
         if tokens:
             lengths = torch.tensor([0 if t is None else len(t) for t in tokens])
             data["tokens"] = torch.cat([t for t in tokens if t is not None])
@@ -42,7 +42,7 @@ def save_shard(
 
 
 def map_shard(path: Path, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
-    """The shard's tensors, mapped into memory (on the CPU) or copied to `device`."""
+    """The shard's tensors, memory-mapped on the CPU or copied to another device."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -52,13 +52,13 @@ def find_shard(folder: Path, shard: int) -> Path | None:
 
 
 def is_whole(folder: Path, shard: int) -> bool:
-    """Whether the shard is there and is what its name says; one that is not is removed."""
+    """Whether the shard exists and matches its checksum; one that does not match is removed."""
     path = find_shard(folder, shard)
     if path is None:
         return False
     if path.stem.endswith(_crc32(path)):
         return True
-    log.warning("%s does not match its checksum; encoding it again", path)
+    log.warning("%s does not match its checksum and is encoded again", path)
     path.unlink(missing_ok=True)
     return False
 

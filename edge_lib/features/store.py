@@ -1,14 +1,13 @@
-"""The feature store: run a frozen encoder once per item, read what it said many times.
+"""The feature store: encoder outputs on disk, computed once and read many times.
 
     <cache>/features/<modality>-<fingerprint>/
-        shard-00000-1a2b3c4d.safetensors    offsets, pooled, ok, and tokens where they are wanted
-        manifest.json                       written last: the store is whole
+        shard-00000-1a2b3c4d.safetensors    valid, truncated, offsets, pooled, tokens if kept
+        manifest.json                       written last: the store is complete
 
-The fingerprint names everything the features depend on (table, encoder, preprocessing, precision),
-so a change of any of them opens another folder. `encode.py` writes stores, `shards.py` their files;
-reading maps the shards into memory, and gathers a batch with one index per shard.
-
-An item is a row's image or clip, or one caption of `Table.captions`.
+The fingerprint covers everything that the features depend on: items, encoder and its weights,
+preprocessing, precision. A change of any of them opens another folder. `extract.py` writes stores;
+reading maps the shards into memory and gathers a batch with one index per shard. An item is a
+distinct image, a row's clip, or a caption.
 """
 
 import hashlib
@@ -18,17 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge_lib.config import ExperimentConfig
+from edge_lib.config import FeatureSpec
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
 from edge_lib.features.shards import find_shard, map_shard
 from edge_lib.features.weights import encoder_fingerprint
 
-FORMAT = 2  # raise it when what a shard holds, or how pixels reach the encoder, changes
+FORMAT = 3  # raise it when the content of shards, or the way from pixels to an encoder, changes
 
 
 class FeatureStore:
-    """Features of all items of one modality of one table, in the order of the items."""
+    """Features of all items of one modality of a table, by item number."""
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu"):
         self.folder = folder
@@ -45,11 +44,11 @@ class FeatureStore:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Width of a token (0 where none are kept) and of the pooled vector."""
+        """Width of a token (0 if none are kept) and of the pooled vector."""
         return self.manifest["token_width"], self.manifest["pooled_width"]
 
     def gather(self, items) -> EncoderOutput:
-        """(B,) item numbers -> EncoderOutput in float32; an item that was skipped is all zeros."""
+        """(B,) item numbers -> float32 output; zeros for an item that was skipped."""
         items = torch.as_tensor(items, device=self.device)
         shard, row = items // self.shard_rows, items % self.shard_rows
         pooled = torch.zeros(len(items), self.manifest["pooled_width"], device=self.device)
@@ -69,33 +68,41 @@ class FeatureStore:
         mask = slots < lengths[:, None]
         tokens = torch.zeros(*mask.shape, self.manifest["token_width"], device=self.device)
         for where, data, starts in parts:
-            wanted = (starts[:, None] + slots).clamp_(max=len(data["tokens"]) - 1)
-            tokens[where] = data["tokens"][wanted].float()
+            positions = (starts[:, None] + slots).clamp_(max=len(data["tokens"]) - 1)
+            tokens[where] = data["tokens"][positions].float()
         return EncoderOutput(tokens.masked_fill_(~mask[..., None], 0), mask, pooled)
 
 
-def open_store(config: ExperimentConfig, modality: str, table: Table, device="cpu") -> FeatureStore:
-    """The store that `extract_features` made of this table's modality."""
-    return FeatureStore(store_folder(config, modality, table), device)
-
-
-def store_folder(config: ExperimentConfig, modality: str, table: Table) -> Path:
-    modality_config = config.modalities[modality]
+def store_folder(spec: FeatureSpec, modality: str, table: Table) -> Path:
+    """Where the features of a table's modality are stored."""
+    config, features = spec.modalities[modality], spec.features
     facts = {
         "format": FORMAT,
-        "table": table.item_fingerprint(modality),
-        "encoder": encoder_fingerprint(modality_config),
-        "precision": config.features.precision,
-        "dtype": config.features.dtype,
-        "shard_rows": config.features.shard_rows,
-        "tokens": modality_config.pooler != "pooled",
+        "items": table.item_fingerprint(modality),
+        "encoder": encoder_fingerprint(config.encoder_config),
+        "precision": features.precision,
+        "dtype": features.dtype,
+        "shard_rows": features.shard_rows,
+        "tokens": config.keeps_tokens,
     }
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    return config.data.cache_dir / "features" / f"{modality}-{name}"
+    return spec.cache_dir / "features" / f"{modality}-{name}"
+
+
+def open_store(
+    spec: FeatureSpec, modality: str, table: Table, device: str | torch.device = "cpu"
+) -> FeatureStore:
+    """The store of one modality, written earlier by `extract_features`."""
+    return FeatureStore(store_folder(spec, modality, table), device)
 
 
 def open_stores(
-    config: ExperimentConfig, table: Table, device: str | torch.device = "cpu"
+    spec: FeatureSpec, table: Table, device: str | torch.device = "cpu"
 ) -> dict[str, FeatureStore]:
-    """The store of each of the experiment's modalities."""
-    return {name: open_store(config, name, table, device) for name in config.modalities}
+    """The store of each modality of the spec."""
+    return {name: open_store(spec, name, table, device) for name in spec.modalities}
+
+
+def store_names(spec: FeatureSpec, *tables: Table) -> list[str]:
+    """Names of the stores of tables, which identify their content."""
+    return [store_folder(spec, name, table).name for table in tables for name in spec.modalities]

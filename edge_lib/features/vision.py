@@ -1,23 +1,26 @@
-"""Vision encoders."""
+"""Vision encoders: whatever `AutoModel` makes of a vision config."""
 
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, logging
 
-from edge_lib.config import ModalityConfig
+from edge_lib.config import EncoderConfig
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.features.encoder import Encoder, _random_model
+from edge_lib.features.encoder import Encoder
+from edge_lib.features.random_weights import random_model
+
+logging.disable_progress_bar()
 
 
 class VisionEncoder(Encoder):
-    """CLIP, SigLIP, ConvNeXt, ResNet, DINOv2, ...: whatever `AutoModel` makes of a vision config.
+    """CLIP, SigLIP, ConvNeXt, ResNet, DINOv2, ...
 
-    A checkpoint with two towers (CLIP) gives its vision tower. Feature maps (B, C, H, W) become
+    Of a checkpoint with two towers (CLIP) it is the vision tower. Feature maps (B, C, H, W) become
     tokens (B, H*W, C).
     """
 
-    def __init__(self, config: ModalityConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__(config)
         # PIL everywhere: torchvision's resize differs slightly, and features are kept for long
         self.processor = AutoImageProcessor.from_pretrained(
@@ -26,7 +29,7 @@ class VisionEncoder(Encoder):
         architecture = AutoConfig.from_pretrained(self.source, revision=self.revision)
         architecture = getattr(architecture, "vision_config", architecture)
         if self.random:
-            self.model = _random_model(architecture)
+            self.model = random_model(architecture)
         else:
             self.model = AutoModel.from_pretrained(
                 self.source, revision=self.revision, config=architecture, dtype=torch.float32

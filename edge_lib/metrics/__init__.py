@@ -1,1 +1,1 @@
-"""Numbers: recall, answers, captions, the shape of an embedding space."""
+"""Metrics: retrieval recall, answers, captions, embedding spaces, bootstrap intervals."""

@@ -1,9 +1,9 @@
-"""How right an answer is: exact match, token F1, and VQAv2's accuracy.
+"""Correctness of answers: exact match, token F1 and VQAv2 accuracy.
 
-Exact match and F1 follow SQuAD's evaluation (Rajpurkar et al. 2016): both texts lose case,
-punctuation and articles; of several references the best counts. Mind what that hides: F1 looks at a
-bag of tokens, so "two three" has 1.0 against "three two", and articles go even where the answer is
-the letter a.
+Exact match and F1 follow SQuAD's evaluation (Rajpurkar et al. 2016): both texts are lower-cased and
+stripped of punctuation and articles; of several references, the best match counts. Two limits: F1
+ignores word order ("two three" scores 1.0 against "three two"), and articles are removed even where
+the answer is the letter a.
 """
 
 import re
@@ -16,10 +16,9 @@ import pandas as pd
 
 from edge_lib.metrics.bootstrap import bootstrap_interval
 
-_SQUAD_DROPS = str.maketrans("", "", string.punctuation)
+_SQUAD_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-
-# VQAv2's evaluation spells these out before it compares
+# VQAv2's evaluation restores the apostrophes of these before it compares
 _CONTRACTIONS = """
     ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd
     how'll how's i'd i'm i've isn't it'd it'll let's ma'am might've mightn't must've mustn't needn't
@@ -29,61 +28,57 @@ _CONTRACTIONS = """
     why're why's won't would've wouldn't y'all you'd you'll you're you've
 """.split()  # noqa: SIM905
 
-
 _APOSTROPHES = {word.replace("'", ""): word for word in _CONTRACTIONS}
-
 
 _NUMBERS = ("none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-
 _NUMERALS = dict(zip(_NUMBERS, ["0", *map(str, range(10))], strict=True)) | {"ten": "10"}
-
 
 _VQA_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 
 def normalise(text: str) -> str:
-    """As SQuAD's script: lower case, no punctuation, no articles, single spaces."""
-    text = text.lower().translate(_SQUAD_DROPS)
+    """Text as SQuAD's script compares it: lower case, no punctuation or articles, single spaces."""
+    text = text.lower().translate(_SQUAD_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1.0 if the answer is one of the references, after `normalise`."""
+    """1.0 if the normalised answer equals one of the normalised references, else 0.0."""
     return float(normalise(answer) in map(normalise, references))
 
 
 def token_f1(answer: str, references: Sequence[str]) -> float:
-    """The best F1 of the bags of tokens."""
+    """Highest token F1 of the answer against any of the references."""
     return max(_f1(normalise(answer).split(), normalise(r).split()) for r in references)
 
 
-def _f1(found: list[str], wanted: list[str]) -> float:
-    if not found or not wanted:
-        return float(found == wanted)
-    shared = (Counter(found) & Counter(wanted)).total()
-    return 2 * shared / (len(found) + len(wanted))
+def _f1(answer: list[str], reference: list[str]) -> float:
+    if not answer or not reference:
+        return float(answer == reference)
+    shared = (Counter(answer) & Counter(reference)).total()
+    return 2 * shared / (len(answer) + len(reference))
 
 
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
-    """VQAv2's: the mean, over each reference left out, of min(1, others that agree / 3).
+    """VQAv2 accuracy: min(1, matching references / 3), averaged over leaving each reference out.
 
-    With its ten references, three that agree are enough. It needs several: with one, none is left
-    to agree. After the official evaluation (Antol et al. 2015; visualqa.org/evaluation).
+    Ported from the official evaluation (Antol et al. 2015; visualqa.org/evaluation). ValueError for
+    fewer than two references.
     """
     if len(references) < 2:
         raise ValueError("vqa_accuracy needs several references; use exact_match for one")
     answer, references = vqa_normalise(answer), [r.strip() for r in references]
-    if len(set(references)) > 1:  # the official script leaves them as they stand where all agree
+    if len(set(references)) > 1:  # the official script leaves unanimous references unchanged
         references = [_vqa_punctuation(r) for r in references]
-    agree = np.array([reference == answer for reference in references])
-    others = agree.sum() - agree
+    matches = np.array([reference == answer for reference in references])
+    others = matches.sum() - matches
     return float(np.minimum(1, others / 3).mean())
 
 
 def vqa_normalise(text: str) -> str:
-    """An answer without VQAv2's punctuation and articles, its number words and contractions spelt
-    as the references are.
+    """Text as VQAv2's script compares it: no punctuation or articles, number words as digits,
+    contractions with their apostrophes.
     """
     words = (_NUMERALS.get(word, word) for word in _vqa_punctuation(text).lower().split())
     return " ".join(
@@ -92,11 +87,11 @@ def vqa_normalise(text: str) -> str:
 
 
 def _vqa_punctuation(text: str) -> str:
-    given = cleaned = text.replace("\n", " ").replace("\t", " ").strip()
-    has_figures = re.search(r"\d,\d", given) is not None
+    text = cleaned = text.replace("\n", " ").replace("\t", " ").strip()
+    has_thousands = re.search(r"\d,\d", text) is not None
     for mark in _VQA_PUNCTUATION:
-        at_a_gap = f"{mark} " in given or f" {mark}" in given
-        cleaned = cleaned.replace(mark, "" if at_a_gap or has_figures else " ")
+        next_to_space = f"{mark} " in text or f" {mark}" in text
+        cleaned = cleaned.replace(mark, "" if next_to_space or has_thousands else " ")
     return re.sub(r"\.(?!\d)", "", cleaned)
 
 
@@ -106,29 +101,32 @@ MEASURES: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match,
 def score_answers(
     answers: Sequence[str], references: Sequence[Sequence[str]], kinds: Sequence[str], rows
 ) -> pd.DataFrame:
-    """A line for each question: row, kind, answer, reference, em, f1, and vqa where there are
-    several references."""
+    """One row per question: row, kind, answer, reference (the first), em, f1, and vqa for questions
+    with several references.
+    """
     records = []
-    for answer, wanted, kind, row in zip(answers, references, kinds, rows, strict=True):
-        scores = {name: measure(answer, wanted) for name, measure in MEASURES.items()}
-        if len(wanted) > 1:
-            scores["vqa"] = vqa_accuracy(answer, wanted)
-        about = {"row": row, "kind": kind, "answer": answer, "reference": wanted[0]}
-        records.append(about | scores)
+    for answer, texts, kind, row in zip(answers, references, kinds, rows, strict=True):
+        scores = {name: measure(answer, texts) for name, measure in MEASURES.items()}
+        if len(texts) > 1:
+            scores["vqa"] = vqa_accuracy(answer, texts)
+        question = {"row": row, "kind": kind, "answer": answer, "reference": texts[0]}
+        records.append(question | scores)
     return pd.DataFrame(records)
 
 
 def by_kind(
     scored: pd.DataFrame, groups: np.ndarray, sets: dict[str, Sequence[str]], bootstrap: int = 0
 ) -> pd.DataFrame:
-    """Mean of each measure over each kind and each of `sets` (name -> kinds), with 95% intervals
-    that resample whole groups. groups (rows of the table,). Columns: kind, measure, value, low,
-    high, questions.
+    """Mean of each measure for each kind of question and each of `sets` (name -> kinds), with 95%
+    bootstrap intervals over groups.
+
+    groups (rows of the table,): the group of each table row. bootstrap: number of resamples.
+    Columns: kind, measure, value, low, high, questions.
     """
     measures = [name for name in (*MEASURES, "vqa") if name in scored]
-    named = {kind: [kind] for kind in sorted(set(scored.kind))} | sets
+    kind_sets = {kind: [kind] for kind in sorted(set(scored.kind))} | sets
     records = []
-    for name, kinds in named.items():
+    for name, kinds in kind_sets.items():
         for measure in measures:
             part = scored[scored.kind.isin(kinds) & scored[measure].notna()]
             if len(part):

@@ -1,6 +1,6 @@
-"""The shape of an embedding space: its principal components, how near pairs lie, how it spreads.
+"""The shape of an embedding space: principal components, alignment, uniformity, modality gap.
 
-All on unit vectors, as cosines compare them.
+All measures normalise the embeddings first, as cosine similarity does.
 """
 
 import numpy as np
@@ -12,29 +12,28 @@ from sklearn.decomposition import PCA
 def principal_components(
     fitted: dict[str, torch.Tensor], embeddings: dict[str, torch.Tensor], dim: int
 ) -> dict[str, torch.Tensor]:
-    """Embeddings (N_m, D) turned to the `dim` largest principal components of `fitted` (M_m, D).
+    """Embeddings (N_m, D) projected on the `dim` largest principal components of `fitted` (M_m, D).
 
-    One rotation and one mean for all modalities; the first d columns are what PCA to d keeps.
+    All modalities share one rotation and one mean; the first d columns equal a PCA to d dims.
     """
     pca = PCA(dim, svd_solver="covariance_eigh")
     pca.fit(np.concatenate([_unit(x) for x in fitted.values()]))
-    turned = ((name, pca.transform(_unit(x))) for name, x in embeddings.items())
-    return {name: torch.from_numpy(x) for name, x in turned}
+    return {name: torch.from_numpy(pca.transform(_unit(x))) for name, x in embeddings.items()}
 
 
 def alignment(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Mean squared distance of the pairs (N, D); 0 is best (Wang & Isola 2020, section 4)."""
+    """Mean squared distance of paired rows (N, D); 0 is best (Wang & Isola 2020, section 4)."""
     return float((F.normalize(a) - F.normalize(b)).square().sum(1).mean())
 
 
 def uniformity(x: torch.Tensor, t: float = 2.0) -> float:
-    """Log of the mean Gaussian potential of all pairs of (N, D); lower is more spread
+    """Log of the mean Gaussian potential over all pairs of rows (N, D); lower is more spread out
     (Wang & Isola 2020, section 4)."""
     return float(torch.pdist(F.normalize(x)).square().mul(-t).exp().mean().log())
 
 
 def modality_gap(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Distance of the two centres of (N, D) and (M, D) (Liang et al. 2022, section 3)."""
+    """Distance between the mean embeddings of (N, D) and (M, D) (Liang et al. 2022, section 3)."""
     return float((F.normalize(a).mean(0) - F.normalize(b).mean(0)).norm())
 
 

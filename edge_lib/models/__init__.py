@@ -1,7 +1,7 @@
-"""Models: the parts put together, saved to a folder and loaded from it."""
+"""Models: modules put together, saved to a folder and loaded from it."""
 
-from edge_lib.models.aligner import Aligner, read_about
+from edge_lib.models.aligner import Aligner
 from edge_lib.models.fuser import Fuser
 from edge_lib.models.qa import QAModel
 
-__all__ = ["Aligner", "Fuser", "QAModel", "read_about"]
+__all__ = ["Aligner", "Fuser", "QAModel"]

@@ -4,100 +4,132 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from edge_lib.config import ExperimentConfig, from_root
-from edge_lib.data.alignment_batches import Batch
+from edge_lib.config import ModalityConfig
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.features.encoder import encode
-from edge_lib.nn.heads import ModalityHead
-from edge_lib.nn.losses import LogitScale, pairwise_loss
+from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
+from edge_lib.nn.heads import build_head
 from edge_lib.runs.files import read_saved, whole_folder
 
-Widths = dict[str, tuple[int, int]]  # modality -> width of its tokens, of its pooled vector
+ITEM_TYPES = {"vision": Image, "audio": np.ndarray, "text": str}
+FILE = "aligner.json"
 
 
 class Aligner(nn.Module):
-    """One trained head per modality, into a shared Matryoshka space. Encoders stay outside it."""
+    """One trained head per modality, into a shared Matryoshka space.
 
-    def __init__(self, config: ExperimentConfig, widths: Widths):
+    modalities: the encoder and head of each. dims: sizes of the embedding. widths: for each
+    modality the widths of its encoder's tokens and pooled vector. precision: of the encoders.
+
+    Example:
+        >>> aligner = Aligner.from_pretrained("runs/01_align-tiny-1a2b3c4d/checkpoints/best")
+        >>> images = aligner.embed("vision", [image, other])  # (2, 256), or [:, :d] for dim d
+        >>> caption = aligner.embed("text", "a large red three")  # (1, 256)
+    """
+
+    def __init__(
+        self,
+        modalities: dict[str, ModalityConfig],
+        dims: Sequence[int],
+        widths: dict[str, tuple[int, int]],
+        precision: str = "fp32",
+    ):
         super().__init__()
-        self.config, self.widths = config, widths
-        heads = {
-            name: ModalityHead(modality, config.loss.dims, *widths[name])
-            for name, modality in config.modalities.items()
-        }
-        self.heads = nn.ModuleDict(heads)
-        self.logit_scale = LogitScale(1 / config.loss.temperature)
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """The loss of a batch."""
-        embedded = {name: head(batch.features[name])[1] for name, head in self.heads.items()}
-        loss = self.config.loss
-        return pairwise_loss(
-            embedded,
-            batch.present,
-            self.config.pairs,
-            loss.pair_weights,
-            self.logit_scale(),
-            loss.dims,
-            loss.weights,
-            chunk=loss.chunk,
-            sample_single_dim=loss.sample_single_dim,
-            # the same draw on every rank, and again when a killed run is resumed
-            generator=torch.Generator().manual_seed(self.config.seed + batch.step),
+        self.modalities, self.dims, self.widths = modalities, list(dims), widths
+        self.precision = precision
+        self.heads = nn.ModuleDict(
+            {
+                name: build_head(modality, self.dims, *widths[name])
+                for name, modality in modalities.items()
+            }
         )
 
+    @property
+    def width(self) -> int:
+        """Dims of the whole embedding."""
+        return max(self.dims)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, features: dict[str, EncoderOutput]) -> dict[str, Tensor]:
+        """Encoder outputs of B items -> embeddings (B, D), not normalised, by modality."""
+        return {name: head(features[name])[1] for name, head in self.heads.items()}
+
     @torch.no_grad()
-    def embed(self, modality: str, items: Sequence) -> torch.Tensor:
-        """PIL images (modality "vision"), clips (n,) at 16 kHz ("audio") or strings ("text") ->
-        (B, D), not normalised.
+    def embed(self, modality: str, items: Any) -> Tensor:
+        """Embeddings (B, D), not normalised; the first d columns, normalised, are those of size d.
+
+        items: one or a list of PIL images ("vision"), clips (n,) at 16 kHz ("audio") or strings
+        ("text"). Raises ValueError for a modality that the aligner does not have, TypeError for
+        items of another type, such as paths.
         """
+        items = self._as_list(modality, items)
+        if not items:
+            return torch.empty(0, self.width, device=self.device)
         return self.heads[modality](self.encode(modality, items))[1]
 
     @torch.no_grad()
-    def encode_images(self, images: Sequence) -> torch.Tensor:
-        """PIL images -> the sequence (B, L, D) that decoders take as prefix."""
-        return self.heads["vision"](self.encode("vision", images))[0]
+    def encode(self, modality: str, items: Any) -> EncoderOutput:
+        """The frozen encoder's output for items, which are as in `embed`."""
+        items = self._as_list(modality, items)
+        encoder = self._encoders[modality].to(self.device)
+        return run_encoder(encoder, encoder.prepare(items), self.precision)
 
-    @torch.no_grad()
-    def encode(self, modality: str, items: Sequence) -> EncoderOutput:
-        """What the frozen encoder says of items, as `embed` takes them."""
-        if modality == "vision" and (odd := [x for x in items if not isinstance(x, Image)]):
-            kind = type(odd[0]).__name__
-            raise TypeError(f"an image has to be a PIL image (PIL.Image.open(path)), not a {kind}")
-        encoder = self._encoders[modality].to(self.logit_scale.log_scale.device)
-        return encode(encoder, encoder.prepare(items), self.config.features.precision)
+    def _as_list(self, modality: str, items: Any) -> list:
+        """Items as a list, checked."""
+        if modality not in self.modalities:
+            raise ValueError(f"no modality {modality!r}, only {', '.join(self.modalities)}")
+        expected = ITEM_TYPES[modality]
+        items = [items] if isinstance(items, expected | Path | str) else list(items)
+        for number, item in enumerate(items):
+            if not isinstance(item, expected):
+                hint = " (PIL.Image.open(path))" if modality == "vision" else ""
+                raise TypeError(
+                    f"item {number} of {modality} is a {type(item).__name__}; "
+                    f"expected {expected.__name__}{hint}"
+                )
+            if modality == "audio" and item.ndim != 1:
+                raise TypeError(f"clip {number} has shape {item.shape}; expected mono (n,)")
+        return items
 
     @cached_property
-    def _encoders(self) -> dict:
-        from edge_lib.features.encoders import load_encoder
-
+    def _encoders(self) -> dict[str, Encoder]:
         # a plain dict: frozen encoders are loaded by name and are no part of the state
-        return {name: load_encoder(name, m) for name, m in self.config.modalities.items()}
+        return {name: load_encoder(name, m.encoder_config) for name, m in self.modalities.items()}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors and aligner.json; the folder appears whole or not at all."""
-        about = {"config": self.config.model_dump(mode="json"), "widths": self.widths}
-        with whole_folder(from_root(folder)) as temporary:
+        metadata = {
+            "modalities": {n: m.model_dump(mode="json") for n, m in self.modalities.items()},
+            "dims": self.dims,
+            "widths": self.widths,
+            "precision": self.precision,
+        }
+        with whole_folder(folder) as temporary:
             save_file(self.state_dict(), temporary / "model.safetensors")
-            (temporary / "aligner.json").write_text(json.dumps(about, indent=2) + "\n")
+            (temporary / FILE).write_text(json.dumps(metadata, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Aligner":
         """Load what `save_pretrained` wrote, in evaluation mode."""
-        config, widths = read_about(folder)
-        aligner = cls(config, widths)
-        aligner.load_state_dict(load_file(from_root(folder) / "model.safetensors"))
+        aligner = cls.untrained(folder)
+        aligner.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         return aligner.eval()
 
-
-def read_about(folder: str | Path) -> tuple[ExperimentConfig, Widths]:
-    """The config and widths of a saved aligner, without its weights."""
-    about = read_saved(folder, "aligner.json")
-    widths = {name: tuple(pair) for name, pair in about["widths"].items()}
-    return ExperimentConfig.model_validate(about["config"]), widths
+    @classmethod
+    def untrained(cls, folder: str | Path) -> "Aligner":
+        """A saved aligner without its weights: its modalities, dims and widths."""
+        metadata = read_saved(folder, FILE)
+        configs = metadata.pop("modalities")
+        modalities = {name: ModalityConfig.model_validate(c) for name, c in configs.items()}
+        widths = {name: tuple(pair) for name, pair in metadata.pop("widths").items()}
+        return cls(modalities, widths=widths, **metadata)

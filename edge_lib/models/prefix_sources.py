@@ -1,74 +1,78 @@
-"""What a VLM sees and hears: an aligner's vision and audio, perhaps fused; all of it frozen."""
+"""The frozen inputs of a VLM: an aligner's vision and audio, or a fusion of both."""
 
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
 from edge_lib.models.aligner import Aligner
-from edge_lib.nn.fusion import FUSIONS, Fusion
+from edge_lib.models.fuser import Fuser
 
 FUSED = "fused"
 
 
 class PrefixSources(nn.Module):
-    """Vectors for a projector: of images, of clips, or of both fused."""
+    """Vectors of images, of clips, or of both fused, for projectors.
 
-    def __init__(self, aligner: Aligner, fusion: Fusion | None = None):
+    model: an aligner, or a fuser of which the first strategy is used.
+    """
+
+    def __init__(self, model: Aligner | Fuser):
         super().__init__()
-        self.aligner, self.fusion = aligner, fusion
+        self.model = model
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "PrefixSources":
-        """Stay in evaluation mode: it is not what is trained."""
+        """Stay in evaluation mode, as all of it is frozen."""
         return super().train(False)
 
+    @property
+    def aligner(self) -> Aligner:
+        return self.model.aligner if isinstance(self.model, Fuser) else self.model
+
     @torch.no_grad()
-    def vectors(self, stream: str, reads: str, features: EncoderOutput | MultimodalOutput) -> tuple:
-        """Features of N items, wherever they lie -> what a projector `reads` of them
-        (`projectors.INPUT_KINDS`): vectors (N, L, D) and their mask (N, L).
+    def vectors(
+        self, source: str, input_kind: str, features: EncoderOutput | MultimodalOutput
+    ) -> tuple[Tensor, Tensor]:
+        """Features of N items, on any device -> vectors (N, L, D) and their mask (N, L).
+
+        source: vision, audio or fused. input_kind: one of `projectors.INPUT_KINDS`.
         """
-        weight = next(self.parameters())  # DeepSpeed makes them bf16
+        weight = next(self.parameters())  # DeepSpeed converts them to bf16
         features = features.to(weight.device, weight.dtype)
-        if stream == FUSED:
-            sequence, mask, embedding = self._fused(features)
+        if source == FUSED:
+            sequence, mask, embedding = self._fuse(features)
         else:
-            head = self.aligner.heads[stream]
+            head = self.aligner.heads[source]
             sequence, embedding = head(features)
             mask = head.sequence_mask(features)
-        if reads == "sequence":
+        if input_kind == "sequence":
             return sequence, mask
         return embedding[:, None], torch.ones_like(embedding[:, :1], dtype=torch.bool)
 
-    def _fused(self, features: MultimodalOutput) -> tuple[Tensor, Tensor, Tensor]:
-        heads, parts = self.aligner.heads, features.parts
-        sequences = {name: heads[name](encoded)[0] for name, encoded in parts.items()}
+    def _fuse(self, features: MultimodalOutput) -> tuple[Tensor, Tensor, Tensor]:
+        sequences = self.model.sequences(features.parts)
         first = next(iter(sequences.values()))
-        there = torch.ones(len(first), dtype=torch.bool, device=first.device)
-        fused = self.fusion(sequences, dict.fromkeys(sequences, there))
+        present = torch.ones(len(first), dtype=torch.bool, device=first.device)
+        fusion = next(iter(self.model.fusions.values()))
+        fused = fusion(sequences, dict.fromkeys(sequences, present))
         return fused.prefix, fused.mask, fused.embedding
 
-    def encode(self, stream: str, **items: list) -> EncoderOutput | MultimodalOutput:
-        """Features of PIL images (vision) or of clips (audio); of as many of both for a fusion."""
-        wanted = ("vision", "audio") if stream == FUSED else (stream,)
-        found = {name: self.aligner.encode(name, items[name]) for name in wanted}
-        return MultimodalOutput(found) if stream == FUSED else found[stream]
+    def encode(self, source: str, **items: list) -> EncoderOutput | MultimodalOutput:
+        """Features of images (vision=) or clips (audio=); of as many of both for source fused."""
+        modalities = ("vision", "audio") if source == FUSED else (source,)
+        outputs = {name: self.aligner.encode(name, items[name]) for name in modalities}
+        return MultimodalOutput(outputs) if source == FUSED else outputs[source]
 
     def save(self, folder: Path) -> None:
-        """The aligner, and the fusion beside it."""
-        self.aligner.save_pretrained(folder / "aligner")
-        if self.fusion:
-            save_file(self.fusion.state_dict(), folder / "fusion.safetensors")
+        """Write the aligner or the fuser into a folder of its own."""
+        name = "fuser" if isinstance(self.model, Fuser) else "aligner"
+        self.model.save_pretrained(folder / name)
 
     @classmethod
-    def load(cls, folder: Path, fusion: str | None) -> "PrefixSources":
-        """What `save` wrote. fusion: the strategy."""
-        aligner = Aligner.from_pretrained(folder / "aligner")
-        if fusion is None:
-            return cls(aligner)
-        config = aligner.config
-        made = FUSIONS[fusion](config.fusion, max(config.loss.dims))
-        made.load_state_dict(load_file(folder / "fusion.safetensors"))
-        return cls(aligner, made)
+    def load(cls, folder: Path) -> "PrefixSources":
+        """Load what `save` wrote."""
+        if (folder / "fuser").is_dir():
+            return cls(Fuser.from_pretrained(folder / "fuser"))
+        return cls(Aligner.from_pretrained(folder / "aligner"))

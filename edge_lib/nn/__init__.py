@@ -1,1 +1,1 @@
-"""Modules: poolers, heads, fusions, projectors, decoders, losses."""
+"""Trained modules: poolers, heads, fusions, projectors, decoders, losses."""

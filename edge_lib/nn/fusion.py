@@ -2,58 +2,65 @@
 
     {modality: sequence (B, L_m, D)}, {modality: present (B,)} -> Fused(embedding, prefix, mask)
 
-The embedding is for retrieval, the prefix for decoders. What a modality that is absent holds,
-NaN included, changes nothing.
+The embedding is for retrieval, the prefix for decoders. The values of an absent modality, NaN
+included, change nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from edge_lib.config import FusionConfig
+from edge_lib.config.registry import FUSIONS, load_registered
 from edge_lib.nn.perceiver import PerceiverLayer
 
 
 @dataclass
 class Fused:
-    """What a fusion makes of a batch. A row without any modality is finite, and means nothing."""
+    """The output of a fusion. That of a row without any modality is finite and meaningless."""
 
     embedding: Tensor  # (B, D), not normalised
     prefix: Tensor  # (B, L, D)
     mask: Tensor  # (B, L) bool, False where a modality is absent
-    weights: Tensor | None = None  # (B, M) that add to 1, in the order of the modalities: gated
+    weights: Tensor | None = None  # (B, M) gated: of each modality, they sum to 1
 
 
 class Fusion(nn.Module):
-    """What all have in common: normalised inputs, with zeros for what is absent."""
+    """The base of all fusions: normalised inputs, zeros for absent modalities."""
 
-    def __init__(self, config: FusionConfig, dim: int):
+    def __init__(self, modalities: Sequence[str], dim: int):
+        """dim: width D of the sequences and of the embedding."""
         super().__init__()
-        self.modalities = config.modalities
+        self.modalities = list(modalities)
         self.norms = nn.ModuleDict({name: nn.LayerNorm(dim) for name in self.modalities})
+
+    @classmethod
+    def from_config(cls, config: FusionConfig, dim: int) -> "Fusion":
+        return cls(config.modalities, dim, config.width)
 
     def inputs(self, sequences: dict[str, Tensor], present: dict[str, Tensor]) -> tuple:
         """-> normalised sequences [(B, L_m, D)] and their masks [(B, L_m)]."""
         parts, masks = [], []
         for name in self.modalities:
-            part, there = sequences[name], present[name][:, None]
-            part = self.norms[name](part.masked_fill(~there[..., None], 0))
-            parts.append(part.masked_fill(~there[..., None], 0))
-            masks.append(there.expand(part.shape[:2]))
+            part, exists = sequences[name], present[name][:, None]
+            part = self.norms[name](part.masked_fill(~exists[..., None], 0))
+            parts.append(part.masked_fill(~exists[..., None], 0))
+            masks.append(exists.expand(part.shape[:2]))
         return parts, masks
 
 
 class ConcatFusion(Fusion):
-    """An MLP on the modalities' means side by side; the prefix is the sequences one after another.
+    """An MLP on the concatenated means of the modalities; the prefix concatenates the sequences.
 
-    A learned vector stands for a modality that is absent.
+    A learned vector replaces the mean of an absent modality.
     """
 
-    def __init__(self, config: FusionConfig, dim: int):
-        super().__init__(config, dim)
+    def __init__(self, modalities: Sequence[str], dim: int, dim_hidden: int):
+        super().__init__(modalities, dim)
         self.absent = nn.Parameter(torch.zeros(len(self.modalities), dim))
-        self.mix = _mlp(len(self.modalities) * dim, config.width, dim)
+        self.mix = _mlp(len(self.modalities) * dim, dim_hidden, dim)
 
     def forward(self, sequences: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         """{(B, L_m, D)}, {(B,)} -> embedding (B, D), prefix (B, sum of L_m, D)."""
@@ -69,55 +76,68 @@ class ConcatFusion(Fusion):
 class CrossAttentionFusion(Fusion):
     """Learned latents attend to the sequences of all modalities (Jaegle et al. 2021, Perceiver).
 
-    The prefix is the latents, and as long whatever is absent; the embedding is their mean.
+    The prefix is the latents, of one length whatever is absent; the embedding is their mean.
     """
 
-    def __init__(self, config: FusionConfig, dim: int):
-        super().__init__(config, dim)
-        self.embed = nn.ModuleDict({name: nn.Linear(dim, config.width) for name in self.modalities})
-        self.latents = nn.Parameter(torch.randn(config.num_latents, config.width) * 0.02)
-        layers = [PerceiverLayer(config.width, config.num_heads) for _ in range(config.num_layers)]
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        dim: int,
+        dim_hidden: int,
+        num_latents: int,
+        num_layers: int,
+        num_heads: int,
+    ):
+        super().__init__(modalities, dim)
+        self.embed = nn.ModuleDict({name: nn.Linear(dim, dim_hidden) for name in self.modalities})
+        self.latents = nn.Parameter(torch.randn(num_latents, dim_hidden) * 0.02)
+        layers = [PerceiverLayer(dim_hidden, num_heads) for _ in range(num_layers)]
         self.layers = nn.ModuleList(layers)
-        self.project = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, dim))
+        self.project = nn.Sequential(nn.LayerNorm(dim_hidden), nn.Linear(dim_hidden, dim))
+
+    @classmethod
+    def from_config(cls, config, dim):
+        sizes = config.num_latents, config.num_layers, config.num_heads
+        return cls(config.modalities, dim, config.width, *sizes)
 
     def forward(self, sequences: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         """{(B, L_m, D)}, {(B,)} -> embedding (B, D), prefix (B, num_latents, D)."""
         parts, masks = self.inputs(sequences, present)
-        # each modality's own projection, bias included, tells the latents whose tokens these are
+        # each modality's projection, bias included, tells the latents which modality a token is of
         pairs = zip(self.modalities, parts, strict=True)
         tokens = torch.cat([self.embed[name](part) for name, part in pairs], dim=1)
         latents = self.latents.expand(len(tokens), -1, -1)
-        whole = latents.new_ones(latents.shape[:2], dtype=torch.bool)
-        mask = torch.cat([*masks, whole], dim=1)
+        full_mask = latents.new_ones(latents.shape[:2], dtype=torch.bool)
+        mask = torch.cat([*masks, full_mask], dim=1)
         for layer in self.layers:
             latents = layer(latents, tokens, mask)
         prefix = self.project(latents)
-        return Fused(prefix.mean(1), prefix, whole)
+        return Fused(prefix.mean(1), prefix, full_mask)
 
 
 class GatedFusion(Fusion):
-    """A weight for each modality and column, which add to 1 over the modalities that are there.
+    """A weight for each modality and column; the weights of the present modalities sum to 1.
 
-    After the gated multimodal unit (Arevalo et al. 2017, arXiv 1702.01992). `Fused.weights` are the
-    means over columns; the prefix is the weighted sequences one after another.
+    After the gated multimodal unit (Arevalo et al. 2017, arXiv 1702.01992). `Fused.weights` are
+    means over columns; the prefix concatenates the weighted sequences.
     """
 
-    def __init__(self, config: FusionConfig, dim: int):
-        super().__init__(config, dim)
+    def __init__(self, modalities: Sequence[str], dim: int, dim_hidden: int):
+        super().__init__(modalities, dim)
         count = len(self.modalities)
-        self.gate = _mlp(count * dim, config.width, count * dim)
-        mixers = {name: _mlp(dim, config.width, dim) for name in self.modalities}
+        self.gate = _mlp(count * dim, dim_hidden, count * dim)
+        mixers = {name: _mlp(dim, dim_hidden, dim) for name in self.modalities}
         self.mix = nn.ModuleDict(mixers)
 
     def forward(self, sequences: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         """{(B, L_m, D)}, {(B,)} -> embedding (B, D), prefix (B, sum of L_m, D), weights (B, M)."""
         parts, masks = self.inputs(sequences, present)
-        there = torch.stack([mask[:, 0] for mask in masks], dim=1)  # (B, M)
+        exists = torch.stack([mask[:, 0] for mask in masks], dim=1)  # (B, M)
         means = torch.stack([part.mean(1) for part in parts], dim=1)  # (B, M, D)
         scores = self.gate(means.flatten(1)).view_as(means)
         # the lowest number, not -inf: a row without any modality gets equal weights and not NaN
         lowest = torch.finfo(scores.dtype).min
-        weights = scores.masked_fill(~there[..., None], lowest).softmax(dim=1)
+        weights = scores.masked_fill(~exists[..., None], lowest).softmax(dim=1)
         mixed = [self.mix[name](p) for name, p in zip(self.modalities, parts, strict=True)]
         gated = [m * w[:, None] for m, w in zip(mixed, weights.unbind(1), strict=True)]
         embedding = sum(part.mean(1) for part in gated)
@@ -126,8 +146,10 @@ class GatedFusion(Fusion):
         return Fused(embedding, prefix, mask, weights.mean(-1))
 
 
-FUSIONS = {"concat": ConcatFusion, "cross_attention": CrossAttentionFusion, "gated": GatedFusion}
+def build_fusion(strategy: str, config: FusionConfig, dim: int) -> Fusion:
+    """The fusion of that name, for sequences of width `dim`."""
+    return load_registered(FUSIONS[strategy]).from_config(config, dim)
 
 
-def _mlp(width_in: int, width: int, width_out: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Linear(width, width_out))
+def _mlp(dim_in: int, dim_hidden: int, dim_out: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(dim_in, dim_hidden), nn.GELU(), nn.Linear(dim_hidden, dim_out))

@@ -1,52 +1,48 @@
-"""Trained heads: pool an encoder's tokens, adapt them, project them into the shared space.
+"""Trained heads: pool an encoder's output, adapt it, project it into the shared space.
 
-    EncoderOutput -> pooler -> (B, L, W) -> MLP -> MatryoshkaHead -> sequence (B, L, D), pooled (B, D)
+    EncoderOutput -> pooler -> (B, L, W) -> MLP -> projection -> sequence (B, L, D), pooled (B, D)
 
-Every pooler takes `EncoderOutput` and honours its mask: what stands on padding changes nothing. Decoders
-take the sequence as their prefix, under the head's `sequence_mask`.
+Decoders take the sequence as their prefix, under the head's `sequence_mask`.
 """
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edge_lib.config import ModalityConfig
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.nn.poolers import POOLERS, TokenPooler
+from edge_lib.nn.poolers import Pooler, build_pooler
 
 
 class Adapter(nn.Module):
     """A two-layer MLP on each vector of the sequence."""
 
-    def __init__(self, width_in: int, width: int, dropout: float):
+    def __init__(self, dim_in: int, dim: int, dropout: float):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(width_in),
-            nn.Linear(width_in, width),
+            nn.LayerNorm(dim_in),
+            nn.Linear(dim_in, dim),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(width, width),
+            nn.Linear(dim, dim),
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, L, width_in) -> (B, L, width)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, dim_in) -> (B, L, dim)."""
         return self.layers(x)
 
 
 class MatryoshkaHead(nn.Module):
-    """Project into the shared space, whose first d columns are an embedding for each d of `dims`.
+    """A projection whose first d columns are an embedding, for each d of `dims`.
 
-    Kusupati et al. 2022, "Matryoshka Representation Learning".
+    Kusupati et al. 2022, "Matryoshka Representation Learning" (arXiv 2205.13147).
     """
 
-    def __init__(self, width: int, dims: list[int]):
+    def __init__(self, dim_in: int, dims: list[int]):
         super().__init__()
         self.dims = sorted(dims, reverse=True)
-        self.project = nn.Linear(width, self.dims[0], bias=False)
+        self.project = nn.Linear(dim_in, self.dims[0], bias=False)
 
-    def forward(
-        self, x: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L, width) -> sequence (B, L, D), pooled (B, D), neither normalised.
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, L, dim_in) -> sequence (B, L, D), pooled (B, D), neither normalised.
 
         mask (B, L), False where the sequence stands on padding.
         """
@@ -58,25 +54,27 @@ class MatryoshkaHead(nn.Module):
 
 
 class ModalityHead(nn.Module):
-    """All that is trained for one modality."""
+    """Pooler, adapter and projection of one modality."""
 
-    def __init__(
-        self, config: ModalityConfig, dims: list[int], token_width: int, pooled_width: int
-    ):
+    def __init__(self, pooler: Pooler, dim: int, dims: list[int], dropout: float = 0.0):
+        """dim: width of the adapter; dims: Matryoshka sizes."""
         super().__init__()
-        self.pooler = POOLERS[config.pooler](config, token_width, pooled_width)
-        self.adapter = Adapter(self.pooler.width, config.width, config.dropout)
-        self.matryoshka = MatryoshkaHead(config.width, dims)
+        self.pooler = pooler
+        self.adapter = Adapter(pooler.dim, dim, dropout)
+        self.matryoshka = MatryoshkaHead(dim, dims)
 
-    def forward(self, encoded: EncoderOutput) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, output: EncoderOutput) -> tuple[Tensor, Tensor]:
         """EncoderOutput -> sequence (B, L, D), pooled (B, D)."""
-        return self.matryoshka(self.adapter(self.pooler(encoded)), self.sequence_mask(encoded))
+        return self.matryoshka(self.adapter(self.pooler(output)), self.sequence_mask(output))
 
-    def sequence_mask(self, encoded: EncoderOutput) -> torch.Tensor:
+    def sequence_mask(self, output: EncoderOutput) -> Tensor:
         """(B, L) bool, False where a vector of the sequence stands on padding."""
-        if isinstance(self.pooler, TokenPooler):
-            return self.pooler.mask(encoded)
-        length = getattr(self.pooler, "num_latents", 1)
-        return torch.ones(
-            len(encoded.pooled), length, dtype=torch.bool, device=encoded.pooled.device
-        )
+        return self.pooler.mask(output)
+
+
+def build_head(
+    config: ModalityConfig, dims: list[int], dim_token: int, dim_pooled: int
+) -> ModalityHead:
+    """The head that a config describes, for an encoder with these widths."""
+    pooler = build_pooler(config, dim_token, dim_pooled)
+    return ModalityHead(pooler, config.width, dims, config.dropout)

@@ -1,4 +1,4 @@
-"""Contrastive losses: InfoNCE, and InfoNCE at every Matryoshka size (see `one_pass.py` for how)."""
+"""Contrastive losses: InfoNCE, and InfoNCE at every Matryoshka size (computed in `one_pass.py`)."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edge_lib.config import LossConfig
+from edge_lib.config.registry import LOSSES, load_registered
 from edge_lib.nn.one_pass import BackpropType, OnePass, world_size
 
 
@@ -18,9 +20,9 @@ class LogitScale(nn.Module):
         self.log_maximum = math.log(maximum)
 
     def forward(self) -> Tensor:
-        """Return the multiplier, a scalar."""
-        # The parameter itself is clamped: clamping only the result would cut its gradient off, and
-        # a scale that once went too far could never come back.
+        """The multiplier, a scalar."""
+        # The parameter itself is clamped: if only the result were, a scale beyond the maximum would
+        # have no gradient and could never come back.
         with torch.no_grad():
             self.log_scale.clamp_(max=self.log_maximum)
         return self.log_scale.exp()
@@ -56,29 +58,28 @@ def matryoshka_info_nce(
     Args:
         a, b: (B, D) features, not normalised; row i of `a` belongs to row i of `b`.
         logit_scale: () positive multiplier of the cosines; gets a gradient.
-        dims: sizes d in any order, 1 <= d <= D, no two alike.
-        weights: one a size, in the order of `dims`; 1 each by default.
-        chunk: rows held at a time. Memory is about len(dims) * chunk * (global B) floats, for
-            one more matrix product. None holds all rows.
-        present: (B,) bool, True where both items of the row exist. The others are neither rows nor
-            negatives for anybody, and their gradient is 0 whatever they hold, NaN included.
-        sample_single_dim: use one of `dims`, drawn at random, with its weight left as it is, as
+        dims: different sizes d in any order, 1 <= d <= D.
+        weights: of the sizes, in the order of `dims`; 1 each by default.
+        chunk: rows held at a time, for one more matrix product: memory is about
+            len(dims) * chunk * (global B) floats. None holds all rows.
+        present: (B,) bool, True where both items of the row exist. Other rows are neither queries
+            nor negatives, and their gradient is 0 whatever they hold, NaN included.
+        sample_single_dim: use one of `dims`, drawn at random, with its weight unchanged, as
             sentence-transformers' `MatryoshkaLoss(n_dims_per_step=1)` does. The expectation is
-            therefore 1/len(dims) of the full loss.
-        generator: where to draw from, on the CPU. Needed with several processes, seeded alike.
+            1/len(dims) of the full loss.
+        generator: of that draw, on the CPU; required with several processes, with equal seeds.
         backprop: see `BackpropType`.
 
     Returns:
         The scalar loss in fp32 (fp64 for fp64 inputs); 0 when no pair is present.
 
-    Under torch.distributed every rank must call this with the same B and the same arguments, also
-    when it has nothing present. Each gets the loss of the *global* batch. Its gradients (features
-    and scale) are its part of that loss's gradient times the number of ranks, so that after the
-    averaging of DistributedDataParallel the parameters' gradients are those of one process on the
-    global batch.
+    Under torch.distributed every rank must call this with the same B and the same arguments, even
+    if none of its rows is present. Each gets the loss of the *global* batch. Its gradients are its
+    part of that loss's gradient times the number of ranks: averaged by DistributedDataParallel,
+    they equal those of one process on the global batch.
 
     Raises:
-        ValueError: shapes that do not fit; wrong dims, weights or chunk; no generator where needed.
+        ValueError: mismatched shapes; wrong dims, weights or chunk; no generator across ranks.
         RuntimeError: the ranks' batch sizes differ.
     """
     sizes = _checked_sizes(a, b, dims, weights, chunk, present)
@@ -93,39 +94,60 @@ def matryoshka_info_nce(
     return OnePass.apply(a, b, scale, present, sorted(sizes), chunk, backprop, want_grad)
 
 
-def pairwise_loss(
-    embeddings: dict[str, Tensor],
-    present: dict[str, Tensor],
-    pairs: Sequence[tuple[str, str]],
-    weights: Sequence[float] | None,
-    logit_scale: Tensor,
-    dims: Sequence[int],
-    dim_weights: Sequence[float] | None = None,
-    **options,
-) -> Tensor:
-    """Weighted mean over pairs of modalities of `matryoshka_info_nce`.
+class MatryoshkaInfoNCE(nn.Module):
+    """`matryoshka_info_nce` with a learned logit scale."""
 
-    Args:
-        embeddings: modality -> (B, D).
-        present: modality -> (B,) bool. A row takes part in the pairs of which it has both.
-        pairs: those to bring together. One left out may still end up aligned, through a third
-            modality (ImageBind, Girdhar et al. 2023, arXiv 2305.05665).
-        weights: one a pair; 1 each by default.
-        logit_scale: () shared by all pairs.
-        dims, dim_weights, options: as `matryoshka_info_nce` takes them.
-    """
-    weights, total = weights or [1.0] * len(pairs), 0
-    for (a, b), weight in zip(pairs, weights, strict=True):
-        both = present[a] & present[b]
-        one, other = embeddings[a], embeddings[b]
-        total += weight * matryoshka_info_nce(
-            one, other, logit_scale, dims, dim_weights, present=both, **options
+    def __init__(
+        self,
+        dims: Sequence[int],
+        weights: Sequence[float] | None = None,
+        chunk: int | None = None,
+        sample_single_dim: bool = False,
+        temperature: float = 0.07,
+    ):
+        super().__init__()
+        self.dims, self.weights, self.chunk = dims, weights, chunk
+        self.sample_single_dim = sample_single_dim
+        self.logit_scale = LogitScale(1 / temperature)
+
+    @classmethod
+    def from_config(cls, config: LossConfig) -> "MatryoshkaInfoNCE":
+        return cls(
+            config.dims,
+            config.weights,
+            config.chunk,
+            config.sample_single_dim,
+            config.temperature,
         )
-    return total / sum(weights)
+
+    def forward(
+        self,
+        a: Tensor,
+        b: Tensor,
+        present: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """a, b (B, D), present (B,) bool -> loss (). generator: of `sample_single_dim`."""
+        return matryoshka_info_nce(
+            a,
+            b,
+            self.logit_scale(),
+            self.dims,
+            self.weights,
+            chunk=self.chunk,
+            present=present,
+            sample_single_dim=self.sample_single_dim,
+            generator=generator,
+        )
+
+
+def build_loss(config: LossConfig) -> nn.Module:
+    """The loss that `config.kind` names, a module `loss(a, b, present, generator)`."""
+    return load_registered(LOSSES[config.kind]).from_config(config)
 
 
 def _checked_sizes(a, b, dims, weights, chunk, present) -> list[tuple[int, float]]:
-    """Validate the arguments and return (dim, weight) pairs."""
+    """(dim, weight) pairs of valid arguments."""
     if a.ndim != 2 or a.shape != b.shape:
         raise ValueError(f"a and b must both be (B, D), got {tuple(a.shape)} and {tuple(b.shape)}")
     if present is not None and (present.shape != a.shape[:1] or present.dtype != torch.bool):

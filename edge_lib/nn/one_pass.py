@@ -18,7 +18,7 @@ d1 < ... < dK. Done one size at a time, that takes K matrix products forward and
    column sums, the second recomputes the similarities and makes the gradient. The second walk goes
    backwards, as the last tile is still there; with one tile nothing is computed twice.
 5. Across processes each rank owns a strip: its own rows against everybody's columns. Only `b` is
-   gathered; the ranks combine their column sums (one small gather), and then their shares of dB
+   gathered; the ranks combine their column sums (one small gather), and then their parts of dB
    (one reduce-scatter).
 
 Sums and similarities are in fp32, or in fp64 for fp64 inputs.
@@ -34,7 +34,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-EPS = 1e-12  # a shorter vector has no direction: its cosines are 0, and so is its gradient
+EPS = 1e-12  # the cosines and the gradient of a shorter vector are 0
 
 
 BAND = 2**19  # entries of a matrix that go through a CPU's cache at a time: 2 MB in fp32
@@ -50,9 +50,9 @@ class BackpropType(Enum):
     """How far gradients travel through gathered features (after torchmultimodal's enum).
 
     GLOBAL: to the rank that made them, so that gradients are those of the global batch.
-    LOCAL: no farther than this rank's own slice. `a` keeps its full gradient, `b` hears only from
-        its own rank's rows, which saves the reduce-scatter and most of the product for dB.
-    (Their NONE would leave `b`, which is only ever seen gathered, without any gradient.)
+    LOCAL: only within this rank's own slice. `a` has its full gradient, `b` that of its own rank's
+        rows alone, which saves the reduce-scatter and most of the product for dB.
+    (Their NONE would leave `b`, which is used gathered only, without any gradient.)
     """
 
     GLOBAL = "global"
@@ -60,7 +60,7 @@ class BackpropType(Enum):
 
 
 class OnePass(torch.autograd.Function):
-    """The loss, with gradients made in the forward pass; backward multiplies them."""
+    """The loss, with gradients computed in the forward pass; backward scales them."""
 
     @staticmethod
     def forward(ctx, a, b, scale, present, sizes, chunk, backprop, want_grad):
@@ -79,7 +79,7 @@ class OnePass(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         grads = ctx.saved_tensors
-        # asking a GPU for the value would wait for it; on a CPU it saves a pass over both gradients
+        # reading the value would synchronise a GPU; on a CPU it saves a pass over both gradients
         if grad.device.type != "cpu" or grad != 1:
             grads = [g * grad for g in grads]
         grads = (g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True))
@@ -97,7 +97,7 @@ class _Strip:
         self.first = dist.get_rank() * len(a) if self.world > 1 else 0  # column of our first row
         _assert_equal_batches(a)
 
-        self.masked = present is not None or self.world > 1  # another rank may miss what we have
+        self.masked = present is not None or self.world > 1  # rows may be missing on another rank
         self.here = a.new_ones(len(a), dtype=torch.bool) if present is None else present
         if present is not None:  # NaN * 0 is NaN, so features are overwritten, not multiplied
             a, b = (x.masked_fill(~present[:, None], 0) for x in (a, b))
@@ -106,14 +106,14 @@ class _Strip:
         self.count = self.everywhere.sum(dtype=dtype).clamp(min=1)
 
         self.scale = scale.to(dtype)
-        # then one exp serves rows and columns; asking a GPU for the scale would wait for it
+        # then rows and columns share one exp; reading the scale would synchronise a GPU
         self.shared_exp = scale.device.type == "cpu" and float(scale) <= SAFE_EXP
         self.inv_a, self.inv_b = self._inverse_norms(self.a), self._inverse_norms(self.b)
         rows = max(1, min(chunk or len(a), len(a)))
         self.tiles = [slice(i, min(i + rows, len(a))) for i in range(0, len(a), rows)]
         self.buffer = self.a.new_empty(len(dims), rows, len(self.b))
-        # elementwise work goes in bands of rows: few enough to stay in a CPU's cache from one
-        # operation to the next, all of a tile on other devices
+        # elementwise work is done in bands of rows: on a CPU few enough to stay in its cache, on
+        # other devices all of a tile
         self.band = max(1, BAND // max(1, len(self.b))) if a.device.type == "cpu" else rows
         self.spare = self.a.new_empty(2, min(rows, self.band), len(self.b))
 
@@ -128,7 +128,7 @@ class _Strip:
         return self.buffer[:, : tile.stop - tile.start]
 
     def _bands(self, tile: slice) -> list[slice]:
-        """Rows within the tile that go through elementwise work together."""
+        """Rows within the tile that are processed together by elementwise work."""
         rows = tile.stop - tile.start
         return [slice(i, min(i + self.band, rows)) for i in range(0, rows, self.band)]
 
@@ -157,7 +157,7 @@ class _Strip:
                 row[k, tile][band], partial = self._logsumexps(s[k, band])
                 column[k] = torch.logaddexp(column[k], partial)
         column = _gather(column).view(-1, *column.shape).logsumexp(0)
-        # 0 for what is missing: exp(EXCLUDED - 0) is then 0 in the gradient too
+        # 0 for missing rows: exp(EXCLUDED - 0) is then 0 in the gradient as well
         self.row = row.masked_fill(~self.here, 0)
         self.column = column.masked_fill(~self.everywhere, 0)
         own = self.column[:, self.first : self.first + len(self.a)]
@@ -196,7 +196,7 @@ class _Strip:
         for tile in reversed(self.tiles):
             if tile is not self.tiles[-1]:
                 self._similarities(tile)
-            h = self._work(tile)[-1]  # each entry replaces S of the largest size, once that is used
+            h = self._work(tile)[-1]  # overwrites S of the largest size once that has been used
             pull_a = torch.zeros_like(self.inv_a[0, tile])
             for k, cols in reversed(list(enumerate(self.blocks))):
                 row_sum, column_sum = self._accumulate(k, tile)
@@ -205,7 +205,7 @@ class _Strip:
                 pull_b[k] += column_sum * self.inv_b[k].square()
                 torch.mul(self.a[tile, cols], -pull_a[:, None], out=da[tile, cols])
                 da[tile, cols].addmm_(h, self.b[:, cols])
-                first = int(tile is self.tiles[-1])  # writes over what empty_like left there
+                first = int(tile is self.tiles[-1])  # overwrites the uninitialised values
                 db[:, cols].addmm_(h[:, reach].t(), self.a[tile, cols], beta=1 - first)
         for k, cols in enumerate(self.blocks):
             db[:, cols].addcmul_(b[:, cols], pull_b[k:, reach].sum(0)[:, None], value=-1)

@@ -1,35 +1,35 @@
-"""The Perceiver resampler."""
+"""The Perceiver resampler of Flamingo (Alayrac et al. 2022, fig. 5)."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edge_lib.config import ModalityConfig
 from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.nn.poolers import Pooler
 from edge_lib.nn.positions import add_positions
 
 
-class PerceiverPooler(nn.Module):
-    """Perceiver resampler: learned latents cross-attend to [tokens, latents], layer by layer.
+class PerceiverPooler(Pooler):
+    """Learned latents cross-attend to [tokens, latents], layer by layer: O(latents x tokens)."""
 
-    After Flamingo (Alayrac et al. 2022, fig. 5). Costs O(latents x tokens).
-    """
+    def __init__(self, dim_in: int, dim: int, num_latents: int, num_layers: int, num_heads: int):
+        super().__init__(dim)
+        self.embed = nn.Sequential(nn.LayerNorm(dim_in), nn.Linear(dim_in, dim))
+        self.num_vectors = num_latents
+        self.latents = nn.Parameter(torch.randn(num_latents, dim) * 0.02)
+        self.layers = nn.ModuleList([PerceiverLayer(dim, num_heads) for _ in range(num_layers)])
+        self.norm = nn.LayerNorm(dim)
 
-    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
-        super().__init__()
-        self.width = config.width
-        self.embed = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, self.width))
-        self.num_latents = config.num_latents
-        self.latents = nn.Parameter(torch.randn(config.num_latents, self.width) * 0.02)
-        layers = [PerceiverLayer(self.width, config.num_heads) for _ in range(config.num_layers)]
-        self.layers = nn.ModuleList(layers)
-        self.norm = nn.LayerNorm(self.width)
+    @classmethod
+    def from_config(cls, config, dim_token, dim_pooled):
+        sizes = config.num_latents, config.num_layers, config.num_heads
+        return cls(dim_token, config.width, *sizes)
 
-    def forward(self, encoded: EncoderOutput) -> torch.Tensor:
-        """EncoderOutput -> (B, num_latents, W)."""
-        tokens = add_positions(self.embed(encoded.tokens))
+    def forward(self, output: EncoderOutput) -> Tensor:
+        """EncoderOutput -> (B, num_latents, dim)."""
+        tokens = add_positions(self.embed(output.tokens))
         latents = self.latents.expand(len(tokens), -1, -1)
-        # latents are always attended to, so a row without any token gives no NaN
-        mask = torch.cat([encoded.mask, encoded.mask.new_ones(latents.shape[:2])], dim=1)
+        # latents are never masked, so a row without valid tokens gives no NaN
+        mask = torch.cat([output.mask, output.mask.new_ones(latents.shape[:2])], dim=1)
         for layer in self.layers:
             latents = layer(latents, tokens, mask)
         return self.norm(latents)
@@ -38,27 +38,25 @@ class PerceiverPooler(nn.Module):
 class PerceiverLayer(nn.Module):
     """Cross-attention of the latents to [tokens, latents], then an MLP; pre-norm, residual."""
 
-    def __init__(self, width: int, num_heads: int):
+    def __init__(self, dim: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
-        self.norm_latents, self.norm_tokens = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_kv = nn.Linear(width, 2 * width, bias=False)
-        self.to_out = nn.Linear(width, width, bias=False)
+        self.norm_latents, self.norm_tokens = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.to_out = nn.Linear(dim, dim, bias=False)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
         )
 
-    def forward(
-        self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
-        """latents (B, L, W), tokens (B, T, W), mask (B, T + L) True = may be seen -> (B, L, W)."""
+    def forward(self, latents: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """latents (B, L, W), tokens (B, T, W), mask (B, T + L), True = visible -> (B, L, W)."""
         queries = self.norm_latents(latents)
         context = torch.cat([self.norm_tokens(tokens), queries], dim=1)
         q, k, v = self.to_q(queries), *self.to_kv(context).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
-        seen = nn.functional.scaled_dot_product_attention(
+        attended = nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask[:, None, None, :]
         )  # (B, heads, L, W / heads)
-        latents = latents + self.to_out(seen.transpose(1, 2).flatten(2))
+        latents = latents + self.to_out(attended.transpose(1, 2).flatten(2))
         return latents + self.mlp(latents)

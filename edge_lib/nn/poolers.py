@@ -1,123 +1,141 @@
-"""Poolers."""
+"""Poolers: the output of a frozen encoder to a short sequence of vectors.
+
+Each takes an `EncoderOutput` and honours its mask: values on padding change nothing. `dim` is the
+width of its vectors, `mask` says which of them are valid.
+"""
 
 import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from edge_lib.config import ModalityConfig
+from edge_lib.config.registry import POOLERS, load_registered
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.nn.perceiver import PerceiverPooler
 from edge_lib.nn.positions import add_positions
 
 
-class PooledPooler(nn.Module):
-    """The encoder's own pooled vector: needs no tokens."""
+class Pooler(nn.Module):
+    """The base of all poolers: `num_vectors` vectors of width `dim` for each item."""
 
-    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
+    num_vectors = 1
+
+    def __init__(self, dim: int):
         super().__init__()
-        self.width = pooled_width
+        self.dim = dim
 
-    def forward(self, encoded: EncoderOutput) -> torch.Tensor:
+    @classmethod
+    def from_config(cls, config: ModalityConfig, dim_token: int, dim_pooled: int) -> "Pooler":
+        """dim_token, dim_pooled: widths of the encoder's tokens and of its pooled vector."""
+        return cls(dim_token)
+
+    def mask(self, output: EncoderOutput) -> Tensor:
+        """(B, L) bool, False where a vector stands on padding."""
+        shape = len(output.pooled), self.num_vectors
+        return torch.ones(shape, dtype=torch.bool, device=output.pooled.device)
+
+
+def build_pooler(config: ModalityConfig, dim_token: int, dim_pooled: int) -> Pooler:
+    """The pooler that `config.pooler` names."""
+    return load_registered(POOLERS[config.pooler]).from_config(config, dim_token, dim_pooled)
+
+
+class PooledPooler(Pooler):
+    """The encoder's own pooled vector; it needs no tokens."""
+
+    @classmethod
+    def from_config(cls, config, dim_token, dim_pooled):
+        return cls(dim_pooled)
+
+    def forward(self, output: EncoderOutput) -> Tensor:
         """EncoderOutput -> (B, 1, P)."""
-        return encoded.pooled[:, None]
+        return output.pooled[:, None]
 
 
-class MeanPooler(nn.Module):
+class MeanPooler(Pooler):
     """The mean of the tokens."""
 
-    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
-        super().__init__()
-        self.width = token_width
-
-    def forward(self, encoded: EncoderOutput) -> torch.Tensor:
-        """EncoderOutput -> (B, 1, T)."""
-        weights = encoded.mask[..., None].to(encoded.tokens.dtype)
-        total = (encoded.tokens * weights).sum(1, keepdim=True)
+    def forward(self, output: EncoderOutput) -> Tensor:
+        """EncoderOutput -> (B, 1, D)."""
+        weights = output.mask[..., None].to(output.tokens.dtype)
+        total = (output.tokens * weights).sum(1, keepdim=True)
         return total / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-class ClsPooler(nn.Module):
-    """The first token: a class token, where the encoder has one."""
+class ClsPooler(Pooler):
+    """The first token: the class token, where the encoder has one."""
 
-    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
-        super().__init__()
-        self.width = token_width
-
-    def forward(self, encoded: EncoderOutput) -> torch.Tensor:
-        """EncoderOutput -> (B, 1, T)."""
-        return encoded.tokens[:, :1]
+    def forward(self, output: EncoderOutput) -> Tensor:
+        """EncoderOutput -> (B, 1, D)."""
+        return output.tokens[:, :1]
 
 
-class TokenPooler(nn.Module):
-    """All tokens, each with its place: pooled only after the adapter and the projection.
+class TokenPooler(Pooler):
+    """All tokens, with their positions; they are averaged only after the projection.
 
-    Nothing is mixed, so it is the prefix that tells a decoder most. Tokens of a square grid may be
-    averaged over squares of `window` x `window` first (as Gemma 3 does, arXiv 2503.19786).
+    Tokens of a square grid may first be averaged over squares of `window` x `window` (as in
+    Gemma 3, arXiv 2503.19786).
     """
 
-    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
-        super().__init__()
-        self.width, self.window = token_width, config.window
-        self.norm = nn.LayerNorm(token_width)
+    def __init__(self, dim: int, window: int = 1):
+        super().__init__(dim)
+        self.window, self.norm = window, nn.LayerNorm(dim)
 
-    def forward(self, encoded: EncoderOutput) -> torch.Tensor:
-        """EncoderOutput -> (B, L, T's width), L = T / window^2."""
-        return add_positions(self._squares(self.norm(encoded.tokens)))
+    @classmethod
+    def from_config(cls, config, dim_token, dim_pooled):
+        return cls(dim_token, config.window)
 
-    def mask(self, encoded: EncoderOutput) -> torch.Tensor:
-        """(B, L) bool, False on padding."""
-        return self._squares(encoded.mask[..., None].float())[..., 0] == 1
+    def forward(self, output: EncoderOutput) -> Tensor:
+        """EncoderOutput -> (B, T / window^2, D)."""
+        return add_positions(self._average_squares(self.norm(output.tokens)))
 
-    def _squares(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) -> (B, L, D), the means of squares."""
+    def mask(self, output: EncoderOutput) -> Tensor:
+        return self._average_squares(output.mask[..., None].float())[..., 0] == 1
+
+    def _average_squares(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T / window^2, D)."""
         side = math.isqrt(tokens.shape[1])
         if self.window == 1:
             return tokens
         if side**2 != tokens.shape[1] or side % self.window:
             raise ValueError(
-                f"{tokens.shape[1]} tokens are not a square grid of {self.window} x {self.window}"
+                f"{tokens.shape[1]} tokens do not form a square grid of {self.window} x "
+                f"{self.window} windows"
             )
         grid = tokens.transpose(1, 2).unflatten(2, (side, side))
         return F.avg_pool2d(grid, self.window).flatten(2).transpose(1, 2)
 
 
-class AttentionPooler(nn.Module):
+class AttentionPooler(Pooler):
     """One learned query attends to the tokens, with `num_heads` heads.
 
-    As the query is the same for every row, keys and values need not be made: of a head's query q,
-    keys K x and values V x, `q · K x = (K^T q) · x` and `sum a V x = V (sum a x)`. So tokens are
-    met by two thin products instead of two square ones.
+    The query is the same for every row, so keys and values are never computed: for a head with
+    query q, keys K x and values V x, `q · K x = (K^T q) · x` and `sum a V x = V (sum a x)`. Two
+    thin products with the tokens replace two square ones.
     """
 
-    def __init__(self, config: ModalityConfig, token_width: int, pooled_width: int):
-        super().__init__()
-        self.width, self.num_heads = config.width, config.num_heads
-        self.norm = nn.LayerNorm(token_width)
-        self.query = nn.Parameter(torch.randn(self.width))
-        self.to_k = nn.Linear(token_width, self.width, bias=False)
-        self.to_v = nn.Linear(token_width, self.width, bias=False)
-        self.to_out = nn.Linear(self.width, self.width)
+    def __init__(self, dim_in: int, dim: int, num_heads: int):
+        super().__init__(dim)
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(dim_in)
+        self.query = nn.Parameter(torch.randn(dim))
+        self.to_k = nn.Linear(dim_in, dim, bias=False)
+        self.to_v = nn.Linear(dim_in, dim, bias=False)
+        self.to_out = nn.Linear(dim, dim)
 
-    def forward(self, encoded: EncoderOutput) -> torch.Tensor:
-        """EncoderOutput -> (B, 1, W)."""
-        x = add_positions(self.norm(encoded.tokens))  # (B, T, D)
-        shape = self.num_heads, self.width // self.num_heads
+    @classmethod
+    def from_config(cls, config, dim_token, dim_pooled):
+        return cls(dim_token, config.width, config.num_heads)
+
+    def forward(self, output: EncoderOutput) -> Tensor:
+        """EncoderOutput -> (B, 1, dim)."""
+        x = add_positions(self.norm(output.tokens))  # (B, T, D)
+        shape = self.num_heads, self.dim // self.num_heads
         q, k, v = (w.unflatten(0, shape) for w in (self.query, self.to_k.weight, self.to_v.weight))
-        reach = torch.einsum("hw,hwd->hd", q, k) / shape[1] ** 0.5
-        # a row without any token sees its (zero) tokens rather than nothing, which would be NaN
-        hidden = ~encoded.mask & encoded.mask.any(1, keepdim=True)
-        scores = (x @ reach.t()).masked_fill(hidden[..., None], -torch.inf)
-        seen = scores.softmax(dim=1).transpose(1, 2) @ x  # (B, H, D)
-        return self.to_out(torch.einsum("bhd,hwd->bhw", seen, v).flatten(1))[:, None]
-
-
-POOLERS = {
-    "pooled": PooledPooler,
-    "mean": MeanPooler,
-    "cls": ClsPooler,
-    "tokens": TokenPooler,
-    "attention": AttentionPooler,
-    "perceiver": PerceiverPooler,
-}
+        projected = torch.einsum("hw,hwd->hd", q, k) / shape[1] ** 0.5
+        # a row without valid tokens attends to its zeros: attending to nothing would give NaN
+        hidden = ~output.mask & output.mask.any(1, keepdim=True)
+        scores = (x @ projected.t()).masked_fill(hidden[..., None], -torch.inf)
+        averaged = scores.softmax(dim=1).transpose(1, 2) @ x  # (B, H, D)
+        return self.to_out(torch.einsum("bhd,hwd->bhw", averaged, v).flatten(1))[:, None]

@@ -1,4 +1,4 @@
-"""A run: its folder, its notebook run headlessly, sweeps of many."""
+"""Run folders, headless notebooks and sweeps."""
 
 from edge_lib.runs.run import Run
 

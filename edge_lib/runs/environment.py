@@ -1,21 +1,19 @@
-"""Versions, device and commit of a run."""
+"""Package versions, device and git commit of a run."""
 
-from edge_lib.config import ROOT
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version
-import json
 import os
 import platform
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
+from edge_lib.config import ROOT
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "accelerate", "numpy", "edge-glass")
 
 
 def describe_environment(seed: int) -> dict:
     """Versions, device, git commit and command line, for env.json."""
-    import torch  # a second or two, which who only looks for a run's folder need not wait
+    import torch  # takes a second or two, which `Run(folder)` does not need
 
     return {
         "command": " ".join(sys.argv),
@@ -38,14 +36,15 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit checked out, "-dirty" if a tracked file differs; runs/ holds results, not code."""
-    git = ["git", "-C", str(ROOT)]
-    questions = ["rev-parse", "HEAD"], ["diff", "--name-only", "HEAD", "--", ".", ":!runs"]
+    """The commit checked out, with "-dirty" if a tracked file outside runs/ differs."""
     try:
-        commit, changed = (
-            subprocess.run([*git, *q], capture_output=True, text=True, check=True).stdout.strip()
-            for q in questions
-        )
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("diff", "--name-only", "HEAD", "--", ".", ":!runs")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + "-dirty" * bool(changed)
+    return commit + "-dirty" * bool(changes)
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

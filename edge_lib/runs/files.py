@@ -1,21 +1,26 @@
-"""Files and folders that appear whole or not at all."""
+"""Read saved models, and write files and folders atomically."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from edge_lib.config import from_root
-from pathlib import Path
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def absolute_path(path: str | Path) -> Path:
+    """`path` relative to the working directory, as every path of the Python API."""
+    return Path(path).expanduser().absolute()
 
 
 def read_saved(folder: str | Path, name: str) -> dict:
-    """What `save_pretrained` wrote of a model into folder/name. FileNotFoundError says where else
-    there is one."""
-    folder = from_root(folder)
+    """The JSON file `name` that `save_pretrained` wrote. FileNotFoundError lists models inside
+    `folder`.
+    """
+    folder = absolute_path(folder)
     if not (folder / name).is_file():
         inside = sorted(path.parent for path in folder.glob(f"**/checkpoints/best/{name}"))
-        hint = f"; there is one in {', '.join(map(str, inside))}" if inside else ""
+        hint = f"; found in {', '.join(map(str, inside))}" if inside else ""
         raise FileNotFoundError(f"{folder}: no saved model (no {name}){hint}")
     return json.loads((folder / name).read_text())
 
@@ -31,9 +36,7 @@ def replace_text(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` at the end, whole or not at all: a reader or a kill
-    never meets half a file.
-    """
+    """A temporary path that replaces `path` on success, so that no reader sees a partial file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -44,7 +47,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """As `whole_file`, a folder; what was there before makes room at the end."""
+    """Like `whole_file` for a folder; it replaces an existing one on success."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:

@@ -1,54 +1,59 @@
-"""Run a notebook headlessly into a run folder, once: what sweeps and prerequisites are made of."""
+"""Run a notebook headlessly, once per run folder: for sweeps and for experiments others need."""
 
-from edge_lib.config import AlignerSource
-from edge_lib.config import ExperimentConfig
-from edge_lib.config import load_config
-from edge_lib.runs.run import Run
-from filelock import FileLock
 from pathlib import Path
+
 import nbformat
 import papermill
+from filelock import FileLock
+
+from edge_lib.config import AlignerSource, ExperimentConfig, load_config
+from edge_lib.runs.run import Run
 
 
-def execute(notebook: Path, folder: Path, config: ExperimentConfig) -> None:
-    """Execute `notebook` with `config` into `folder`, unless it is done; whoever comes second
-    waits. Raises papermill's PapermillExecutionError; folder/notebook.ipynb then shows the cell.
+def execute_notebook(notebook: Path, folder: Path, config: ExperimentConfig) -> None:
+    """Execute `notebook` with `config` in the run folder unless it is done; a second caller waits.
+
+    Sets every parameter, so that values saved in an open notebook have no effect. Raises
+    papermill's PapermillExecutionError; the executed notebook shows the failed cell.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        if state(folder) == "done":
+        if run_state(folder) == "done":
             return
-        (folder / "config.yaml").write_text(config.to_yaml())
-        parameters = {"config": str(folder / "config.yaml"), "run_dir": str(folder)}
-        papermill.execute_notebook(notebook, executed(folder), parameters, progress_bar=False)
+        config_file = folder / "config.yaml"
+        config_file.write_text(config.to_yaml())
+        parameters = {"config": str(config_file), "overrides": "", "run_dir": str(folder)}
+        output = executed_notebook(folder)
+        papermill.execute_notebook(notebook, output, parameters, progress_bar=False)
 
 
-def executed(folder: Path) -> Path:
-    """Where the executed notebook lies."""
+def executed_notebook(folder: Path) -> Path:
+    """The path of a run folder's executed notebook."""
     return folder / "notebook.ipynb"
 
 
-def state(folder: Path) -> str:
-    """done: there are metrics; failed: the notebook holds an error; else open, perhaps killed."""
+def run_state(folder: Path) -> str:
+    """`done` if metrics exist, `failed` if the notebook raised, else `pending` (new or killed)."""
     if (folder / "metrics.json").exists():
         return "done"
-    if not executed(folder).exists():
-        return "open"
+    if not executed_notebook(folder).exists():
+        return "pending"
     try:
-        about = nbformat.read(executed(folder), 4).metadata.get("papermill", {})
-    except ValueError:  # killed while papermill wrote it
-        return "open"
-    return "failed" if about.get("exception") else "open"
+        metadata = nbformat.read(executed_notebook(folder), 4).metadata.get("papermill", {})
+    except ValueError:  # papermill was killed while writing it
+        return "pending"
+    return "failed" if metadata.get("exception") else "pending"
 
 
 def find_aligner(source: AlignerSource) -> Path:
-    """The folder of the aligner that `source` names. If its run is not there, it is made first."""
+    """The folder of the aligner that `source` names. Runs its experiment first if needed."""
     if source.folder:
         return source.folder
     config = load_config(source.config, source.overrides)
     run = Run.of(config, source.notebook.stem)
-    if state(run.folder) != "done":
-        print(f"{run.folder} is not there: running {source.notebook.name} first")
-        print(f"what its processes say: {run.logs}", flush=True)
-        execute(source.notebook, run.folder, config)
+    if run_state(run.folder) != "done":
+        print(
+            f"no aligner yet: running {source.notebook.name} first, logs in {run.logs}", flush=True
+        )
+        execute_notebook(source.notebook, run.folder, config)
     return run.checkpoints / "best"

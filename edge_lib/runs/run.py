@@ -1,51 +1,77 @@
-"""A run folder: what was run, on what, and all that came out of it.
+"""A run folder: a config, the environment it ran in, and everything it produced.
 
 runs/<notebook>-<name>-<config hash>/
     config.yaml     the resolved config
     env.json        versions, device, git commit, seed, command
     metrics.jsonl   one line per logged step
     metrics.json    final numbers, flat: {"test.vision_to_text.r1": 0.93, ...}
-    figures/        NAME.png with the NAME.csv behind it
-    checkpoints/    see checkpoint.py
-    logs/           what every process printed
+    figures/        NAME.png and its data, NAME.csv
+    checkpoints/    see training/checkpoints.py
+    logs/           output of every process
 """
 
-from edge_lib.config import ExperimentConfig
-from edge_lib.config import ROOT
-from edge_lib.config import from_root
-from edge_lib.runs.environment import describe_environment
-from edge_lib.runs.files import replace_text
-from edge_lib.runs.files import write_json
-from pathlib import Path
 import json
+from pathlib import Path
+
 import pandas as pd
+
+from edge_lib.config import ROOT, ConfigError, ExperimentConfig, from_root
+from edge_lib.config.base import relative_to_root
+from edge_lib.runs.environment import describe_environment
+from edge_lib.runs.files import absolute_path, replace_text, write_json
+from edge_lib.runs.parameters import check_parameters
 
 
 class Run:
-    """One experiment's folder. The same config started again opens the same folder."""
+    """One experiment's folder. Starting the same config again opens the same folder."""
 
     def __init__(self, folder: str | Path):
-        self.folder = from_root(folder)
+        self.folder = absolute_path(folder)
 
     @classmethod
-    def create(cls, config: ExperimentConfig, notebook: str, folder: str | Path = "") -> "Run":
-        """Make (or open) the run's folder and write down its config and environment."""
-        run = cls(folder) if folder else cls.of(config, notebook)
-        run._make_folders()
-        previous = run.folder / "config.yaml"
-        if previous.exists() and previous.read_text() != config.to_yaml():
-            raise FileExistsError(f"{run.folder} holds a run of another config; choose another")
-        previous.write_text(config.to_yaml())
+    def create(cls, config: ExperimentConfig, notebook: str, run_dir: str | Path = "") -> "Run":
+        """Create or open the run folder and save the config and the environment in it.
+
+        `run_dir` is a notebook parameter, hence relative to the repository root; empty, the folder
+        is named after the config. Raises ConfigError if papermill set an unknown parameter, or if
+        the folder cannot be written or holds anything else than this config's run.
+        """
+        check_parameters()
+        run = cls(from_root(run_dir)) if run_dir else cls.of(config, notebook)
+        try:
+            run._save_config(config.to_yaml())
+            run._make_folders()
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(f"{run.folder}: cannot create the run folder: {reason}") from None
         write_json(run.folder / "env.json", describe_environment(config.seed))
         return run
 
     @classmethod
     def of(cls, config: ExperimentConfig, notebook: str) -> "Run":
-        """The run that `notebook` makes of a config, whether it is there or not."""
+        """The run of `config` by `notebook`; its folder may not exist yet."""
         return cls(ROOT / "runs" / f"{notebook}-{config.name}-{config.digest()}")
 
+    def _save_config(self, text: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        saved = self.folder / "config.yaml"
+        if saved.exists() and saved.read_text() != text:
+            raise ConfigError(
+                f"{self.folder} holds a run of another config; choose another run_dir"
+            )
+        if not saved.exists() and (files := self._unrelated_files()):
+            raise ConfigError(
+                f"{self.folder} is not a run folder: it holds {files[0]}; choose another run_dir"
+            )
+        replace_text(saved, text)
+
+    def _unrelated_files(self) -> list[str]:
+        """Not hidden files, nor notebooks: papermill may write its output next to the run."""
+        names = sorted(path.name for path in self.folder.iterdir())
+        return [name for name in names if not name.startswith(".") and not name.endswith(".ipynb")]
+
     def part(self, name: str) -> "Run":
-        """A run inside this one, with steps and checkpoints of its own."""
+        """A run inside this one, with its own steps and checkpoints."""
         part = Run(self.folder / name)
         part._make_folders()
         return part
@@ -53,6 +79,10 @@ class Run:
     def _make_folders(self) -> None:
         for name in ("figures", "checkpoints", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def __str__(self) -> str:
+        """The folder, below the repository root if it is there."""
+        return relative_to_root(self.folder)
 
     @property
     def checkpoints(self) -> Path:
@@ -68,46 +98,44 @@ class Run:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def history(self) -> pd.DataFrame:
-        """The logged steps, one row a line; empty if nothing was logged."""
+        """The logged steps, one row each; empty if nothing was logged."""
         path = self.folder / "metrics.jsonl"
         return pd.read_json(path, lines=True) if path.exists() else pd.DataFrame({"step": []})
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged after `step`, before a resumed run logs it again."""
+        """Drop the steps logged after `step`: a resumed run logs them again."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            # a killed process may leave half a line
-            whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            # a killed process may leave a partial last line
+            complete = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in complete if json.loads(line)["step"] <= step]
             replace_text(path, "".join(line + "\n" for line in kept))
 
-    def save_metrics(self, **metrics: float) -> dict:
-        """Merge into metrics.json and return all of it. Keys may hold dots: pass `**{...}`."""
-        merged = {**self.metrics(), **metrics}
-        write_json(self.folder / "metrics.json", merged)
-        return merged
+    def save_metrics(self, **metrics: float) -> None:
+        """Merge into metrics.json. Pass dotted keys as `**{...}`."""
+        write_json(self.folder / "metrics.json", {**self.metrics(), **metrics})
 
     def metrics(self) -> dict:
         path = self.folder / "metrics.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def remember(self, name: str, value) -> None:
-        """Write NAME.json the first time; later raise if the value is not what it was.
+    def ensure_unchanged(self, name: str, value) -> None:
+        """Write `value` to NAME.json the first time; later raise ValueError if it differs.
 
-        For what a run rests on that its config does not show, such as the content of files.
+        For inputs that the config does not determine, such as the content of files.
         """
         path = self.folder / f"{name}.json"
         if not path.exists():
             write_json(path, value)
         elif json.loads(path.read_text()) != value:
             raise ValueError(
-                f"{self.folder}: its {name} are no longer what they were when it began (data or "
-                "encoders changed); remove the folder, or give another run_dir"
+                f"{self.folder}: {name} changed since this run started (new data or encoders); "
+                "remove the folder or choose another run_dir"
             )
 
-    def save_figure(self, name: str, figure, table: pd.DataFrame) -> Path:
-        """Write figures/NAME.png (200 dpi) and the numbers behind it as figures/NAME.csv."""
+    def save_figure(self, name: str, figure, table: pd.DataFrame):
+        """Write figures/NAME.png (200 dpi) and its data, figures/NAME.csv; returns the figure."""
         path = self.folder / "figures" / f"{name}.png"
         figure.savefig(path, dpi=200, bbox_inches="tight")
         table.to_csv(path.with_suffix(".csv"), index=False)
-        return path
+        return figure

@@ -1,5 +1,7 @@
 """Tables from anywhere: `load_table` reads what the `data` section of a config names."""
 
+from collections.abc import Sequence
+
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.config.registry import (
     CONVERSATION_SOURCES,
@@ -15,13 +17,18 @@ from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS
 
 def get_source(config: DataConfig) -> Source:
     """The source that `data.source` names."""
-    found = load_registered(SOURCES[config.source])
-    return found if isinstance(found, Source) else Source(found)
+    return _load_source(SOURCES[config.source])
 
 
 def splits(config: DataConfig) -> tuple[str, ...]:
     """Names of the splits that the source has."""
     return get_source(config).splits(config)
+
+
+def kind_sets(config: DataConfig, kinds: Sequence[str]) -> dict[str, list[str]]:
+    """Names for several kinds of question together: all, and those of the question source."""
+    source = _load_source(QUESTION_SOURCES[config.questions.source])
+    return {"all": sorted(set(kinds)), **source.kind_sets(kinds)}
 
 
 def load_table(config: DataConfig, split: str) -> Table:
@@ -33,11 +40,17 @@ def load_table(config: DataConfig, split: str) -> Table:
     if split.startswith(QUESTIONS):
         if config.questions is None:
             raise ConfigError("missing section data.questions")
-        load = load_registered(QUESTION_SOURCES[config.questions.source])
-        return load(config, split.removeprefix(QUESTIONS))
+        source = _load_source(QUESTION_SOURCES[config.questions.source])
+        return source.load(config, split.removeprefix(QUESTIONS))
     if split.startswith(CONVERSATIONS):
         if config.conversations is None:
             raise ConfigError("missing section data.conversations")
-        load, split = CONVERSATION_SOURCES[config.conversations.source], split[len(CONVERSATIONS) :]
-        return add_instructions(load_registered(load)(config, split), config.conversations, split)
+        split = split.removeprefix(CONVERSATIONS)
+        source = _load_source(CONVERSATION_SOURCES[config.conversations.source])
+        return add_instructions(source.load(config, split), config.conversations, split)
     return get_source(config).load(config, split)
+
+
+def _load_source(path: str) -> Source:
+    registered = load_registered(path)
+    return registered if isinstance(registered, Source) else Source(registered)

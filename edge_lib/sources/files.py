@@ -32,7 +32,7 @@ def path_of_split(paths: dict[str, Path], split: str, key: str) -> Path:
 
 
 def read_json(path: Path, key: str, field: str | None = None):
-    """The content of a JSON file, or of one of its fields. ConfigError if it has no such content."""
+    """The content of a JSON file, or of one of its fields. ConfigError if there is none."""
     try:
         content = json.loads(path.read_text())
         return content[field] if field else content

@@ -1,6 +1,6 @@
 """What a source of tables is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_lib.config import DataConfig
@@ -8,20 +8,18 @@ from edge_lib.data.table import Table
 from edge_lib.sources.splits import SPLITS
 
 
-def standard_splits(config: DataConfig) -> tuple[str, ...]:
-    return SPLITS
-
-
 @dataclass(frozen=True)
 class Source:
-    """A source with more than train, val and test.
+    """A source that has more than a function (DataConfig, split) -> Table.
 
     load: the table of one split.
-    splits: names of all its splits.
+    splits: names of all its splits; train, val and test by default.
     probe: (data config, embed, dims) -> metrics that only this source's tables can give;
         `embed(table)` returns the embeddings {modality: (N, D)} of the rows that have all.
+    kind_sets: kinds of question -> names for several kinds together.
     """
 
     load: Callable[[DataConfig, str], Table]
-    splits: Callable[[DataConfig], tuple[str, ...]] = standard_splits
+    splits: Callable[[DataConfig], tuple[str, ...]] = lambda _: SPLITS
     probe: Callable | None = None
+    kind_sets: Callable[[Sequence[str]], dict[str, list[str]]] = lambda _: {}

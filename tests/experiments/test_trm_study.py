@@ -9,7 +9,7 @@ import pytest
 from edge_lib.config import load_config
 from edge_lib.experiments import trm_study as study
 from edge_lib.experiments.trm_study import answers_of, paired_differences, point_table
-from edge_lib.runs.sweep import Point
+from edge_lib.runs.points import Point
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Scores of answers, against official cases and another implementation."""
+"""Answer scores, against the official rules and torchmetrics."""
 
 import numpy as np
 import pytest
@@ -24,32 +24,34 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "references"), PAIRS)
-def test_like_torchmetrics_squad(answer, references):
-    asked = {"prediction_text": answer, "id": "1"}
-    wanted = {"answers": {"answer_start": [0] * len(references), "text": references}, "id": "1"}
-    theirs = squad([asked], [wanted])
-    assert 100 * exact_match(answer, references) == pytest.approx(float(theirs["exact_match"]))
-    assert 100 * token_f1(answer, references) == pytest.approx(float(theirs["f1"]))
+@pytest.mark.parametrize(
+    ("answer", "references"), PAIRS, ids=[answer or "empty" for answer, _ in PAIRS]
+)
+def test_em_and_f1_match_torchmetrics_squad(answer, references):
+    prediction = {"prediction_text": answer, "id": "1"}
+    target = {"answers": {"answer_start": [0] * len(references), "text": references}, "id": "1"}
+    expected = squad([prediction], [target])
+    assert 100 * exact_match(answer, references) == pytest.approx(float(expected["exact_match"]))
+    assert 100 * token_f1(answer, references) == pytest.approx(float(expected["f1"]))
 
 
-def test_what_the_bag_of_tokens_hides():
+def test_f1_ignores_word_order_and_em_ignores_signs():
     assert token_f1("two three", ["three two"]) == 1
     assert exact_match("two three", ["three two"]) == 0
     assert exact_match("-2", ["2"]) == 1  # the sign is punctuation
 
 
 @pytest.mark.parametrize(
-    ("agreeing", "expected"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)]
+    ("matching", "tenths"), [(0, 0), (1, 3), (2, 6), (3, 9), (4, 10), (10, 10)]
 )
-def test_vqa_accuracy_of_ten_references(agreeing, expected):
-    """By hand: leaving out one that agrees leaves agreeing - 1 to agree, and so on, over three."""
-    references = ["red"] * agreeing + ["blue"] * (10 - agreeing)
-    assert vqa_accuracy("red", references) == pytest.approx(expected)
+def test_vqa_accuracy_of_ten_references(matching, tenths):
+    """By hand: of n matching references, n - 1 remain when one of them is left out, else n."""
+    references = ["red"] * matching + ["blue"] * (10 - matching)
+    assert vqa_accuracy("red", references) == pytest.approx(tenths / 10)
 
 
-def test_vqa_accuracy_normalises_as_the_official_script():
-    """The answer always; of the references the punctuation alone, and only where they differ."""
+def test_vqa_accuracy_normalises_like_the_official_script():
+    """Answers are always normalised; references lose only punctuation, and only if they differ."""
     references = ["2"] * 5 + ["two"] * 3 + ["a pair", "3"]
     assert vqa_accuracy("Two", references) == 1
     assert vqa_accuracy("a pair", ["pair"] * 4 + ["a pair"] * 6) == 1
@@ -73,15 +75,15 @@ def test_vqa_accuracy_normalises_as_the_official_script():
         ("yes, it is!", "yes it is"),
         ("3.5 m.", "3.5 m"),
         ("2.", "2"),
-        ("a-b c;-d", "b c d"),  # each mark's neighbours are those of the text as given
+        ("a-b c;-d", "b c d"),  # spaces are looked up in the original text
         ("what's  up\n", "what's up"),
     ],
 )
-def test_vqa_normalisation(text, expected):
+def test_vqa_normalise_matches_the_official_script(text, expected):
     assert vqa_normalise(text) == expected
 
 
-def test_scores_by_kind_and_set():
+def test_by_kind_averages_kinds_and_sets():
     answers, references = ["one", "two", "x", "yes"], [["one"], ["three"], ["x"], ["no", "yes"]]
     scored = score_answers(answers, references, ["sum", "sum", "count", "count"], range(4))
     groups = np.array([0, 0, 1, 1])
@@ -91,6 +93,6 @@ def test_scores_by_kind_and_set():
     assert table.value["count", "em"] == 1
     assert table.value["all", "em"] == 0.75
     assert table.questions["all", "em"] == 4
-    assert table.low["all", "em"] == 0.5  # both draws of the group that has one wrong
+    assert table.low["all", "em"] == 0.5  # both draws pick the group with one error
     assert table.high["all", "em"] == 1
-    assert table.questions["count", "vqa"] == 1  # one question has several references
+    assert table.questions["count", "vqa"] == 1  # only one question has several references

@@ -1,4 +1,4 @@
-"""Scores of captions: words as the Java tokenizer splits them, scores by hand and by others."""
+"""Caption metrics: tokens against the Java tokenizer, scores by hand and against torchmetrics."""
 
 import shutil
 from collections import Counter
@@ -10,7 +10,7 @@ from torchmetrics.text import BLEUScore
 
 from edge_lib.metrics.captions import caption_scores, cider_each, ptb_tokenize
 
-# What stands in the middle, at the end, in brackets and in quotes of captions.
+# Pieces of text, put in the middle, at the end, in brackets and in quotes of captions by FRAMES
 _PARTS = """
     a large red three at the top left and a small blue seven in the centre
     on the right a big purple 2, a little orange 5 and a little green 0
@@ -52,15 +52,12 @@ FRAMES = (
 CAPTIONS = [frame.replace("{}", part) for part in PARTS for frame in FRAMES]
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="the tokenizer of coco-caption is in Java")
-def test_words_are_those_of_the_java_tokenizer():
-    # a dash between, for it looks beyond the end of a line for what follows a stop
+@pytest.mark.skipif(shutil.which("java") is None, reason="coco-caption's tokenizer needs Java")
+def test_ptb_tokenize_matches_the_java_tokenizer():
+    # a dash between captions: after a full stop the Java tokenizer looks at the next line
     lines = {i: [{"caption": text}, {"caption": "-"}] for i, text in enumerate(CAPTIONS)}
-    theirs = {i: tokens for i, (tokens, _) in PTBTokenizer().tokenize(lines).items()}
-    ours = {i: " ".join(ptb_tokenize(text)) for i, text in enumerate(CAPTIONS)}
-    assert {CAPTIONS[i]: words for i, words in ours.items()} == {
-        CAPTIONS[i]: words for i, words in theirs.items()
-    }
+    java = {CAPTIONS[i]: tokens for i, (tokens, _) in PTBTokenizer().tokenize(lines).items()}
+    assert {text: " ".join(ptb_tokenize(text)) for text in CAPTIONS} == java
 
 
 @pytest.mark.parametrize(
@@ -76,8 +73,8 @@ def test_words_are_those_of_the_java_tokenizer():
         ("", ""),
     ],
 )
-def test_words(text, expected):
-    """As the Java tokenizer had them when this was written."""
+def test_ptb_tokenize_keeps_recorded_tokens(text, expected):
+    """The expected tokens were recorded from the Java tokenizer."""
     assert " ".join(ptb_tokenize(text)) == expected
 
 
@@ -95,17 +92,17 @@ CANDIDATES = [
 ]
 
 
-def test_bleu_is_that_of_torchmetrics():
+def test_bleu_matches_torchmetrics():
     words = [" ".join(ptb_tokenize(text)) for text in CANDIDATES]
-    wanted = [[" ".join(ptb_tokenize(text)) for text in texts] for texts in REFERENCES]
+    targets = [[" ".join(ptb_tokenize(text)) for text in texts] for texts in REFERENCES]
     bleu = caption_scores(CANDIDATES, REFERENCES)["bleu4"]
     assert 0.3 < bleu < 0.7
-    assert bleu == pytest.approx(float(BLEUScore(n_gram=4)(words, wanted)), rel=1e-5)
+    assert bleu == pytest.approx(float(BLEUScore(n_gram=4)(words, targets)), rel=1e-5)
 
 
-def test_rouge_takes_the_best_precision_and_recall():
-    """By hand. First: 4 of the 5 words in order in a reference of 8, and 3 in one of 4.
-    Second: none."""
+def test_rouge_combines_the_best_precision_and_recall():
+    """By hand. First item: a common subsequence of 4 of its 5 words with one reference, and of 3 of
+    the 4 words of the other. Second item: no common words."""
     scores = caption_scores(
         ["a red three there now", "blue"],
         [["a big red three is there at last", "one red three there"], ["green", "a red one"]],
@@ -116,7 +113,7 @@ def test_rouge_takes_the_best_precision_and_recall():
     assert scores["n"] == 2
 
 
-def plain_cider(candidates, references):
+def cider_by_definition(candidates, references):
     """CIDEr-D from the paper: tf-idf vectors over all n-grams, clipped cosines, length penalty."""
 
     def grams(text, n):
@@ -125,32 +122,32 @@ def plain_cider(candidates, references):
 
     scores = np.zeros(len(candidates))
     for n in (1, 2, 3, 4):
-        found = [set().union(*(grams(text, n) for text in texts)) for texts in references]
-        names = sorted(set().union(*found, *(grams(text, n) for text in candidates)))
-        documents = np.array([sum(name in there for there in found) for name in names])
+        sets = [set().union(*(grams(text, n) for text in texts)) for texts in references]
+        names = sorted(set().union(*sets, *(grams(text, n) for text in candidates)))
+        documents = np.array([sum(name in item for item in sets) for name in names])
         idf = np.log(len(references) / np.maximum(documents, 1))
         for item, (candidate, texts) in enumerate(zip(candidates, references, strict=True)):
-            ours = np.array([grams(candidate, n)[name] for name in names]) * idf
+            a = np.array([grams(candidate, n)[name] for name in names]) * idf
             for text in texts:
-                theirs = np.array([grams(text, n)[name] for name in names]) * idf
-                norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
-                cosine = np.minimum(ours, theirs) @ theirs / norms if norms else 0
+                b = np.array([grams(text, n)[name] for name in names]) * idf
+                norms = np.linalg.norm(a) * np.linalg.norm(b)
+                cosine = np.minimum(a, b) @ b / norms if norms else 0
                 longer = len(candidate.split()) - len(text.split())
                 scores[item] += 10 / 4 / len(texts) * cosine * np.exp(-(longer**2) / (2 * 6**2))
     return scores
 
 
-def test_cider_of_each_is_that_of_the_paper():
+def test_cider_each_matches_the_definition():
     words = [" ".join(ptb_tokenize(text)) for text in CANDIDATES]
-    wanted = [[" ".join(ptb_tokenize(text)) for text in texts] for texts in REFERENCES]
+    targets = [[" ".join(ptb_tokenize(text)) for text in texts] for texts in REFERENCES]
     each = cider_each(CANDIDATES, REFERENCES)
     assert each.shape == (4,)
     assert each.min() > 0.5
-    np.testing.assert_allclose(each, plain_cider(words, wanted), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(each, cider_by_definition(words, targets), rtol=0, atol=1e-6)
     assert caption_scores(CANDIDATES, REFERENCES)["cider"] == pytest.approx(each.mean())
 
 
-def test_cider_of_equals_and_of_strangers():
+def test_cider_of_equal_and_unrelated_captions():
     references = [[texts[0]] for texts in REFERENCES]
     np.testing.assert_allclose(cider_each([text for (text,) in references], references), 10)
     assert not cider_each(["purple"] * 3 + ["nine orange cubes"], references).any()
@@ -158,7 +155,7 @@ def test_cider_of_equals_and_of_strangers():
     assert not cider_each(["a red three here"], [["a red three here"]]).any()  # one item
 
 
-def test_scores_do_not_depend_on_the_order_of_items():
+def test_caption_scores_do_not_depend_on_item_order():
     order = [2, 0, 3, 1]
     candidates, references = [CANDIDATES[i] for i in order], [REFERENCES[i] for i in order]
     each = cider_each(CANDIDATES, REFERENCES)
@@ -167,15 +164,15 @@ def test_scores_do_not_depend_on_the_order_of_items():
     assert caption_scores(candidates, references) == pytest.approx(expected)
 
 
-def test_perfect_and_empty_captions(capsys):
+def test_caption_scores_of_perfect_and_empty_captions(capsys):
     perfect = caption_scores([texts[0] for texts in REFERENCES], [[t[0]] for t in REFERENCES])
     assert perfect == pytest.approx({"bleu4": 1, "rouge_l": 1, "cider": 10, "n": 4}, rel=1e-6)
-    nothing = caption_scores(["", " ", "...", "\n"], [[*texts, "!"] for texts in REFERENCES])
-    assert nothing == {"bleu4": 0, "rouge_l": 0, "cider": 0, "n": 4}
+    empty = caption_scores(["", " ", "...", "\n"], [[*texts, "!"] for texts in REFERENCES])
+    assert empty == {"bleu4": 0, "rouge_l": 0, "cider": 0, "n": 4}
     assert capsys.readouterr().out == ""
 
 
-def test_one_empty_caption_leaves_the_others_as_they_were():
+def test_cider_of_other_captions_is_unchanged_by_an_empty_one():
     each = cider_each(["", *CANDIDATES[1:]], REFERENCES)
     assert each[0] == 0
     np.testing.assert_allclose(each[1:], cider_each(CANDIDATES, REFERENCES)[1:])
@@ -184,13 +181,14 @@ def test_one_empty_caption_leaves_the_others_as_they_were():
 @pytest.mark.parametrize(
     ("candidates", "references", "message"),
     [
-        (["a cat"], [["a cat"], ["a dog"]], "1 captions for 2 items"),
+        (["a cat"], [["a cat"], ["a dog"]], "1 captions and 2 lists"),
         ([], [], "0 captions"),
         (["a cat", "a dog"], [["a cat"], []], "item 1 has no reference"),
         (["a cat", "a dog"], [["..."], ["a dog"]], "item 0 has no reference"),
     ],
+    ids=["lengths_differ", "empty_lists", "no_references", "no_words"],
 )
-def test_errors(candidates, references, message):
+def test_caption_scores_reject_bad_input(candidates, references, message):
     with pytest.raises(ValueError, match=message):
         caption_scores(candidates, references)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Geometry against scikit-learn, against loops, and worked by hand."""
+"""Embedding-space measures against an eigendecomposition, loops, and cases worked by hand."""
 
 import math
 from itertools import combinations
@@ -21,21 +21,21 @@ def seeded():
     torch.manual_seed(0)
 
 
-def test_principal_components_are_those_of_the_covariance():
+def test_principal_components_match_the_eigenvectors_of_the_covariance():
     fitted = {"a": torch.randn(60, 6) * torch.arange(1, 7), "b": torch.randn(40, 6) + 1}
     new = {"a": torch.randn(5, 6), "b": torch.randn(3, 6)}
-    found = principal_components(fitted, new, 4)
+    projected = principal_components(fitted, new, 4)
     unit = F.normalize(torch.cat([*fitted.values()]), dim=1).double()
     values, vectors = np.linalg.eigh(np.cov(unit.numpy().T))
     axes = vectors[:, np.argsort(-values)[:4]]
     for name, x in new.items():
         expected = (F.normalize(x, dim=1).double() - unit.mean(0)).numpy() @ axes
-        np.testing.assert_allclose(np.abs(found[name]), np.abs(expected), atol=1e-5)
+        np.testing.assert_allclose(projected[name].abs().numpy(), np.abs(expected), atol=1e-5)
 
 
-def test_alignment_and_gap_by_hand():
+def test_alignment_and_modality_gap_by_hand():
     a, b = torch.tensor([[2.0, 0], [0, 3]]), torch.tensor([[5.0, 0], [1, 0]])
-    assert alignment(a, b) == pytest.approx((0 + 2) / 2)  # the second pair is at right angles
+    assert alignment(a, b) == pytest.approx((0 + 2) / 2)  # the second pair is orthogonal
     assert modality_gap(a, b) == pytest.approx(math.dist([0.5, 0.5], [1, 0]))
 
 

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from edge_lib.config import ROOT, load_config
-from edge_lib.runs.sweep import make_points
+from edge_lib.runs.points import make_points
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

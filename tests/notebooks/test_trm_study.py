@@ -12,7 +12,7 @@ from notebook_runs import run_notebook
 from edge_lib.config import load_config
 from edge_lib.experiments.trm_qa import kind_sets, qa_metrics
 from edge_lib.metrics.answers import by_kind
-from edge_lib.runs.sweep import make_points
+from edge_lib.runs.points import make_points
 from edge_lib.sources import load_table
 
 CONFIG = "params/tiny/trm_study.yaml"

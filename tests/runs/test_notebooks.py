@@ -1,16 +1,13 @@
-"""Runs that other runs need: made once, found again."""
+"""Headless notebooks: executed once per run folder, with nothing left to saved parameters."""
 
 import json
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from edge_lib.config import AlignerSource, ConfigError, load_config
-from edge_lib.runs.notebooks import find_aligner, state
+from edge_lib.runs.notebooks import execute_notebook, find_aligner, run_state
 
-PARAMETERS = 'config = overrides = run_dir = ""'
-WORK = """
+CODE = """
 import json, pathlib
 run = pathlib.Path(run_dir)
 open(run.parent / "executed.txt", "a").write(run.name + "\\n")
@@ -21,49 +18,57 @@ assert lr != 0.5, "this one fails"
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
-    """source(overrides) -> an aligner's experiment that takes no time, with runs under tmp."""
+def source(write_notebook, tmp_path, monkeypatch):
+    """source(overrides) -> an AlignerSource whose notebook is fast; its runs are in tmp_path."""
     monkeypatch.setattr("edge_lib.runs.run.ROOT", tmp_path)
-    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(WORK)]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    book = new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(book, tmp_path / "train.ipynb")
-    notebook = tmp_path / "train.ipynb"
-    config = "params/tiny/align.yaml"
+    notebook, config = write_notebook(CODE), "params/tiny/align.yaml"
     return lambda overrides="": AlignerSource(notebook=notebook, config=config, overrides=overrides)
 
 
-def test_an_aligner_is_trained_once_and_then_found(source, tmp_path, capsys):
-    wanted = source("train.lr=0.25")
-    best = find_aligner(wanted)
-    assert "train.ipynb first" in capsys.readouterr().out
-    config = load_config(wanted.config, wanted.overrides)
-    run = tmp_path / "runs" / f"train-tiny-{config.digest()}"  # where the notebook itself puts it
+def test_find_aligner_trains_once(source, tmp_path, capsys):
+    first = source("train.lr=0.25")
+    best = find_aligner(first)
+    config = load_config(first.config, first.overrides)
+    run = tmp_path / "runs" / f"train-tiny-{config.digest()}"  # as the notebook itself names it
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "running train.ipynb first" in line
+    assert str(run / "logs") in line
     assert best == run / "checkpoints" / "best"
     assert json.loads((run / "metrics.json").read_text()) == {"lr": 0.25}
     assert (run / "config.yaml").read_text() == config.to_yaml()
 
-    assert find_aligner(wanted) == best
+    assert find_aligner(first) == best
     assert capsys.readouterr().out == ""
     assert (tmp_path / "runs" / "executed.txt").read_text().split() == [run.name]
     assert find_aligner(source("train.lr=0.2")) != best
 
 
-def test_a_failure_is_raised_and_stays_to_be_seen(source, tmp_path):
+def test_find_aligner_raises_and_keeps_failed_notebook(source, tmp_path):
     with pytest.raises(Exception, match="this one fails"):
         find_aligner(source("train.lr=0.5"))
     (folder,) = (tmp_path / "runs").glob("train-*")
-    assert state(folder) == "failed"
+    assert run_state(folder) == "failed"
     assert "this one fails" in (folder / "notebook.ipynb").read_text()
 
 
-def test_a_folder_is_taken_as_it_is(tmp_path):
+def test_find_aligner_returns_folder(tmp_path):
     assert find_aligner(AlignerSource(folder=tmp_path)) == tmp_path
 
 
-@pytest.mark.parametrize("aligner", ["{}", "{config: a.yaml, folder: b}"])
-def test_a_config_or_a_folder_and_not_both(tmp_path, aligner):
+def test_execute_notebook_ignores_saved_parameters(write_notebook, tmp_path):
+    """A notebook saved with other parameters than the caller's."""
+    code = (
+        "open(run_dir + '/metrics.json', 'w').write(repr([config, overrides]).replace(\"'\", '\"'))"
+    )
+    notebook = write_notebook(code, 'config, overrides, run_dir = "a", "seed=3", "b"')
+    execute_notebook(notebook, tmp_path / "run", load_config("params/tiny/align.yaml"))
+    saved = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert saved == [str(tmp_path / "run" / "config.yaml"), ""]
+
+
+@pytest.mark.parametrize("aligner", ["{}", "{config: a.yaml, folder: b}"], ids=["none", "both"])
+def test_aligner_source_takes_config_or_folder(tmp_path, aligner):
     path = tmp_path / "c.yaml"
     path.write_text(f"name: x\naligner: {aligner}\n")
-    with pytest.raises(ConfigError, match="either the config of its experiment, or its folder"):
+    with pytest.raises(ConfigError, match=r"c\.yaml: aligner: "):
         load_config(path)

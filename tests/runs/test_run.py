@@ -1,4 +1,4 @@
-"""The run folder: what is kept, merged, refused and forgotten."""
+"""The run folder: config, metrics, log and figures."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from edge_lib.config import ExperimentConfig
+from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.runs import Run
 
 
@@ -22,7 +22,7 @@ def run(config, tmp_path):
     return Run.create(config, "nb", tmp_path / "run")
 
 
-def test_same_config_opens_the_same_folder(config, tmp_path, monkeypatch):
+def test_create_opens_same_folder_for_same_config(config, tmp_path, monkeypatch):
     monkeypatch.setattr("edge_lib.runs.run.ROOT", tmp_path)
     first = Run.create(config, "01_align")
     first.save_metrics(a=1.0)
@@ -33,14 +33,55 @@ def test_same_config_opens_the_same_folder(config, tmp_path, monkeypatch):
     assert Run.create(config.model_copy(update={"seed": 6}), "01_align").folder != first.folder
 
 
-def test_another_config_in_the_same_folder_is_refused(config, run):
-    kept = (run.folder / "config.yaml").read_text()
-    with pytest.raises(FileExistsError, match="another config"):
+def test_create_rejects_folder_of_another_config(config, run):
+    saved = (run.folder / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match="another config"):
         Run.create(config.model_copy(update={"seed": 6}), "nb", run.folder)
-    assert (run.folder / "config.yaml").read_text() == kept
+    assert (run.folder / "config.yaml").read_text() == saved
 
 
-def test_folder_tells_what_was_run_and_on_what(config, run):
+def test_create_rejects_folder_with_other_files(config, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match=r"is not a run folder: it holds thesis\.tex; choose"):
+        Run.create(config, "nb", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_create_accepts_folder_with_notebook_and_hidden_files(config, tmp_path):
+    (tmp_path / "out.ipynb").touch()
+    (tmp_path / ".lock").touch()
+    assert Run.create(config, "nb", tmp_path).metrics() == {}
+
+
+def test_create_reports_unusable_folder_in_one_line(config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as caught:
+        Run.create(config, "nb", tmp_path / "file" / "run")
+    expected = f"{tmp_path}/file/run: cannot create the run folder: Not a directory"
+    assert str(caught.value) == expected
+
+
+def test_create_reports_missing_permission(config, tmp_path, monkeypatch):
+    def deny(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", deny)
+    with pytest.raises(ConfigError, match="run: cannot create the run folder: Permission denied"):
+        Run.create(config, "nb", tmp_path / "run")
+
+
+def test_run_dir_is_relative_to_repository(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edge_lib.config.base.ROOT", tmp_path / "repository")
+    assert Run.create(config, "nb", "runs/x").folder == tmp_path / "repository" / "runs" / "x"
+
+
+def test_run_folder_is_relative_to_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Run("x").folder == tmp_path / "x"
+
+
+def test_create_saves_config_and_environment(config, run):
     assert {p.name for p in run.folder.iterdir() if p.is_dir()} == {
         "figures",
         "checkpoints",
@@ -54,7 +95,7 @@ def test_folder_tells_what_was_run_and_on_what(config, run):
     assert env["torch"].split(".")[0].isdigit()
 
 
-def test_history_reads_what_was_logged(run):
+def test_history_returns_logged_steps(run):
     assert run.history().empty
     run.log(1, **{"train.loss": 2.5})
     run.log(2, **{"train.loss": 1.5, "lr": 1e-7})
@@ -65,14 +106,16 @@ def test_history_reads_what_was_logged(run):
     assert pd.isna(history["lr"].iloc[0])
 
 
-def test_a_loss_that_is_nan_is_still_readable(run):
+def test_history_keeps_nan(run):
     run.log(1, loss=float("nan"))
     run.log(2, loss=1.0)
     assert pd.isna(run.history()["loss"]).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("tail", ["", '{"step": 4, "lo', '{"step": 2, "loss": 0.', "\x00\x00"])
-def test_rewind_drops_later_steps_and_half_a_line(run, tail):
+@pytest.mark.parametrize(
+    "tail", ["", '{"step": 4, "lo', '{"step": 2, "loss": 0.', "\x00\x00"], ids=range(4)
+)
+def test_rewind_drops_later_steps_and_partial_line(run, tail):
     for step in (1, 2, 3):
         run.log(step, loss=float(step))
     with (run.folder / "metrics.jsonl").open("a") as file:
@@ -84,7 +127,7 @@ def test_rewind_drops_later_steps_and_half_a_line(run, tail):
     assert history["loss"].tolist() == [1.0, 2.0, 30.0]
 
 
-def test_rewind_to_the_start_and_without_a_log(run):
+def test_rewind_to_start_or_without_log(run):
     run.rewind(0)
     run.log(1, loss=1.0)
     run.rewind(0)
@@ -92,7 +135,7 @@ def test_rewind_to_the_start_and_without_a_log(run):
     assert len(run.history()) == 0
 
 
-def test_metrics_merge(run):
+def test_save_metrics_merges(run):
     assert run.metrics() == {}
     run.save_metrics(**{"test.r1": 0.5, "seconds.total": 1.0})
     merged = run.save_metrics(**{"test.r1": 0.75, "qa.em": 0.25})
@@ -101,7 +144,7 @@ def test_metrics_merge(run):
     assert json.loads((run.folder / "metrics.json").read_text()) == expected
 
 
-def test_an_interrupted_write_leaves_the_old_file(run, monkeypatch):
+def test_save_metrics_keeps_old_file_when_interrupted(run, monkeypatch):
     run.save_metrics(a=1)
 
     def stop(self, text):
@@ -115,7 +158,7 @@ def test_an_interrupted_write_leaves_the_old_file(run, monkeypatch):
     assert [p.name for p in run.folder.glob(".*")] == []
 
 
-def test_figures_come_with_their_numbers(run):
+def test_save_figure_writes_image_and_table(run):
     figure, axes = plt.subplots(figsize=(2, 1))
     axes.plot([1, 2])
     table = pd.DataFrame({"x": [1, 2], "y": [0.25, 0.5]})
@@ -128,8 +171,8 @@ def test_figures_come_with_their_numbers(run):
     pd.testing.assert_frame_equal(pd.read_csv(run.folder / "figures" / "recall.csv"), table)
 
 
-def test_a_run_whose_data_changed_is_refused(run):
-    run.remember("features", ["a", "b"])
-    run.remember("features", ["a", "b"])
-    with pytest.raises(ValueError, match="its features are no longer"):
-        run.remember("features", ["a", "c"])
+def test_ensure_unchanged_rejects_other_value(run):
+    run.ensure_unchanged("features", ["a", "b"])
+    run.ensure_unchanged("features", ["a", "b"])
+    with pytest.raises(ValueError, match="features changed since this run started"):
+        run.ensure_unchanged("features", ["a", "c"])

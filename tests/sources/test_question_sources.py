@@ -1,7 +1,9 @@
-"""Questions in the one-table schema, whatever they come from."""
+"""Questions from scenes, captions, VQAv2 and GQA in the one-table schema."""
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from edge_lib.config import ConfigError, DataConfig, load_config
@@ -14,7 +16,7 @@ def scenes(tmp_path):
     return DataConfig(cache_dir=tmp_path, questions=sizes)
 
 
-def test_scenes_questions_share_their_picture(scenes):
+def test_scene_questions_share_one_image_per_scene(scenes):
     table = load_table(scenes, "qa-train")
     assert len(table) == len(table.questions.texts) == 30
     assert table.image_rows.tolist() == [0, 5, 10, 15, 20, 25]
@@ -24,12 +26,12 @@ def test_scenes_questions_share_their_picture(scenes):
     assert not table.skipped
 
 
-def test_splits_have_writers_and_hops_of_their_own(scenes):
+def test_scene_questions_have_longer_chains_in_test_only(scenes):
     assert {"chain3", "chain4"} <= {*load_table(scenes, "qa-test").questions.kinds}
     assert not {"chain3", "chain4"} & {*load_table(scenes, "qa-val").questions.kinds}
 
 
-def test_empty_questions_and_answers_are_counted_and_skipped(make_table):
+def test_questions_skip_and_count_empty_texts_and_answers(make_table):
     rows = [("what?", ["one"]), ("", ["two"]), (None, ["x"]), ("who?", []), ("how?", [None, " "])]
     named = [{"id": f"r{i}", "question": q, "answers": a} for i, (q, a) in enumerate(rows)]
     table = make_table([*named, {"id": "r5", "question": " why? ", "answers": ["", " yes "]}])
@@ -39,10 +41,7 @@ def test_empty_questions_and_answers_are_counted_and_skipped(make_table):
     assert table.skipped == {"no question": ["r1", "r2"], "no answer": ["r3", "r4"]}
 
 
-def test_captions_become_questions(encode_image, tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def test_caption_questions_have_captions_as_answers(encode_image, tmp_path):
     images = [encode_image(seed) for seed in range(3)]
     texts = [["a cat", "one cat"], [""], ["a dog"]]
     pq.write_table(pa.table({"image": images, "caption": texts}), tmp_path / "rows.parquet")
@@ -57,16 +56,16 @@ def test_captions_become_questions(encode_image, tmp_path):
     assert table.questions.texts == ["What is in this image?"] * 2 + ["Describe this image."] * 2
     assert table.questions.answers == [["a cat", "one cat"], ["a dog"]] * 2
     assert table.pictures.tolist() == [0, 1, 2, 0, 1, 2]
-    assert table.groups.tolist() == [-1, -2, -3, -1, -2, -3]  # bootstrap draws whole pictures
+    assert table.groups.tolist() == [-1, -2, -3, -1, -2, -3]  # bootstrap resamples whole images
     assert table.skipped["no answer"] == ["1-0", "1-1"]
     assert [image.size for image in table.images(table.image_rows)] == [(12, 10)] * 3
 
 
 @pytest.fixture
 def vqav2(tmp_path, encode_image):
-    """VQAv2's layout: two questions about one image, one about another that is not annotated."""
-    asked = [(1, 7, "What colour?"), (2, 7, "How many?"), (3, 8, "Where?")]
-    questions = [{"question_id": q, "image_id": i, "question": t} for q, i, t in asked]
+    """VQAv2's files: two questions about one image, and one without annotation about another."""
+    rows = [(1, 7, "What colour?"), (2, 7, "How many?"), (3, 8, "Where?")]
+    questions = [{"question_id": q, "image_id": i, "question": t} for q, i, t in rows]
     annotations = [
         {
             "question_id": number,
@@ -91,22 +90,22 @@ def vqav2(tmp_path, encode_image):
     }
 
 
-def test_vqav2_as_it_comes(vqav2, tmp_path):
+def test_vqav2_reads_published_files(vqav2, tmp_path):
     data = DataConfig(questions={"source": "vqav2", "vqav2": vqav2}, cache_dir=tmp_path)
     table = load_table(data, "qa-val")
     assert table.questions.answers == [["red"] * 7 + ["blue"] * 3, ["2"]]
     assert table.questions.kinds == ["other", "number"]
     assert table.skipped == {"no answer": ["3"]}
     assert table.pictures.tolist() == [0, 0, 1]
-    there, missing = table.images(table.image_rows)
-    assert there.size == (12, 10)
+    image, missing = table.images(table.image_rows)
+    assert image.size == (12, 10)
     assert missing is None
 
 
-def test_gqa_as_it_comes(tmp_path, encode_image):
+def test_gqa_reads_published_files(tmp_path, encode_image):
     (tmp_path / "9.jpg").write_bytes(encode_image(0, "JPEG"))
-    about = {"imageId": "9", "question": "Is it red?", "answer": "no"}
-    content = {"q1": about | {"types": {"structural": "verify"}}, "q2": about | {"answer": None}}
+    entry = {"imageId": "9", "question": "Is it red?", "answer": "no"}
+    content = {"q1": entry | {"types": {"structural": "verify"}}, "q2": entry | {"answer": None}}
     (tmp_path / "q.json").write_text(json.dumps(content))
     gqa = {"questions": {"test": str(tmp_path / "q.json")}, "images": str(tmp_path)}
     data = DataConfig(questions={"source": "gqa", "gqa": gqa}, cache_dir=tmp_path)
@@ -116,14 +115,14 @@ def test_gqa_as_it_comes(tmp_path, encode_image):
     assert table.images(table.image_rows)[0].size == (12, 10)
 
 
-def test_what_is_wrong_is_said(vqav2, tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.questions is not there"):
+def test_question_sources_name_missing_sections_splits_and_fields(vqav2, tmp_path):
+    with pytest.raises(ConfigError, match=r"missing section data\.questions"):
         load_table(DataConfig(cache_dir=tmp_path), "qa-train")
     data = DataConfig(questions={"source": "vqav2", "vqav2": vqav2}, cache_dir=tmp_path)
-    with pytest.raises(ConfigError, match="questions has no 'train', only"):
+    with pytest.raises(ConfigError, match="questions has no split 'train', only"):
         load_table(data, "qa-train")
     (tmp_path / "a.json").write_text('{"images": []}')
-    with pytest.raises(ConfigError, match=r"a\.json is not such a file"):
+    with pytest.raises(ConfigError, match=r"a\.json is not JSON with a field 'annotations'"):
         load_table(data, "qa-val")
     with pytest.raises(ConfigError, match=r"needs a data\.questions\.gqa section"):
         load_config("params/tiny/trm_qa.yaml", "data.questions.source=gqa")

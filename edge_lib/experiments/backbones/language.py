@@ -1,12 +1,11 @@
-"""Train the tiny language model the package ships: a Qwen2 that reads scenes put in words.
+"""Train the tiny language model that the package ships: a Qwen2 that reads scenes as text.
 
-Where a VLM has the nine soft tokens of an image, it has one vector for each of the nine cells: the
-sum of the embeddings of the words that tell what stands there. So it knows how to describe a scene
-and how to answer before it has seen one: what remains is to turn an image into such vectors.
+A VLM reads an image as soft tokens, one for each of the nine cells of a scene. In their place this
+model reads one vector per cell: the sum of the embeddings of the words for what is in the cell. So
+it learns to describe scenes and to answer questions from text alone, and a projector only has to
+map images to such vectors.
 """
 
-import os
-from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
@@ -15,57 +14,41 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from datasets import Dataset as Rows
-from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from edge_lib.config import ConversationsConfig, LanguageBackboneConfig
+from edge_lib.config import LanguageBackboneConfig
 from edge_lib.data.chat import Chat, Messages
 from edge_lib.data.chat_batches import ChatBatch, ChatBatches
-from edge_lib.data.conversations import Conversations
 from edge_lib.data.messages import ROLES
-from edge_lib.data.table import Table
-from edge_lib.data.vocabulary import pad
+from edge_lib.experiments.backbones.text_scenes import (
+    CELLS,
+    CellTokens,
+    TextScenes,
+    curriculum_scenes,
+    text_scenes,
+)
+from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
+from edge_lib.experiments.backbones.training import require_one_process
+from edge_lib.nn.decoders.generation import generate_texts, pad_left
 from edge_lib.nn.decoders.language import supervised_loss
 from edge_lib.runs import Run
-from edge_lib.sources.scenes.conversations import scene_turns, scenes_asked
-from edge_lib.sources.scenes.probes import parse_things
-from edge_lib.sources.scenes.questions import BASIC, SPOTS
-from edge_lib.sources.scenes.scene import DIGITS, Scene, Thing
+from edge_lib.sources.scenes.captions import parse_things
 from edge_lib.training.fit import fit
 
-# ChatML as Qwen2.5's, but for the space before a text: its first word is then a token as any other
-TEMPLATE = (
-    "{% for message in messages %}"
-    "<|im_start|>{{ message.role }}\n {{ message.content }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-
-
-NOTHING = "nothing"
-
-
-CELLS = len(SPOTS)
-
-
 MAX_LENGTH = 1024
-
+MAX_NEW_TOKENS = 48
 
 CARD = """# tiny-qwen2
 
-A `Qwen2ForCausalLM` (0.2M parameters) with a tokenizer of its own, trained from scratch by
-`notebooks/00_backbones.ipynb` on conversations about scenes. In the place of an image it has read a
-vector for each of nine cells: the sum of the embeddings of the words for place, size, colour and
-digit, over the root of their number. Weights in fp16. For demonstrations and tests: it knows
-nothing but such scenes.
+A `Qwen2ForCausalLM` (0.2M parameters) with its own tokenizer, trained from scratch on conversations
+about scenes by `notebooks/00_backbones.ipynb`. In place of an image it was trained on one vector
+for each of the nine cells: the sum of the embeddings of the words for place, size, colour and
+digit, divided by the square root of their number. Weights in fp16. For demonstrations and tests
+only: it has seen no other data.
 
-On scenes it has never read:
+Accuracy on scenes that were not in its training data:
 
 | | |
 |---|---|
@@ -73,89 +56,26 @@ On scenes it has never read:
 """
 
 
-def learn_tokenizer(texts: Iterable[str], size: int) -> Qwen2Tokenizer:
-    """Qwen2's byte-level BPE with `size` tokens of its own, learned from texts, and a template.
-
-    Each place is one token ("bottom-left" would be two, half of it those of "bottom"): a cell's
-    words are summed, and what is asked for has to be told from its neighbours.
-    """
-    octets = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bare = Qwen2Tokenizer(vocab={octet: number for number, octet in enumerate(octets)}, merges=[])
-    tokenizer = bare.train_new_from_iterator(texts, size, new_special_tokens=[PAD, START, END])
-    tokenizer.add_tokens([f" {place}" for place in SPOTS if "-" in place])
-    tokenizer.pad_token, tokenizer.eos_token = PAD, END
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def describe_cells(scene: Scene) -> list[str]:
-    """What stands in each cell, in reading order: place, size, colour and digit, or nothing."""
-    at = {thing.cell: thing for thing in scene.things}
-    return [
-        f" {place} {_look(at[cell]) if cell in at else NOTHING}" for cell, place in enumerate(SPOTS)
-    ]
-
-
-def _look(thing: Thing) -> str:
-    return f"{'large' if thing.large else 'small'} {thing.colour} {DIGITS[thing.digit]}"
-
-
-@dataclass
-class TextScenes:
-    """A split's scenes: conversations about them, and words in place of each one's image."""
-
-    table: Table
-    conversations: Conversations
-    words: list[list[str]]  # (N, CELLS)
-
-
-def text_scenes(
-    config: ConversationsConfig, split: str, kinds: Sequence[str] = BASIC
-) -> TextScenes:
-    """The conversations of `scene_conversations`, with questions of some kinds alone."""
-    ids, words = [], []
-    talks = Conversations(np.empty(0, np.int64), [], [], [])
-    for number, (scene, asked) in enumerate(scenes_asked(config, split)):
-        words.append(describe_cells(scene))
-        asked = [question for question in asked if question.kind in kinds]
-        for place, (kind, turns) in enumerate(scene_turns(number, scene, asked)):
-            ids.append({"id": f"{split}-{number:06d}-{place}"})
-            talks.messages.append(turns)
-            talks.pictures.append([number])
-            talks.kinds.append(kind)
-    talks.rows = np.arange(len(ids))
-    return TextScenes(Table(Rows.from_list(ids), f"{split} in words", ""), talks, words)
-
-
-class Words:
-    """Token ids of scenes' cells, gathered as features of images are."""
-
-    def __init__(self, scenes: Sequence[Sequence[str]], tokenizer: Qwen2Tokenizer):
-        ids = tokenizer([cell for cells in scenes for cell in cells])["input_ids"]
-        self.ids = pad(ids, tokenizer.pad_token_id).unflatten(0, (-1, CELLS))
-        self.valid = np.ones(len(self.ids), bool)
-
-    def gather(self, pictures: Sequence[int]) -> Tensor:
-        """(N, CELLS, T) padded on the right."""
-        return self.ids[torch.as_tensor(pictures)]
-
-
 def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) -> dict[str, float]:
-    """Learn a tokenizer and train a `LanguageReader`; keep the one that answers best on val."""
-    if int(os.environ["WORLD_SIZE"]) > 1:
-        raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
-    train, val = (text_scenes(config.data, split) for split in ("train", "val"))
-    first = text_scenes(config.data, "train", config.curriculum.kinds)
-    said = (f" {t['content']}" for talk in train.conversations.messages for t in talk)
-    tokenizer = learn_tokenizer(
-        chain(said, chain.from_iterable(train.words), ROLES), config.vocab_size
-    )
+    """Learn a tokenizer and train a `LanguageReader`; keep the checkpoint with the most right
+    answers on val.
+    """
+    require_one_process()
+    first, train = curriculum_scenes(config.data, config.curriculum.kinds)
+    val = text_scenes(config.data, "val")
+    turns = chain.from_iterable(train.conversations.messages)
+    texts = chain((f" {t['content']}" for t in turns), chain.from_iterable(train.words), ROLES)
+    tokenizer = learn_tokenizer(texts, config.vocab_size)
     set_seed(seed)
     reader = LanguageReader(config, tokenizer)
-    features = {"image": Words(train.words, tokenizer)}
-    asked = features, reader.chat, config.train.batch_size, seed
-    lessons = (ChatBatches(told.conversations, told.table, *asked) for told in (first, train))
-    batches = CurriculumBatches(*lessons, config.curriculum.steps)
+    shared = (
+        {"image": CellTokens(train.words, tokenizer)},
+        reader.chat,
+        config.train.batch_size,
+        seed,
+    )
+    parts = (ChatBatches(part.conversations, part.table, *shared) for part in (first, train))
+    batches = CurriculumBatches(*parts, config.curriculum.steps)
 
     def evaluate(reader: LanguageReader) -> dict[str, float]:
         scores = reader.scores(val)
@@ -166,7 +86,7 @@ def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) 
 
 @dataclass
 class CurriculumBatches(Dataset):
-    """Batches of `first` for so many steps, then those of `rest`."""
+    """The batches of `first` for a number of steps, then those of `rest`."""
 
     first: ChatBatches
     rest: ChatBatches
@@ -176,18 +96,18 @@ class CurriculumBatches(Dataset):
     def steps_per_epoch(self) -> int:
         return self.rest.steps_per_epoch
 
-    def _of(self, step: int) -> ChatBatches:
+    def _part(self, step: int) -> ChatBatches:
         return self.first if step < self.steps else self.rest
 
     def ids(self, step: int) -> list[str]:
-        return self._of(step).ids(step)
+        return self._part(step).ids(step)
 
     def __getitem__(self, step: int) -> ChatBatch:
-        return self._of(step)[step]
+        return self._part(step)[step]
 
 
 class LanguageReader(nn.Module):
-    """A small Qwen2 and its tokenizer, trained on conversations whose images are put in words."""
+    """A small Qwen2 and its tokenizer, for conversations whose images are replaced by words."""
 
     def __init__(self, config: LanguageBackboneConfig, tokenizer: Qwen2Tokenizer):
         super().__init__()
@@ -201,8 +121,8 @@ class LanguageReader(nn.Module):
                 num_attention_heads=config.heads,
                 num_key_value_heads=max(1, config.heads // 2),
                 max_position_embeddings=MAX_LENGTH,
-                rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # as Qwen2.5's
-                # as 0.02 is to Qwen2's widths: smaller ones leave a narrow model on its plateau
+                rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # Qwen2.5's
+                # Qwen2's 0.02, scaled to a narrow model: with smaller weights its loss stays flat
                 initializer_range=config.width**-0.5,
                 tie_word_embeddings=True,
                 bos_token_id=None,
@@ -212,63 +132,65 @@ class LanguageReader(nn.Module):
         )
 
     def forward(self, batch: ChatBatch) -> Tensor:
-        """Mean cross-entropy of the answers' tokens."""
-        embedded = self.embed(batch.input_ids, batch.prefixes["image"])
-        how = {"attention_mask": batch.attention_mask, "use_cache": False}
-        states = self.language.base_model(inputs_embeds=embedded, **how).last_hidden_state
-        return supervised_loss(self.language, states, batch.labels) / batch.tokens
+        """Mean cross-entropy of the assistant's tokens."""
+        loss = supervised_loss(
+            self.language,
+            batch.labels,
+            inputs_embeds=self.embed(batch.input_ids, batch.prefixes["image"]),
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+        )
+        return loss / batch.tokens
 
     def embed(self, ids: Tensor, cells: Tensor) -> Tensor:
-        """Token ids (B, S) and those of cells (N, CELLS, T) -> vectors (B, S, W)."""
-        words, place = self.language.get_input_embeddings(), ids == self.chat.placeholders["image"]
-        there = (cells != self.chat.pad)[..., None]
-        # over the root of their number: about as large as one word
-        soft = (words(cells) * there).sum(2) / there.sum(2).sqrt()
-        return words(ids.masked_fill(place, 0)).masked_scatter(place[..., None], soft)
+        """Token ids (B, S), and (N, CELLS, T) of the cells that replace images -> (B, S, W)."""
+        embedding = self.language.get_input_embeddings()
+        placeholders = ids == self.chat.placeholders["image"]
+        mask = (cells != self.chat.pad)[..., None]
+        # divided by the root of their number, the sum of T words is about as large as one word
+        soft = (embedding(cells) * mask).sum(2) / mask.sum(2).sqrt()
+        embedded = embedding(ids.masked_fill(placeholders, 0))
+        return embedded.masked_scatter(placeholders[..., None], soft)
 
     @torch.no_grad()
     def scores(self, scenes: TextScenes, batch_size: int = 128) -> dict[str, float]:
-        """Share of first answers that are right word for word, and of the things in the scenes that
-        descriptions name with digit, colour and place.
+        """answers: share of first answers that are exactly right. things: share of the things in
+        the scenes that descriptions name with the right digit, colour and place.
         """
-        words, talks = Words(scenes.words, self.chat.tokenizer), scenes.conversations
-        right, named, there = [], 0, 0
-        for start in range(0, len(talks.messages), batch_size):
+        cells, data = CellTokens(scenes.words, self.chat.tokenizer), scenes.conversations
+        exact, named, total = [], 0, 0
+        for start in range(0, len(data.messages), batch_size):
             part = slice(start, start + batch_size)
-            asked, answers = zip(*(messages[:2] for messages in talks.messages[part]), strict=True)
-            cells = words.gather([number for (number,) in talks.pictures[part]])
-            said = self.answer([[message] for message in asked], cells)
-            for kind, text, answer in zip(talks.kinds[part], said, answers, strict=True):
+            questions, references = zip(*(turns[:2] for turns in data.messages[part]), strict=True)
+            batch = cells.gather([number for (number,) in data.image_rows[part]])
+            answers = self.answer([[question] for question in questions], batch)
+            references = [reference["content"] for reference in references]
+            for kind, answer, reference in zip(data.kinds[part], answers, references, strict=True):
                 if kind == "caption":
-                    things = parse_things(answer["content"])
-                    named, there = named + len(things & parse_things(text)), there + len(things)
+                    things = parse_things(reference)
+                    named, total = named + len(things & parse_things(answer)), total + len(things)
                 else:
-                    right.append(text == answer["content"])
-        return {"answers": float(np.mean(right)), "things": named / there}
+                    exact.append(answer == reference)
+        return {"answers": float(np.mean(exact)), "things": named / total}
 
     @torch.no_grad()
-    def answer(
-        self, conversations: Sequence[Messages], cells: Tensor, max_tokens: int = 48
-    ) -> list[str]:
-        """Greedy answers to conversations about a scene each, told by cells (B, CELLS, T)."""
-        rows = [self.chat.prompt(messages) for messages in conversations]
+    def answer(self, conversations: list[Messages], cells: Tensor) -> list[str]:
+        """Greedy answers to B conversations, each about the scene of its cells (B, CELLS, T)."""
         device = self.language.device
-        ids = pad(rows, self.chat.pad, left=True).to(device)
-        mask = pad([[1] * len(row) for row in rows], 0, left=True).to(device)
-        how = {"max_new_tokens": max_tokens, "do_sample": False}
+        rows = [self.chat.prompt(messages) for messages in conversations]
+        ids, mask = (x.to(device) for x in pad_left(rows, self.chat.pad))
         embedded = self.embed(ids, cells.to(device))
-        found = self.language.generate(inputs_embeds=embedded, attention_mask=mask, **how)
-        texts = self.chat.tokenizer.batch_decode(found, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        options = {"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False}
+        return generate_texts(self.language, self.chat.tokenizer, embedded, mask, **options)
 
     def save_pretrained(self, folder: Path) -> None:
-        """The model in half precision and its tokenizer, as any `from_pretrained` reads them."""
+        """Write model (fp16) and tokenizer as a transformers checkpoint."""
         deepcopy(self.language).half().save_pretrained(folder)
         self.chat.tokenizer.save_pretrained(folder)
 
     @classmethod
     def from_pretrained(cls, folder: Path, config: LanguageBackboneConfig) -> "LanguageReader":
-        """Load what `save_pretrained` wrote, in single precision and evaluation mode."""
+        """Load what `save_pretrained` wrote, in fp32 and evaluation mode."""
         reader = cls(config, AutoTokenizer.from_pretrained(folder))
         reader.language = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return reader.eval()

@@ -1,4 +1,4 @@
-"""What both decoders share: embeddings, the context read once, greedy generation with a cache."""
+"""The base of both decoders: embeddings, context, greedy generation with a cache."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,50 +8,67 @@ import torch
 from torch import Tensor, nn
 
 from edge_lib.config import DecoderConfig
+from edge_lib.config.registry import DECODERS, load_registered
 from edge_lib.data.vocabulary import BOS, EOS, PAD
 from edge_lib.nn.decoders.blocks import KeysValues, Stack
 from edge_lib.nn.positions import add_positions
 
-START = 0.05  # of embeddings: small beside what layers add, so that they learn from the start
+# of embeddings: small beside the outputs of layers, so that layers matter from the first step on
+INIT_STD = 0.05
 
 
 @dataclass
 class Context:
-    """The prefix and the question, as answers see them."""
+    """Prefix and question, as the answer rows attend to them."""
 
-    kept: list[KeysValues]  # keys and values of C context rows, one pair a layer
+    keys_values: list[KeysValues]  # of C context rows, one pair for each layer
     mask: Tensor  # (B, C), False on padding
     end: Tensor  # (B,) the answer's first position
 
-    def of(self, rows: Tensor) -> "Context":
-        """That of some of the questions."""
-        return Context([(k[rows], v[rows]) for k, v in self.kept], self.mask[rows], self.end[rows])
+    def select(self, rows: Tensor) -> "Context":
+        """The context of some of the questions."""
+        pairs = [(k[rows], v[rows]) for k, v in self.keys_values]
+        return Context(pairs, self.mask[rows], self.end[rows])
 
 
 @dataclass
 class Cache:
-    """What answer rows left so far, context included, at every pass through the stack."""
+    """Keys and values of context and answer rows so far, for every pass through the stack."""
 
     passes: list[list[KeysValues]] = field(default_factory=list)
-    places: Tensor | None = None  # (E,) the place in the answer of each answer row
-    length: int = 0  # answer tokens read
+    positions: Tensor | None = None  # (E,) the position in the answer of each answer row
+    length: int = 0  # answer tokens processed
 
 
 class Decoder(nn.Module):
-    """Answers a question about a prefix. Subclasses say how answer rows are read."""
+    """Answers a question after a prefix. Subclasses define how answer rows are processed."""
 
-    rows_per_token = 1  # answer rows that stand for one token
+    rows_per_token = 1  # answer rows for each token
 
-    def __init__(self, config: DecoderConfig, prefix_width: int, vocabulary: int):
+    def __init__(
+        self,
+        dim_prefix: int,
+        vocab_size: int,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        norm: str = "pre",
+    ):
+        """dim_prefix: width of the prefix's vectors; dim: of the decoder."""
         super().__init__()
-        self.config, width = config, config.width
-        self.embed = nn.Embedding(vocabulary, width)
-        nn.init.normal_(self.embed.weight, std=START)
-        # as large as the embeddings: a quieter prefix is overheard
-        self.project = nn.Sequential(nn.Linear(prefix_width, width), nn.RMSNorm(width))
-        nn.init.constant_(self.project[1].weight, START)
-        self.stack = Stack(width, config.layers, config.heads, config.norm)
-        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.num_layers = num_layers
+        self.embed = nn.Embedding(vocab_size, dim)
+        nn.init.normal_(self.embed.weight, std=INIT_STD)
+        # the scale of the embeddings: a much smaller prefix is ignored
+        self.project = nn.Sequential(nn.Linear(dim_prefix, dim), nn.RMSNorm(dim))
+        nn.init.constant_(self.project[1].weight, INIT_STD)
+        self.stack = Stack(dim, num_layers, num_heads, norm)
+        self.head = nn.Linear(dim, vocab_size, bias=False)
+
+    @classmethod
+    def from_config(cls, config: DecoderConfig, dim_prefix: int, vocab_size: int) -> "Decoder":
+        sizes = config.width, config.layers, config.heads, config.norm
+        return cls(dim_prefix, vocab_size, *sizes)
 
     def forward(
         self, prefix: Tensor, prefix_mask: Tensor, question_ids: Tensor, answer_ids: Tensor
@@ -66,74 +83,79 @@ class Decoder(nn.Module):
     def states(
         self, prefix: Tensor, prefix_mask: Tensor, question_ids: Tensor, answer_ids: Tensor
     ) -> list[Tensor]:
-        """What `head` reads (B, A, W), after each pass over the answer."""
+        """The inputs (B, A, W) of `head` after each pass over the answer."""
         return self.states_after(self.read_context(prefix, prefix_mask, question_ids), answer_ids)
 
     def states_after(self, context: Context, answer_ids: Tensor) -> list[Tensor]:
-        """As `states`, of a context that was read."""
+        """`states`, for a context from `read_context`."""
         shifted = torch.cat([torch.full_like(answer_ids[:, :1], BOS), answer_ids[:, :-1]], 1)
         return self.read_answer(shifted, context, Cache())
 
     def supervised(self, states: list[Tensor]) -> list[Tensor]:
-        """Those of `states` that a loss is taken of."""
+        """Those of `states` that enter the loss."""
         return states[-1:]
 
-    def recur(self, inputs: Tensor, read: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    def recur(self, inputs: Tensor, run_stack: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Embedded answer tokens (B, A, W) -> states (B, A, W) after each pass.
 
-        `read` is a pass through the stack, of rows (B, A x rows_per_token, W).
+        run_stack: one pass through the stack of rows (B, A x rows_per_token, W).
         """
         raise NotImplementedError
 
     def read_context(self, prefix: Tensor, prefix_mask: Tensor, question_ids: Tensor) -> Context:
-        """Read each prefix once, and each question after its prefix."""
-        each, rest = divmod(len(question_ids), len(prefix))
+        """Process each prefix once, and each question after its prefix."""
+        repeats, rest = divmod(len(question_ids), len(prefix))
         if rest:
             raise ValueError(
                 f"{len(question_ids)} questions do not divide among {len(prefix)} images"
             )
-        device, width, earlier = prefix.device, prefix.shape[1], None
-        if width:
-            # padding sees itself, as a row that sees nothing would be NaN
-            sees = prefix_mask[:, None] | torch.eye(width, device=device).bool()
-            # looking up by content is learned sooner where rotations are alike: one rotary
-            # position for all, and sinusoids to tell them apart
-            rows = add_positions(self.project(prefix), START)
-            earlier = self.stack.read(rows, torch.zeros_like(prefix_mask.int()), sees)
-            earlier = [
-                (k.repeat_interleave(each, 0), v.repeat_interleave(each, 0)) for k, v in earlier
-            ]
-        asked = question_ids != PAD
-        mask = torch.cat([prefix_mask.repeat_interleave(each, 0), asked], dim=1)
-        sees = mask[:, None].expand(-1, question_ids.shape[1], -1).clone()
-        own = torch.arange(question_ids.shape[1], device=device)
-        sees[:, own, width + own] = True
-        positions = asked.cumsum(1)  # from 1 on
-        kept = self.stack.read(self.embed(question_ids), positions, sees, earlier)
-        return Context(kept, mask, positions[:, -1] + 1)
+        earlier, length = self._read_prefix(prefix, prefix_mask, repeats), prefix.shape[1]
+        valid = question_ids != PAD
+        mask = torch.cat([prefix_mask.repeat_interleave(repeats, 0), valid], dim=1)
+        visible = mask[:, None].expand(-1, question_ids.shape[1], -1).clone()
+        own = torch.arange(question_ids.shape[1], device=prefix.device)
+        visible[:, own, length + own] = True
+        positions = valid.cumsum(1)  # from 1 on
+        pairs = self.stack.read(self.embed(question_ids), positions, visible, earlier)
+        return Context(pairs, mask, positions[:, -1] + 1)
+
+    def _read_prefix(
+        self, prefix: Tensor, prefix_mask: Tensor, repeats: int
+    ) -> list[KeysValues] | None:
+        """Keys and values of the prefix rows, each prefix `repeats` times; None for no prefix."""
+        if not prefix.shape[1]:
+            return None
+        # padding attends to itself: attending to nothing would give NaN
+        own = torch.eye(prefix.shape[1], device=prefix.device).bool()
+        # lookup by content is learned sooner if rotations are equal: all prefix rows have one
+        # rotary position, and sinusoids distinguish them
+        rows = add_positions(self.project(prefix), INIT_STD)
+        positions = torch.zeros_like(prefix_mask.int())
+        pairs = self.stack.read(rows, positions, prefix_mask[:, None] | own)
+        return [tuple(x.repeat_interleave(repeats, 0) for x in pair) for pair in pairs]
 
     def read_answer(self, tokens: Tensor, context: Context, cache: Cache) -> list[Tensor]:
         """Tokens (B, A) that follow those in the cache -> states (B, A, W) after each pass; the
-        cache grows by them.
+        cache is extended.
 
-        A row sees the context, and what its own and earlier places left at the same pass.
+        A row attends to the context, and to its own and earlier positions in the same pass.
         """
         new = torch.arange(tokens.shape[1], device=tokens.device) + cache.length
-        places = new.repeat(self.rows_per_token)
-        cache.places = places if cache.places is None else torch.cat([cache.places, places])
+        own = new.repeat(self.rows_per_token)
+        cache.positions = own if cache.positions is None else torch.cat([cache.positions, own])
         cache.length += len(new)
-        sees = (cache.places <= places[:, None]).expand(len(tokens), -1, -1)
-        mask = torch.cat([context.mask[:, None].expand(-1, len(places), -1), sees], dim=2)
-        positions, passes = context.end[:, None] + places, count()
+        visible = (cache.positions <= own[:, None]).expand(len(tokens), -1, -1)
+        mask = torch.cat([context.mask[:, None].expand(-1, len(own), -1), visible], dim=2)
+        positions, passes = context.end[:, None] + own, count()
 
-        def read(rows: Tensor) -> Tensor:
+        def run_stack(rows: Tensor) -> Tensor:
             number = next(passes)
             if number == len(cache.passes):
-                cache.passes.append(context.kept)
+                cache.passes.append(context.keys_values)
             rows, cache.passes[number] = self.stack(rows, positions, mask, cache.passes[number])
             return rows
 
-        return self.recur(self.embed(tokens), read)
+        return self.recur(self.embed(tokens), run_stack)
 
     @torch.no_grad()
     def generate(
@@ -161,13 +183,24 @@ class Decoder(nn.Module):
         return answer[:, 1:]
 
     def core_parameters(self) -> int:
-        """Parameters without embeddings, prefix projection and head."""
+        """Number of parameters without embeddings, prefix projection and head."""
         outer = (self.embed, self.project, self.head)
         shared = sum(p.numel() for part in outer for p in part.parameters())
         return sum(p.numel() for p in self.parameters()) - shared
+
+    def layer_tokens(self, context: float, answer: float) -> float:
+        """Rows that pass through a layer, over all layers and steps, for so many context and answer
+        tokens: the cost of a forward pass.
+        """
+        raise NotImplementedError
 
     @property
     def context_layers(self) -> float:
         """Layers that a context row passes through: of the last one only the first projection, 3 of
         its 12 width x width."""
-        return self.config.layers - 0.75
+        return self.num_layers - 0.75
+
+
+def build_decoder(name: str, config: DecoderConfig, dim_prefix: int, vocab_size: int) -> Decoder:
+    """The decoder of that name."""
+    return load_registered(DECODERS[name]).from_config(config, dim_prefix, vocab_size)

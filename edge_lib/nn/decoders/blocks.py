@@ -1,10 +1,8 @@
-"""What decoders are made of: RMSNorm, rotary attention with keys of earlier rows, SwiGLU; no bias.
+"""Transformer blocks of the decoders: RMSNorm, rotary attention with a cache, SwiGLU; no bias.
 
-Queries and keys are normalised (Henry et al. 2020, arXiv 2010.04245): heads that look a cell up by
-its name are learned sooner.
-
-A stack runs in parts: each part gets the keys and values that earlier parts left in every layer,
-and leaves them with its own. So a context is read once and answers go on from it.
+Queries and keys are normalised (Henry et al. 2020, arXiv 2010.04245), with which lookups by content
+are learned sooner. A stack processes a sequence in parts: each part gets the keys and values of the
+earlier ones in every layer. So a context is processed once and answers continue from it.
 """
 
 import torch
@@ -15,7 +13,7 @@ KeysValues = tuple[Tensor, Tensor]  # each (B, H, S, W / H), of one layer
 
 
 class Stack(nn.Module):
-    """Transformer layers over rows that come in parts."""
+    """Transformer layers over a sequence that is processed in parts."""
 
     def __init__(self, width: int, layers: int, heads: int, norm: str):
         super().__init__()
@@ -27,19 +25,19 @@ class Stack(nn.Module):
         self, x: Tensor, positions: Tensor, mask: Tensor, earlier: list[KeysValues] | None = None
     ) -> tuple[Tensor, list[KeysValues]]:
         """Rows x (B, S, W) at positions (B, S), with the keys and values of E earlier rows for each
-        layer; mask (B, S, E + S), True = may be seen -> rows (B, S, W), keys and values of all.
+        layer; mask (B, S, E + S), True = visible -> rows (B, S, W), keys and values of all.
         """
         rotation = rotations(positions, self.head_width, x.dtype)
-        x, kept = _through(self.layers, x, rotation, mask, earlier)
-        return self.norm(x), kept
+        x, pairs = _run_layers(self.layers, x, rotation, mask, earlier)
+        return self.norm(x), pairs
 
     def read(
         self, x: Tensor, positions: Tensor, mask: Tensor, earlier: list[KeysValues] | None = None
     ) -> list[KeysValues]:
-        """As `forward`, but the keys and values alone: of the last layer nothing else is needed."""
+        """The keys and values of `forward` alone: of the last layer nothing else is computed."""
         rotation = rotations(positions, self.head_width, x.dtype)
-        x, kept = _through(self.layers[:-1], x, rotation, mask, earlier)
-        return [*kept, self.layers[-1].read(x, rotation, earlier and earlier[-1])]
+        x, pairs = _run_layers(self.layers[:-1], x, rotation, mask, earlier)
+        return [*pairs, self.layers[-1].read(x, rotation, earlier and earlier[-1])]
 
 
 class Layer(nn.Module):
@@ -48,18 +46,18 @@ class Layer(nn.Module):
     def __init__(self, width: int, heads: int, norm: str):
         super().__init__()
         self.heads, self.pre = heads, norm == "pre"
-        # of normalised queries and keys; at one and one, attention starts out too even
+        # of normalised queries and keys; with 1 and 1, attention is too uniform at first
         self.gains = nn.Parameter(torch.tensor([2.0, 1.0])[:, None].repeat(1, width // heads))
         self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(2))
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
         self.mlp = SwiGLU(width)
-        self.seen: list[Tensor] | None = None  # give it a list, and attention weights are kept
+        self.recorded: list[Tensor] | None = None  # set it to a list to record attention weights
 
     def forward(
         self, x: Tensor, rotation: Tensor, mask: Tensor, earlier: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
-        """As `Stack`, of one layer; mask (B, 1, S, E + S)."""
+        """As `Stack.forward`, for one layer; mask (B, 1, S, E + S)."""
         q, k, v = self._project(x, rotation, earlier)
         attended = self._attend(q, k, v, mask)
         if self.pre:
@@ -82,23 +80,23 @@ class Layer(nn.Module):
         return q, k, qkv[2]
 
     def _attend(self, q, k, v, mask) -> Tensor:
-        if self.seen is not None:
+        if self.recorded is not None:
             scores = (q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5
-            self.seen.append(scores.masked_fill(~mask, -torch.inf).softmax(-1))
+            self.recorded.append(scores.masked_fill(~mask, -torch.inf).softmax(-1))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 
-def _through(layers, x, rotation, mask, earlier) -> tuple[Tensor, list[KeysValues]]:
-    kept = []
+def _run_layers(layers, x, rotation, mask, earlier) -> tuple[Tensor, list[KeysValues]]:
+    pairs = []
     for number, layer in enumerate(layers):
         x, pair = layer(x, rotation, mask[:, None], earlier and earlier[number])
-        kept.append(pair)
-    return x, kept
+        pairs.append(pair)
+    return x, pairs
 
 
 class SwiGLU(nn.Module):
-    """Gated MLP (Shazeer 2020), as large as one of four times the width without a gate."""
+    """Gated MLP (Shazeer 2020) with the parameters of an ungated one of four times the width."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -120,6 +118,6 @@ def rotations(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """(..., B, H, S, W) with each half's pairs of columns turned."""
+    """(..., B, H, S, W) with column pairs (j, j + W / 2) rotated."""
     (a, b), (cos, sin) = x.chunk(2, dim=-1), rotation
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

@@ -1,7 +1,7 @@
 """A causal language model by name: Qwen2.5, or any other that transformers knows.
 
-It stays as it is, perhaps in 4 or 8 bits (Dettmers et al. 2023, arXiv 2305.14314); low-rank
-adapters beside its linear layers are what is trained.
+Its weights are frozen, perhaps in 4 or 8 bits (Dettmers et al. 2023, arXiv 2305.14314); low-rank
+adapters beside its linear layers are trained.
 """
 
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,36 +25,33 @@ from transformers import (
 from edge_lib.config import ConfigError
 from edge_lib.config.language import LanguageConfig, LoRAConfig
 from edge_lib.data.chat import IGNORE
+from edge_lib.features.encoder import PRECISIONS
 from edge_lib.features.weights import ARCHITECTURES, SHIPPED, locate
 from edge_lib.training.device import local_device
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 TINY = "tiny-qwen2"
-
-
-ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+END_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def load_language(config: LanguageConfig) -> PreTrainedModel:
     """The frozen model, with untrained adapters if `config.lora`."""
     source = locate(config.model, config.weights)
-    how = {"dtype": DTYPES[config.precision], "quantization_config": quantization(config)}
+    options = {"dtype": PRECISIONS[config.precision], "quantization_config": quantization(config)}
     if config.quantize and torch.cuda.is_available():
-        how["device_map"] = {"": local_device()}  # else every rank's would be on the first GPU
+        options["device_map"] = {"": local_device()}  # otherwise all ranks load onto the first GPU
     if config.device_map is not None:
-        how |= {"device_map": config.device_map, "max_memory": config.max_memory}
+        options |= {"device_map": config.device_map, "max_memory": config.max_memory}
     if config.weights == "random":
-        model = _random(source, config, how)
+        model = _random_language(source, config, options)
     else:
-        model = AutoModelForCausalLM.from_pretrained(source, revision=config.revision, **how)
+        model = AutoModelForCausalLM.from_pretrained(source, revision=config.revision, **options)
     model.requires_grad_(False)
-    _refuse_other_heads(model)
+    if hook := getattr(model, "_hf_hook", None):  # Accelerate's: it moves inputs to one device
+        hook.skip_keys = [*(hook.skip_keys or ()), "logits_to_keep"]
     if config.quantize == "4bit":
-        _keep_as_they_are(model)
-    # greedy unless told: a model's own sampling and penalties would change what is measured
-    ends = {name: getattr(model.generation_config, name) for name in ENDS}
+        _disable_repacking(model)
+    # greedy by default: a model's own sampling settings and penalties would change measurements
+    ends = {name: getattr(model.generation_config, name) for name in END_TOKENS}
     model.generation_config = GenerationConfig(do_sample=False, **ends)
     if config.lora:
         add_adapters(model, config.lora)
@@ -64,11 +61,13 @@ def load_language(config: LanguageConfig) -> PreTrainedModel:
 
 
 def load_tokenizer(config: LanguageConfig) -> PreTrainedTokenizerBase:
-    """Its tokenizer; for random weights without one of their own the shipped model's."""
+    """The model's tokenizer; the shipped model's for an architecture that has random weights and no
+    tokenizer. ConfigError if it has no chat template.
+    """
     source = locate(config.model, config.weights)
-    shape_alone = config.weights == "random" and ARCHITECTURES in Path(source).parents
+    architecture_only = config.weights == "random" and ARCHITECTURES in Path(source).parents
     tokenizer = AutoTokenizer.from_pretrained(
-        SHIPPED[TINY] if shape_alone else source, revision=config.revision
+        SHIPPED[TINY] if architecture_only else source, revision=config.revision
     )
     if not tokenizer.chat_template:
         raise ConfigError(f"vlm.language.model={config.model} has no chat template")
@@ -77,7 +76,7 @@ def load_tokenizer(config: LanguageConfig) -> PreTrainedTokenizerBase:
 
 def quantization(config: LanguageConfig) -> BitsAndBytesConfig | None:
     if config.quantize == "8bit":
-        # a line for each product that begins with a cast
+        # it logs a line for each product that begins with a cast
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     if config.quantize == "4bit":
@@ -85,13 +84,13 @@ def quantization(config: LanguageConfig) -> BitsAndBytesConfig | None:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=DTYPES[config.precision],
+            bnb_4bit_compute_dtype=PRECISIONS[config.precision],
         )
     return None
 
 
 def add_adapters(model: PreTrainedModel, config: LoRAConfig) -> None:
-    """Adapters that change nothing yet: one of their two matrices is zero."""
+    """Add adapters that change no output yet: one of their two matrices is zero."""
     names = {name.split(".")[-1] for name, _ in model.named_modules()}
     if missing := sorted(set(config.targets) - names):
         raise ConfigError(f"vlm.language.lora.targets: the model has no layer named {missing}")
@@ -108,52 +107,39 @@ def add_adapters(model: PreTrainedModel, config: LoRAConfig) -> None:
             parameter.data = parameter.data.float()
 
 
-def supervised_loss(language: PreTrainedModel, states: Tensor, labels: Tensor) -> Tensor:
-    """`head_loss` by the language model's own head."""
-    return head_loss(language.get_output_embeddings(), states, labels)
+def supervised_loss(language: PreTrainedModel, labels: Tensor, **inputs) -> Tensor:
+    """Cross-entropy of the labels (B, S) that are not IGNORE, summed.
 
-
-def head_loss(head: nn.Module, states: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the labels (B, S) that are not IGNORE, summed, from last states (B, S, W).
-
-    The head is run where there is a label and nowhere else: of 577 image tokens and 64 words it
-    makes 64 rows of logits.
+    inputs: of the model's forward. Logits are computed where the next token has a label and nowhere
+    else: for 577 image tokens and 64 words of an answer, 64 rows.
     """
-    wanted = labels[:, 1:] != IGNORE
-    logits = head(states[:, :-1][wanted.to(states.device)]).float()
-    # layers may be spread over devices
-    return F.cross_entropy(logits, labels[:, 1:][wanted].to(logits.device), reduction="sum")
+    labelled = F.pad(labels[:, 1:] != IGNORE, (0, 1))
+    # layers may be on several devices; a mask on the CPU can index tensors on any of them
+    mask = labelled.cpu() if hasattr(language, "hf_device_map") else labelled
+    logits = language(**inputs, logits_to_keep=mask).logits.float()
+    targets = labels.roll(-1, 1)[labelled].to(logits.device)
+    return F.cross_entropy(logits, targets, reduction="sum")
 
 
-def _refuse_other_heads(model: PreTrainedModel) -> None:
-    """`head_loss` takes logits from the head as they are; some models change them afterwards."""
-    config = model.config.get_text_config()
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, name, None) not in (None, 1.0):
-            raise ConfigError(
-                f"vlm.language.model: {config.model_type} changes logits by its {name}"
-            )
-
-
-def _keep_as_they_are(model: PreTrainedModel) -> None:
-    """Some CPUs repack 4-bit weights when they are first evaluated: in place, with digits lost, so
-    that training would go on over others.
+def _disable_repacking(model: PreTrainedModel) -> None:
+    """Some CPUs repack 4-bit weights in place, with loss, when the model is first evaluated;
+    training would then continue from other weights.
     """
-    from bitsandbytes.nn import Linear4bit  # seconds
+    from bitsandbytes.nn import Linear4bit  # takes seconds to import
 
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
 
 
-def _random(source, config: LanguageConfig, how: dict) -> PreTrainedModel:
-    """Random weights, the same each time, by way of a folder: so they are quantised as others."""
+def _random_language(source, config: LanguageConfig, options: dict) -> PreTrainedModel:
+    """Random weights, the same each time; quantised or spread by loading them from a folder."""
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         architecture = AutoConfig.from_pretrained(source, revision=config.revision)
-        model = AutoModelForCausalLM.from_config(architecture, dtype=how["dtype"])
+        model = AutoModelForCausalLM.from_config(architecture, dtype=options["dtype"])
         if config.quantize is None and config.device_map is None:
             return model
         model.save_pretrained(folder)
         del model
-        return AutoModelForCausalLM.from_pretrained(folder, **how)
+        return AutoModelForCausalLM.from_pretrained(folder, **options)

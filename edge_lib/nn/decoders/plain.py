@@ -8,12 +8,11 @@ from edge_lib.nn.decoders.base import Decoder
 
 
 class PlainDecoder(Decoder):
-    """A decoder-only transformer whose prefix and question are read in both directions."""
+    """A decoder-only transformer with bidirectional attention in prefix and question."""
 
-    def recur(self, inputs: Tensor, read: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    def recur(self, inputs: Tensor, run_stack: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Inputs (B, A, W) -> [states (B, A, W)]."""
-        return [read(inputs)]
+        return [run_stack(inputs)]
 
     def layer_tokens(self, context: float, answer: float) -> float:
-        """Rows that pass through a layer, over all layers: what a forward costs."""
-        return self.context_layers * context + self.config.layers * answer
+        return self.context_layers * context + self.num_layers * answer

@@ -1,1 +1,1 @@
-"""The embedded toy world: scenes of handwritten digits, drawn, described, spoken, asked about."""
+"""The built-in data set: scenes of handwritten digits, with captions, speech and questions."""

@@ -1,6 +1,6 @@
-"""Random scenes: groups of minimal-edit twins, swapped pairs, unrelated scenes."""
+"""Random scenes: groups of minimal-edit twins, swapped pairs, independent scenes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,25 +9,28 @@ from edge_lib.sources.scenes.scene import COLOURS, PHRASINGS, SPLITS, Scene, Thi
 
 
 def twin_groups(split: str, size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
-    """Yield groups of four twins (in the order of `EDITS`), `size` scenes in all, none twice."""
+    """Yield groups of four twins (in the order of `EDITS`): `size` different scenes in all.
+
+    Raises ValueError if there are not that many different scenes.
+    """
     rng = np.random.default_rng([seed, SPLITS.index(split)])
     seen = set()
-    made = rejected = 0
-    while made < size:
+    count = rejected = 0
+    while count < size:
         group = _twins(rng, random_scene(rng, 1, max_objects))
         contents = {scene.content for scene in group}
         if len(contents) < len(group) or contents & seen:
             rejected += 1
             if rejected > 10 * size + 1000:
-                raise ValueError(f"only {made} different scenes found, not {size}")
+                raise ValueError(f"found only {count} different scenes, not {size}")
             continue
         seen |= contents
-        yield group[: size - made]
-        made += len(group)
+        yield group[: size - count]
+        count += len(group)
 
 
 def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
-    """Yield pairs of scenes that differ only in which of two digits stands where."""
+    """Yield pairs of scenes that differ only in the places of two digits, exchanged."""
     rng = np.random.default_rng([seed, SPLITS.index("swap")])
     seen = set()
     while len(seen) < size:
@@ -42,18 +45,18 @@ def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
 
 
 def random_scenes(split: str, size: int, max_objects: int, seed: int) -> Iterator[Scene]:
-    """Yield unrelated, well filled scenes, as for training a backbone."""
+    """Yield independent scenes of many digits, e.g. to train a backbone."""
     rng = np.random.default_rng([seed, SPLITS.index(split), 1])
     for _ in range(size):
         yield random_scene(rng, max(1, max_objects // 2), max_objects)
 
 
-def random_scene(rng: np.random.Generator, fewest: int, most: int) -> Scene:
-    """One of `fewest` to `most` digits."""
-    # few scenes have a single digit: there are only 1,440 different ones
-    counts = np.arange(fewest, most + 1)
-    odds = np.where(counts == 1, 0.2, 1.0)
-    count = int(rng.choice(counts, p=odds / odds.sum()))
+def random_scene(rng: np.random.Generator, min_objects: int, max_objects: int) -> Scene:
+    """A scene of `min_objects` to `max_objects` digits."""
+    # scenes of a single digit are made rare: only 1,440 different ones exist
+    counts = np.arange(min_objects, max_objects + 1)
+    weights = np.where(counts == 1, 0.2, 1.0)
+    count = int(rng.choice(counts, p=weights / weights.sum()))
     cells = rng.permutation(9)[:count]
     things = tuple(
         Thing(
@@ -68,20 +71,22 @@ def random_scene(rng: np.random.Generator, fewest: int, most: int) -> Scene:
     return Scene(things, phrasing=int(rng.integers(len(PHRASINGS))))
 
 
-def _twins(rng, scene: Scene) -> list[Scene]:
-    def edited(**change) -> Scene:
-        which = int(rng.integers(len(scene.things)))
+def _twins(rng: np.random.Generator, scene: Scene) -> list[Scene]:
+    """The scene and its single edits, in the order of `EDITS`."""
+
+    def edit(field: str, new_value: Callable) -> Scene:
+        index = int(rng.integers(len(scene.things)))
         things = list(scene.things)
-        things[which] = replace(things[which], **{k: v(things[which]) for k, v in change.items()})
+        things[index] = replace(things[index], **{field: new_value(things[index])})
         return replace(scene, things=tuple(things))
 
-    taken = {thing.cell for thing in scene.things}
-    free = [cell for cell in range(9) if cell not in taken]
+    occupied = {thing.cell for thing in scene.things}
+    free = [cell for cell in range(9) if cell not in occupied]
     twins = [
         scene,
-        edited(digit=lambda t: (t.digit + int(rng.integers(1, 10))) % 10),
-        edited(colour=lambda t: str(rng.choice([c for c in COLOURS if c != t.colour]))),
+        edit("digit", lambda t: (t.digit + int(rng.integers(1, 10))) % 10),
+        edit("colour", lambda t: str(rng.choice([c for c in COLOURS if c != t.colour]))),
     ]
     if free:
-        twins.append(edited(cell=lambda t: int(rng.choice(free))))
+        twins.append(edit("cell", lambda t: int(rng.choice(free))))
     return twins

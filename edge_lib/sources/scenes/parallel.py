@@ -1,4 +1,4 @@
-"""Rows made on all cores."""
+"""Run a function over many jobs on all cores, with results that do not depend on their number."""
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
@@ -6,25 +6,25 @@ from itertools import chain, islice
 
 from joblib import Parallel, delayed, parallel_config
 
-from edge_lib.data.audio import resampling
-from edge_lib.sources.scenes.render import handwriting
+from edge_lib.data.audio import scipy_signal
+from edge_lib.sources.scenes.render import load_handwriting
 
 
-def in_parallel(function: Callable, jobs: Iterable[tuple], size: int = 250) -> Iterator:
-    """Results of `function(*job)` in order, made by all cores.
+def run_in_parallel(function: Callable, jobs: Iterable[tuple], chunk_size: int = 250) -> Iterator:
+    """Yield `function(*job)` for each job, in order.
 
-    What eSpeak says depends on what it said before, so each `size` jobs get a process of their own:
-    the same jobs give the same bytes, whatever the number of cores.
+    eSpeak NG keeps state between utterances, so every `chunk_size` jobs run in a process of their
+    own: the same jobs give the same bytes on any number of cores.
     """
     jobs = iter(jobs)
-    chunks = iter(lambda: list(islice(jobs, size)), [])
-    # the processes wait a moment for the next split, and then end
+    chunks = iter(lambda: list(islice(jobs, chunk_size)), [])
+    # idle workers stay for a moment, so that the next split can use them
     with parallel_config("loky", n_jobs=-1, idle_worker_timeout=10, inner_max_num_threads=1):
-        made = Parallel(return_as="generator")(delayed(_afresh)(function, c) for c in chunks)
-        yield from chain.from_iterable(made)
+        tasks = (delayed(_run_in_new_process)(function, chunk) for chunk in chunks)
+        yield from chain.from_iterable(Parallel(return_as="generator")(tasks))
 
 
-def _afresh(function: Callable, jobs: list[tuple]) -> list:
-    handwriting(), resampling()  # read here once, for all that are forked
+def _run_in_new_process(function: Callable, jobs: list[tuple]) -> list:
+    load_handwriting(), scipy_signal()  # loaded before the fork, so that no child loads them again
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.starmap(function, jobs, chunksize=len(jobs))

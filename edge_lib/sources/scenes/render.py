@@ -1,4 +1,4 @@
-"""Scenes as images, drawn with real handwriting."""
+"""Scenes drawn as images, in real handwriting."""
 
 import io
 from functools import cache
@@ -8,25 +8,18 @@ from PIL import Image
 
 from edge_lib.sources.scenes.scene import COLOURS, Scene, Thing
 
-CELL = 32  # pixels; an image is 3 x 3 cells
-
-
+CELL = 32  # pixels; an image has 3 x 3 cells
 SIZE = 3 * CELL
+JITTER = 4  # pixels that a digit may be off the centre of its cell
 
-
-JITTER = 4  # pixels
-
-
-# load_digits keeps each writer's digits together: every writer starts with 0..9 three times over,
-# and those runs tell where the next one begins. Every fifth writer is kept for test, and for val.
-STARTS = (0, 130, 256, 386, 516, 646, 776, 905, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
-
-
+# Where each writer's digits begin in load_digits, and the end. Every writer starts with 0..9 three
+# times over; these runs mark the boundaries.
+WRITER_STARTS = (0, 130, 256, 386, 516, 646, 776, 905, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
 WRITERS = {"train": (0, 1, 3, 5, 6, 8, 10, 11, 13), "val": (4, 9), "test": (2, 7, 12)}
 
 
 def render(scene: Scene, split: str) -> Image.Image:
-    """Draw the scene with `split`'s writers: an RGB image of 96 x 96 pixels."""
+    """Draw the scene in the handwriting of the split's writers: RGB, 96 x 96 pixels."""
     background = 12 + scene.things[0].glyph % 24
     canvas = np.full((SIZE, SIZE, 3), background, np.float32)
     for thing in scene.things:
@@ -34,17 +27,17 @@ def render(scene: Scene, split: str) -> Image.Image:
     return Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
 
 
-def labels(scene: Scene) -> np.ndarray:
-    """(9, 3) per cell: digit, colour, size; -1 where the cell is empty."""
-    table = np.full((9, 3), -1)
+def cell_labels(scene: Scene) -> np.ndarray:
+    """(9, 3) digit, colour and size of each cell; -1 where the cell is empty."""
+    labels = np.full((9, 3), -1)
     colours = list(COLOURS)
     for t in scene.things:
-        table[t.cell] = t.digit, colours.index(t.colour), int(t.large)
-    return table
+        labels[t.cell] = t.digit, colours.index(t.colour), int(t.large)
+    return labels
 
 
 def _draw(canvas: np.ndarray, thing: Thing, split: str) -> None:
-    """Paint one digit into its cell: slanted, turned, off-centre, in a tint of its colour."""
+    """Paint one digit into its cell: slanted, rotated, off-centre, in a tint of its colour."""
     rng = np.random.default_rng(thing.glyph)
     height = int(rng.integers(24, 29) if thing.large else rng.integers(14, 18))
     width = round(height * rng.uniform(0.75, 1.0))
@@ -63,14 +56,14 @@ def _draw(canvas: np.ndarray, thing: Thing, split: str) -> None:
     patch += ink * (tint - patch)
 
 
-def _off_centre(rng, room: int) -> int:
-    """Where in `room` pixels to start: the middle, give or take JITTER."""
-    return int(np.clip(room // 2 + rng.integers(-JITTER, JITTER + 1), 0, room))
+def _off_centre(rng: np.random.Generator, space: int) -> int:
+    """Offset of a digit with `space` free pixels: half of them, plus or minus JITTER."""
+    return int(np.clip(space // 2 + rng.integers(-JITTER, JITTER + 1), 0, space))
 
 
 @cache
-def handwriting():
-    """scikit-learn's digits, read once."""
+def load_handwriting():
+    """scikit-learn's digits, loaded once a process."""
     from sklearn.datasets import load_digits
 
     return load_digits()
@@ -78,12 +71,12 @@ def handwriting():
 
 @cache
 def _glyphs(split: str) -> list[np.ndarray]:
-    """For each digit, (n, 8, 8) uint8: that digit as the split's writers wrote it."""
-    digits = handwriting()
-    chosen = WRITERS["test" if split == "swap" else split]
-    mine = np.isin(np.searchsorted(STARTS, np.arange(len(digits.images)), "right") - 1, chosen)
-    images = np.minimum(digits.images[mine] * 16, 255).astype(np.uint8)
-    return [images[digits.target[mine] == digit] for digit in range(10)]
+    """(n, 8, 8) uint8 images of each digit by the split's writers."""
+    digits = load_handwriting()
+    numbers = np.searchsorted(WRITER_STARTS, np.arange(len(digits.images)), "right") - 1
+    by_split = np.isin(numbers, WRITERS["test" if split == "swap" else split])
+    images = np.minimum(digits.images[by_split] * 16, 255).astype(np.uint8)
+    return [images[digits.target[by_split] == digit] for digit in range(10)]
 
 
 def to_png(image: Image.Image) -> bytes:

@@ -1,22 +1,22 @@
 """Scenes: handwritten digits, coloured and placed on a 3x3 grid, with captions that describe them.
 
-The default data set: real handwriting (scikit-learn's `load_digits`, the UCI optical digits of
-Alpaydin & Kaynak 1998), made in seconds, offline, the same bytes from the same seed.
+The built-in data set. Its handwriting is real (scikit-learn's `load_digits`, the UCI optical digits
+of Alpaydin & Kaynak 1998). Scenes are generated offline in seconds; a seed always gives the same
+bytes.
 
-Three properties make recall on it mean something:
-* a split's writers appear in no other split;
-* no two rows of a split describe the same scene, so each query has one right answer;
+Three properties make recall on it meaningful:
+* each writer's digits appear in one split only;
+* no two rows of a split show the same scene, so each query has one right answer;
 * rows come in groups of four *minimal-edit twins* (the scene; one digit changed; one colour
-  changed; one digit moved), so a retriever that misses a single detail misses the row.
+  changed; one digit moved), so a retriever that misses one detail misses the row.
 
-The swap probe holds pairs whose two digits exchanged places: the captions have the same words and
-only their binding differs (after Winoground, Thrush et al. 2022).
+The swap probe holds pairs of scenes whose two digits exchanged places. Their captions use the same
+words and differ only in which digit is where (after Winoground, Thrush et al. 2022).
 """
 
 from dataclasses import dataclass, replace
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
 
 COLOURS = {
     "red": (235, 45, 45),
@@ -28,7 +28,6 @@ COLOURS = {
     "white": (240, 240, 240),
     "cyan": (60, 220, 225),
 }
-
 
 PLACES = (
     "at the top left",
@@ -42,10 +41,9 @@ PLACES = (
     "at the bottom right",
 )
 
-
 SPLITS = ("train", "val", "test", "swap")
 
-
+# what sets each twin of a group apart from the first, which is the scene itself
 EDITS = ("scene", "digit changed", "colour changed", "digit moved")
 
 
@@ -60,24 +58,25 @@ class Thing:
     glyph: int
 
     @property
-    def looks(self) -> tuple:
-        """What a caption can tell of it."""
+    def attributes(self) -> tuple[int, str, bool, int]:
+        """Digit, colour, size and cell: all that a caption describes."""
         return self.digit, self.colour, self.large, self.cell
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Digits in the order the caption names them, and the caption's phrasing."""
+    """Digits in the order of the caption, and the number of the caption's phrasing."""
 
     things: tuple[Thing, ...]
     phrasing: int
 
     @property
     def content(self) -> frozenset:
-        return frozenset(thing.looks for thing in self.things)
+        """The attributes of all digits, whatever their order and handwriting."""
+        return frozenset(thing.attributes for thing in self.things)
 
     def phrases(self) -> list[str]:
-        """One for each thing, in order."""
+        """One phrase per digit, in order."""
         return [PHRASINGS[self.phrasing](thing) for thing in self.things]
 
     def caption(self) -> str:
@@ -85,7 +84,7 @@ class Scene:
         return ", ".join(others) + " and " + last if others else last
 
     def captions(self, count: int) -> list[str]:
-        """The caption, and the same said in the phrasings that follow."""
+        """The same content in `count` phrasings, the scene's own phrasing first."""
         phrasings = ((self.phrasing + i) % len(PHRASINGS) for i in range(count))
         return [replace(self, phrasing=phrasing).caption() for phrasing in phrasings]
 

@@ -1,10 +1,11 @@
 """Speech: captions spoken by eSpeak NG in many voices, as FLAC.
 
-eSpeak NG (espeak-ng.org) is a formant synthesiser: small, offline, quick.
-`espeakng-loader` brings the library, which is called through ctypes. A voice is an accent with a
-variant (the speaker); a split's variants appear in no other split, so that test speakers are new.
-Breath and tremor go on from one utterance to the next: a process that says the same things in the
-same order says them alike, sample by sample.
+eSpeak NG (espeak-ng.org) is a small, fast, offline formant synthesiser. `espeakng-loader` ships the
+library; it is called through ctypes and loaded when the first caption is spoken. A voice is an
+accent with a variant (the speaker). No variant is in two splits, so test speakers are unseen.
+
+The synthesiser's random breath and tremor continue from one utterance to the next: the same texts
+in the same order give the same samples in each new process.
 """
 
 import ctypes
@@ -15,15 +16,13 @@ from itertools import count as count_up
 from itertools import takewhile
 from pathlib import Path
 
-import espeakng_loader
 import numpy as np
 import soundfile
 
 from edge_lib.data.audio import RATE, resample
+from edge_lib.sources.scenes.scene import SPLITS, Scene
 
 ACCENTS = ("en", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc")
-
-
 VARIANTS = {
     "train": (
         *("m1", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f5", "Alex", "Alicia", "Andy", "Annie"),
@@ -32,23 +31,18 @@ VARIANTS = {
     "val": ("m2", "f3"),
     "test": ("m5", "f4", "belinda"),
 }
+SPEEDS = (240, 340)  # words per minute
+PITCHES = (35, 65)  # on eSpeak's scale of 0 to 99
 
-
-SPEEDS = (240, 340)  # words a minute
-
-
-PITCHES = (35, 65)  # of eSpeak's 0 to 99
-
-
-# espeak-ng/speak_lib.h
+# constants of espeak-ng/speak_lib.h
 _SYNCHRONOUS, _RATE, _PITCH, _UTF8, _CHARACTER, _WORD = 2, 1, 3, 1, 1, 1
 
 
 class _Event(ctypes.Structure):
     _fields_ = (
-        ("type", ctypes.c_int),  # 0 ends the list
+        ("type", ctypes.c_int),  # 0 marks the end of the list
         ("identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),  # of a word's first character, counted from 1
+        ("text_position", ctypes.c_int),  # of a word's first character, from 1
         ("length", ctypes.c_int),
         ("milliseconds", ctypes.c_int),
         ("sample", ctypes.c_int),
@@ -64,7 +58,7 @@ _Callback = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class Voice:
-    """Who speaks, and how: an eSpeak name, words a minute, and pitch from 0 to 99."""
+    """An eSpeak voice by name (accent+variant), its speed in words per minute, its pitch (0-99)."""
 
     name: str
     speed: int
@@ -72,7 +66,7 @@ class Voice:
 
     @classmethod
     def random(cls, rng: np.random.Generator, split: str) -> "Voice":
-        """One of the split's speakers in any accent."""
+        """A random speaker of the split, with random accent, speed and pitch."""
         return cls(
             name=f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS[split])}",
             speed=int(rng.integers(*SPEEDS)),
@@ -81,10 +75,10 @@ class Voice:
 
 
 def speak(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, float]]]:
-    """Return the sound, (n,) float32 in [-1, 1] at `RATE`, and where each spoken word begins: the
-    number of its first character and its time in seconds.
+    """Return samples (n,) float32 in [-1, 1] at `RATE`, and the start of each spoken word: the
+    index of its first character in the text, and its time in seconds.
 
-    RuntimeError if eSpeak refuses, e.g. an unknown voice.
+    Raises RuntimeError if eSpeak fails, e.g. for an unknown voice.
     """
     engine, rate, chunks, words = _engine()
     chunks.clear()
@@ -100,6 +94,15 @@ def speak(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, float]]]
     return clip, [(character - 1, sample / rate) for character, sample in words]
 
 
+def speak_scene(
+    scene: Scene, split: str, number: int, seed: int
+) -> tuple[np.ndarray, list[tuple[int, float]]]:
+    """`speak` the caption of the split's scene `number`, in one of the split's voices."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), number, 2])
+    voice = Voice.random(rng, "test" if split == "swap" else split)
+    return speak(scene.caption(), voice)
+
+
 def to_flac(clip: np.ndarray) -> bytes:
     """(n,) samples at `RATE` -> a 16-bit FLAC file."""
     buffer = io.BytesIO()
@@ -109,7 +112,9 @@ def to_flac(clip: np.ndarray) -> bytes:
 
 @cache
 def _engine():
-    """The library, its sampling rate, and two lists that its callback fills: samples and words."""
+    """The library, its sample rate, and the lists of samples and words that its callback fills."""
+    import espeakng_loader
+
     engine, chunks, words = ctypes.CDLL(espeakng_loader.get_library_path()), [], []
     data = str(Path(espeakng_loader.get_data_path()).parent).encode()
     rate = engine.espeak_Initialize(_SYNCHRONOUS, 0, data, 0)
@@ -125,12 +130,12 @@ def _engine():
         return 0
 
     engine.espeak_SetSynthCallback(collect)
-    ctypes.CDLL(None).srand(0)  # breath and tremor draw from both; one is seeded by the clock
+    ctypes.CDLL(None).srand(0)  # eSpeak draws from two generators and seeds one from the clock
     engine.espeak_ng_SetRandSeed(ctypes.c_long(0))
-    engine.keep = collect  # ctypes does not
+    engine.callback = collect  # a reference: ctypes keeps none
     return engine, rate, chunks, words
 
 
-def _check(code: int, what: str) -> None:
+def _check(code: int, operation: str) -> None:
     if code:
-        raise RuntimeError(f"eSpeak NG: {what}: error {code}")
+        raise RuntimeError(f"eSpeak NG: {operation}: error {code}")

@@ -1,50 +1,46 @@
-"""Scenes as rows of the one-table schema: drawn, spoken where asked for, and perhaps degraded."""
+"""Scenes as rows of the one-table schema: with images, and optionally speech; or degraded."""
 
 import io
 from collections.abc import Iterator
-from itertools import chain
+from itertools import starmap
 
 import numpy as np
 from PIL import Image
 
 from edge_lib.config import DataConfig, ScenesConfig
-from edge_lib.data.audio import decode
+from edge_lib.data.audio import decode_audio
 from edge_lib.data.table import Table
 from edge_lib.sources.generated import generated_path, read_generated
 from edge_lib.sources.scenes.degrade import add_noise, occlude
 from edge_lib.sources.scenes.generate import swap_pairs, twin_groups
-from edge_lib.sources.scenes.parallel import in_parallel
+from edge_lib.sources.scenes.parallel import run_in_parallel
 from edge_lib.sources.scenes.probes import swap_metrics
 from edge_lib.sources.scenes.render import render, to_png
-from edge_lib.sources.scenes.scene import SPLITS, Scene
-from edge_lib.sources.scenes.speech import Voice, speak, to_flac
+from edge_lib.sources.scenes.scene import Scene
+from edge_lib.sources.scenes.speech import speak_scene, to_flac
 from edge_lib.sources.source import Source
-from edge_lib.sources.splits import DEGRADED
-from edge_lib.sources.splits import SPLITS as STANDARD_SPLITS
+from edge_lib.sources.splits import DEGRADED, SPLITS
 
-VERSION = 1  # raise it when the same config gives other rows
+VERSION = 1  # raise it whenever the same config gives different rows
 
 
 def scene_splits(config: DataConfig) -> tuple[str, ...]:
-    """Train, val and test, the pairs of the swap probe, and the degraded splits if there are any."""
-    degraded = [f"{DEGRADED}{split}" for split in STANDARD_SPLITS]
-    return (*STANDARD_SPLITS, "swap", *(degraded if config.scenes.degraded_size else ()))
+    """Train, val, test, swap (the pairs of the swap probe), and degraded splits if configured."""
+    degraded = [f"{DEGRADED}{split}" for split in SPLITS]
+    return (*SPLITS, "swap", *(degraded if config.scenes.degraded_size else ()))
 
 
 def scene_rows(config: ScenesConfig, split: str) -> Iterator[dict]:
-    """Rows of a split in order, made on all cores where they have to be spoken."""
-    groups = enumerate(_groups(config, split))
-    numbered = enumerate(chain.from_iterable([(g, s) for s in group] for g, group in groups))
-    jobs = ((config, scene, split, number, group) for number, (group, scene) in numbered)
-    if not config.speech:
-        yield from (scene_row(*job) for job in jobs)
-        return
-    yield from in_parallel(scene_row, jobs)
+    """The rows of a split in order; with speech, generated on all cores."""
+    groups = enumerate(_scene_groups(config, split))
+    scenes = enumerate((group, scene) for group, twins in groups for scene in twins)
+    jobs = ((config, scene, split, number, group) for number, (group, scene) in scenes)
+    return run_in_parallel(scene_row, jobs) if config.speech else starmap(scene_row, jobs)
 
 
 def scene_row(config: ScenesConfig, scene: Scene, split: str, number: int, group: int) -> dict:
-    """One row of the schema."""
-    clip = say(scene, split, number, config.seed)[0] if config.speech else None
+    """One row of the schema. number: of the scene in its split; group: shared by twins."""
+    clip = speak_scene(scene, split, number, config.seed)[0] if config.speech else None
     return {
         "id": f"{split}-{number:06d}",
         "image": to_png(render(scene, split)),
@@ -56,29 +52,22 @@ def scene_row(config: ScenesConfig, scene: Scene, split: str, number: int, group
     }
 
 
-def degraded_rows(config: ScenesConfig, whole: Table) -> Iterator[dict]:
-    """The first rows of a split, damaged: the same ids, captions and speakers."""
-    count = min(len(whole), config.degraded_size)
-    jobs = ((row, config.seed, number) for number, row in enumerate(whole.dataset.take(count)))
-    yield from in_parallel(degraded_row, jobs)
+def degraded_rows(config: ScenesConfig, clean: Table) -> Iterator[dict]:
+    """The first rows of a split with damaged images and clips; other columns are the same."""
+    count = min(len(clean), config.degraded_size)
+    jobs = ((row, config.seed, number) for number, row in enumerate(clean.dataset.take(count)))
+    return run_in_parallel(degraded_row, jobs)
 
 
 def degraded_row(row: dict, seed: int, number: int) -> dict:
-    """A row with a part of its image hidden and a part of its clip drowned in noise."""
+    """The row with part of its image hidden and part of its clip covered by noise."""
     rng = np.random.default_rng([seed, number, 3])
     image = occlude(Image.open(io.BytesIO(row["image"])), rng)
-    clip = row["audio"] and to_flac(add_noise(decode(row["audio"]), rng))
+    clip = row["audio"] and to_flac(add_noise(decode_audio(row["audio"]), rng))
     return {**row, "image": to_png(image), "audio": clip}
 
 
-def say(scene: Scene, split: str, number: int, seed: int) -> tuple[np.ndarray, list]:
-    """`speak` the scene's caption in one of the split's voices, drawn by the numbers."""
-    rng = np.random.default_rng([seed, SPLITS.index(split), number, 2])
-    voice = Voice.random(rng, "test" if split == "swap" else split)
-    return speak(scene.caption(), voice)
-
-
-def _groups(config: ScenesConfig, split: str) -> Iterator[list[Scene]]:
+def _scene_groups(config: ScenesConfig, split: str) -> Iterator[list[Scene]]:
     if split == "swap":
         return swap_pairs(config.swap_size, config.max_objects, config.seed)
     size = getattr(config, f"{split}_size")

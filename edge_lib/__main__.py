@@ -1,0 +1,104 @@
+"""The command line: `edge-glass COMMAND ...`, also `python -m edge_lib COMMAND ...`.
+
+Commands import what they need themselves, so that `--help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+Arguments = list[str]
+
+
+def sweep(arguments: Arguments) -> int:
+    """Run every point of a sweep config, each as one notebook.
+
+    The config needs a sweep section. Finished points are kept, so the same command resumes a sweep.
+    Writes sweep.csv with one row per
+    point and metric, and exits with 1 if a point has no metrics.
+    """
+    path, overrides = _parse_config("sweep", sweep, arguments)
+    from edge_lib.config import load_config
+    from edge_lib.runs.points import collect, make_points, sweep_folder
+    from edge_lib.runs.sweep import run_sweep
+
+    points, config = make_points(path, overrides), load_config(path, overrides)
+    unfinished = run_sweep(points, config.sweep)
+    table = sweep_folder(config) / "sweep.csv"
+    collect(points).to_csv(table, index=False)
+    print(table)
+    return 1 if unfinished else 0
+
+
+def extract(arguments: Arguments) -> int:
+    """Encode the tables of a config with its frozen encoders and store the features.
+
+    Stored features are kept, so the same command resumes an extraction. Prints the counts of each
+    store; logs are in the logs folder of data.cache_dir.
+    """
+    path, overrides = _parse_config("extract", extract, arguments)
+    from edge_lib.config import load_config
+
+    for store, counts in _extract_features(load_config(path, overrides)).items():
+        print(f"{store}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    return 0
+
+
+def bench(arguments: Arguments) -> int:
+    """Measure this library against named alternatives."""
+    from edge_lib.bench.__main__ import main as run_benchmark
+
+    return run_benchmark(arguments) or 0
+
+
+COMMANDS: dict[str, Callable[[Arguments], int]] = {
+    "extract": extract,
+    "sweep": sweep,
+    "bench": bench,
+}
+
+
+def main(arguments: Arguments | None = None) -> int:
+    """Run one command; returns its exit code. An invalid config gives one line and 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="edge-glass",
+        description="Align vision, audio and text with frozen encoders and small trained heads.",
+        epilog="`edge-glass COMMAND --help` describes a command.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.__doc__.splitlines()[0], add_help=False)
+    name = parser.parse_args(arguments[:1]).command
+    from edge_lib.config import ConfigError
+
+    try:
+        return COMMANDS[name](arguments[1:])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parse_config(name: str, command: Callable, arguments: Arguments) -> tuple[str, str]:
+    """The config's path and the overrides, for a command that takes these."""
+    parser = argparse.ArgumentParser(prog=f"edge-glass {name}", description=command.__doc__)
+    parser.add_argument("config", help="YAML file of the experiment")
+    parser.add_argument(
+        "--overrides", default="", help='values to change, such as "seed=1 train.lr=3e-4"'
+    )
+    options = parser.parse_args(arguments)
+    return options.config, options.overrides
+
+
+def _extract_features(config) -> dict[str, dict[str, int]]:
+    """Item counts by "split/modality"."""
+    from edge_lib.features.extract import extract_features
+    from edge_lib.training.launch import launch
+
+    logs = config.data.cache_dir / "logs"
+    results = launch(extract_features, config, log_dir=logs, **config.encode_launch)
+    return results[min(results)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Checks that need several sections of an `ExperimentConfig`: a message for each problem."""
+
+from collections.abc import Iterator
+
+from edge_lib.config.train import TrainConfig
+
+
+def modality_problems(config) -> Iterator[str]:
+    """Modalities that are named but have no section, or have one that does not fit."""
+    fusion = [*config.fusion.modalities, config.fusion.target] if config.fusion else []
+    for key, names in (("loss.pairs", sum(config.loss.pairs or [], ())), ("fusion", fusion)):
+        if missing := sorted(set(names) - set(config.modalities)):
+            yield f"{key} names {', '.join(missing)}, which has no section"
+    for name in set(fusion) & set(config.modalities):
+        if config.modalities[name].pooler == "tokens":
+            yield f"{name}.pooler=tokens gives every token; fusion needs a pooled modality"
+    for name, modality in config.modalities.items():
+        if modality.augment and not config.features.online:
+            yield f"{name}.augment needs features.online=true: a store keeps one view of an image"
+
+
+def loading_problems(config) -> Iterator[str]:
+    """Loader processes where batches come from an accelerator; training online where it cannot."""
+    if config.train.num_workers and (config.features.online or config.features.on_device):
+        yield "train.num_workers must be 0 with features.online or features.on_device"
+    if (config.qa or config.vlm) and config.features.online:
+        yield "qa and vlm train from the feature store and need features.online=false"
+    for key, train in train_sections(config).items():
+        if key != "train" and config.features.on_device and train.num_workers:
+            yield f"{key}.num_workers must be 0 with features.on_device"
+
+
+def process_problems(config) -> Iterator[str]:
+    """Batches that do not divide among the processes."""
+    world_size = config.launch.world_size
+    if config.vlm and config.vlm.language.device_map is not None and world_size > 1:
+        yield "vlm.language.device_map needs launch.num_processes=1"
+    for key, train in train_sections(config).items():
+        share = world_size * (config.qa.questions_per_image if key == "qa.train" else 1)
+        if train.batch_size % share:
+            unit = " x qa.questions_per_image" if key == "qa.train" else ""
+            yield (
+                f"{key}.batch_size={train.batch_size} is not a multiple of {share} "
+                f"(processes{unit})"
+            )
+
+
+def sharding_problems(config) -> Iterator[str]:
+    for key, train in train_sections(config).items():
+        if train.sharding and not key.startswith("vlm."):
+            yield f"{key}.sharding: only vlm.stages can be sharded"
+
+
+def evaluation_problems(config) -> Iterator[str]:
+    widest = max(config.loss.dims)
+    if wider := [dim for dim in config.evaluate.dims or () if dim > widest]:
+        yield f"evaluate.dims {wider} exceed the embedding, which has {widest} dims (loss.dims)"
+
+
+def train_sections(config) -> dict[str, TrainConfig]:
+    """Every training section that is used, by its dotted key."""
+    sections = {"train": config.train} if config.modalities else {}
+    if config.fusion:
+        sections["fusion.train"] = config.fusion.train
+    if config.qa:
+        sections["qa.train"] = config.qa.train
+    stages = config.vlm.stages if config.vlm else {}
+    return sections | {f"vlm.stages.{name}": stage for name, stage in stages.items()}

@@ -1,0 +1,53 @@
+"""The kinds of input. Adding one adds an entry here and a section to `ExperimentConfig`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One kind of input. "module:name" strings are imported when they are first used.
+
+    column: of the table that holds its items.
+    encoder: class of its frozen encoder, a `features.encoder.Encoder`.
+    blank: function that makes an input to stand for a missing item.
+    decode: function from a file's bytes to an item; None where the column holds text.
+    placeholder: stands for an item in a chat message; None if it cannot be part of one.
+    """
+
+    name: str
+    column: str
+    encoder: str
+    blank: str
+    decode: str | None = None
+    placeholder: str | None = None
+
+
+MODALITIES = {
+    modality.name: modality
+    for modality in (
+        Modality(
+            "vision",
+            column="image",
+            encoder="edge_lib.features.vision:VisionEncoder",
+            blank="edge_lib.data.image:blank_image",
+            decode="edge_lib.data.image:decode_image",
+            placeholder="<image>",
+        ),
+        Modality(
+            "audio",
+            column="audio",
+            encoder="edge_lib.features.audio:AudioEncoder",
+            blank="edge_lib.data.audio:blank_clip",
+            decode="edge_lib.data.audio:decode_audio",
+            placeholder="<audio>",
+        ),
+        Modality(
+            "text",
+            column="texts",
+            encoder="edge_lib.features.text:TextEncoder",
+            blank="builtins:str",
+        ),
+    )
+}
+ModalityName = Literal[tuple(MODALITIES)]

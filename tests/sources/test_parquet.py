@@ -1,0 +1,163 @@
+"""Parquet files as tables: columns, patterns, splits, fingerprints."""
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from audio_helpers import encode_tone
+from datasets import Audio, Dataset, Features, Image, Value
+
+from edge_lib.config import ConfigError, DataConfig, ParquetConfig
+from edge_lib.sources import load_table, splits
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(name, {column: values}) -> a Parquet file."""
+
+    def write(name, columns):
+        pq.write_table(pa.table(columns), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def load(tmp_path):
+    """load(pattern, ...) -> the train table of what the patterns match."""
+
+    def load(*patterns, **columns):
+        files = list(map(str, patterns))
+        parquet = ParquetConfig(train=files, val=files, test=files, **columns)
+        config = DataConfig(source="parquet", parquet=parquet, cache_dir=tmp_path / "cache")
+        return load_table(config, "train")
+
+    return load
+
+
+def test_parquet_reads_the_configured_columns(write, load, encode_image):
+    file = write(
+        "a.parquet",
+        {
+            "url": ["x", "y"],
+            "picture": [encode_image(0), encode_image(1)],
+            "alt": ["one", "two"],
+            "key": ["k0", "k1"],
+        },
+    )
+    table = load(file, image_column="picture", caption_column="alt", id_column="key")
+    assert (table.ids, table.captions) == (["k0", "k1"], ["one", "two"])
+    assert [image.size for image in table.images([0, 1])] == [(12, 10)] * 2
+
+
+@pytest.mark.parametrize("swapped", [("image", "caption"), ("texts", "image")])
+def test_parquet_columns_may_have_names_of_the_schema(write, load, encode_image, swapped):
+    image, caption = swapped
+    file = write("a.parquet", {image: [encode_image()], caption: ["one"], "id": ["other"]})
+    table = load(file, image_column=image, caption_column=caption)
+    assert table.captions == ["one"]
+    assert table.images([0])[0].size == (12, 10)
+    assert table.ids == ["0"], "a column that the config does not name is not read"
+
+
+def test_parquet_reads_several_captions_per_row(write, load, encode_image):
+    captions = pa.array([["a", "b"], [], None, ["c", ""]])
+    file = write("a.parquet", {"image": [encode_image()] * 4, "caption": captions})
+    table = load(file)
+    assert table.captions == ["a", "b", "c"]
+    assert table.caption_rows.tolist() == [0, 0, 3]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"image_column": "img"}, {"caption_column": "img"}, {"id_column": "img"}]
+)
+def test_parquet_error_lists_the_existing_columns(write, load, encode_image, wrong):
+    file = write("a.parquet", {"image": [encode_image()], "caption": ["one"], "key": ["k"]})
+    with pytest.raises(ConfigError, match=r"no column \['img'\].*'image', 'caption', 'key'"):
+        load(file, **wrong)
+
+
+def test_parquet_error_names_a_later_file_without_the_column(write, load, encode_image):
+    write("a0.parquet", {"image": [encode_image()], "caption": ["one"]})
+    later = write("a1.parquet", {"image": [encode_image()], "text": ["two"]})
+    with pytest.raises(ConfigError, match=r"a1\.parquet"):
+        load(later.with_name("a*.parquet"))
+
+
+def test_parquet_reads_all_files_of_patterns_in_order(write, load, encode_image, tmp_path):
+    for name in ("b3", "b1", "b4", "b0", "b2", "b5", "c"):
+        write(f"{name}.parquet", {"image": [encode_image()], "caption": [name]})
+    table = load(tmp_path / "b*.parquet", tmp_path / "c.parquet")
+    assert table.captions == ["b0", "b1", "b2", "b3", "b4", "b5", "c"]
+    assert load(tmp_path / "c.parquet", tmp_path / "b1.parquet").captions == ["c", "b1"]
+
+
+def test_parquet_pattern_without_match_is_a_config_error(load, tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.parquet\.train: no file matches .*none-\*"):
+        load(tmp_path / "none-*.parquet")
+
+
+def test_parquet_splits_read_their_own_files(write, encode_image, tmp_path):
+    for name in ("train", "val", "test"):
+        write(f"{name}.parquet", {"image": [encode_image()], "caption": [name]})
+    files = {name: [str(tmp_path / f"{name}.parquet")] for name in ("train", "val", "test")}
+    config = DataConfig(source="parquet", parquet=files, cache_dir=tmp_path / "cache")
+    assert splits(config) == ("train", "val", "test")
+    assert [load_table(config, split).captions for split in splits(config)] == [
+        ["train"],
+        ["val"],
+        ["test"],
+    ]
+
+
+def test_parquet_keeps_hugging_face_images_encoded(load, encode_image, tmp_path):
+    file = tmp_path / "hub.parquet"
+    features = Features({"image": Image(), "caption": Value("string"), "extra": Value("int64")})
+    cells = [{"bytes": encode_image(3), "path": "a.png"}, None, {"bytes": b"bad", "path": None}]
+    columns = {"image": cells, "caption": ["a", "b", "c"], "extra": [0, 1, 2]}
+    Dataset.from_dict(columns, features=features).to_parquet(file)
+    table = load(file)
+    assert table.dataset[0]["image"]["bytes"] == encode_image(3)
+    images = table.images([0, 1, 2])
+    assert images[0].size == (12, 10)
+    assert images[1:] == [None, None]
+    assert table.skipped == {"no image": ["1"], "image does not decode": ["2"]}
+
+
+def test_parquet_reloads_a_changed_file_with_a_new_fingerprint(write, load, encode_image):
+    columns = {"image": [encode_image()], "caption": ["one"]}
+    file = write("a.parquet", columns)
+    before = load(file)
+    assert load(file).fingerprint == before.fingerprint
+    write("a.parquet", {**columns, "caption": ["two"]})
+    os.utime(file, (1e9, 1e9))
+    after = load(file)
+    assert after.captions == ["two"]
+    assert after.fingerprint != before.fingerprint
+
+
+def test_parquet_fingerprint_depends_on_columns_files_and_order(write, load, encode_image):
+    columns = {"image": [encode_image()], "caption": ["one"], "alt": ["two"]}
+    one, two = write("a.parquet", columns), write("b.parquet", {**columns, "alt": ["three"]})
+    tables = [load(one), load(one, caption_column="alt"), load(two), load(one, two), load(two, one)]
+    assert len({table.fingerprint for table in tables}) == 5
+
+
+def test_parquet_reads_audio_without_images(tmp_path):
+    clips = [{"bytes": encode_tone(), "path": None}, {"bytes": b"broken", "path": None}, None]
+    columns = {"sound": clips, "sentence": ["one", "two", "three"]}
+    features = Features({"sound": Audio(), "sentence": Value("string")})
+    table = pa.table(columns).cast(features.arrow_schema)
+    pq.write_table(table, tmp_path / "a.parquet")
+    files = {split: [str(tmp_path / "a.parquet")] for split in ("train", "val", "test")}
+    names = {"image_column": None, "audio_column": "sound", "caption_column": "sentence"}
+    config = DataConfig(
+        source="parquet", parquet=ParquetConfig(**files, **names), cache_dir=tmp_path / "cache"
+    )
+    table = load_table(config, "test")
+    clips = table.clips(range(3))
+    assert [clip is None for clip in clips] == [False, True, True]
+    assert len(clips[0]) == 8000
+    assert table.skipped == {"audio does not decode": ["1"], "no audio": ["2"]}
+    assert table.images([0]) == [None]

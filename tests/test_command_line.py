@@ -1,0 +1,82 @@
+"""`edge-glass` and `python -m edge_lib`: help, dispatch and errors."""
+
+import subprocess
+import sys
+import tomllib
+from pkgutil import resolve_name
+
+import pytest
+
+from edge_lib import __main__ as command_line
+from edge_lib.config import ROOT
+
+CONFIG = "params/tiny/align.yaml"
+
+
+def run_module(*arguments):
+    command = [sys.executable, "-X", "importtime", "-m", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_help_lists_commands_without_heavy_imports():
+    result = run_module("edge_lib", "--help")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("extract", "sweep", "bench"))
+    imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+    assert not imported & {"torch", "transformers", "pandas", "submitit", "papermill"}
+
+
+def test_script_is_installed_from_main():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert resolve_name(scripts["edge-glass"]) is command_line.main
+
+
+@pytest.mark.parametrize("name", command_line.COMMANDS)
+def test_command_help_names_its_arguments(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command_line.main([name, "--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert ("--json" if name == "bench" else "--overrides") in printed
+
+
+def test_unknown_command_lists_commands(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["sweeep"])
+    assert "choose from 'extract', 'sweep', 'bench'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", CONFIG], f"{CONFIG}: has no sweep section\n"),
+        (
+            ["extract", CONFIG, "--overrides", "train.lr"],
+            "overrides: 'train.lr' is not of the form",
+        ),
+    ],
+    ids=["sweep", "extract"],
+)
+def test_config_error_is_one_line(arguments, message, capsys):
+    assert command_line.main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(message)
+    assert len(printed.splitlines()) == 1
+
+
+def test_sweep_module_runs_sweep_command():
+    result = run_module("edge_lib.sweep", "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("usage: edge-glass sweep")
+
+
+def test_extract_prints_counts_of_each_store(tiny_vision, tmp_path, capsys):
+    overrides = (
+        f"vision.encoder={tiny_vision} text=null data.cache_dir={tmp_path} "
+        "data.scenes.train_size=8 data.scenes.val_size=8 data.scenes.test_size=8 "
+        "data.scenes.swap_size=4"
+    )
+    assert command_line.main(["extract", CONFIG, "--overrides", overrides]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "train/vision: 8 items, 0 skipped, 0 truncated" in lines
+    assert "test/vision: 8 items, 0 skipped, 0 truncated" in lines

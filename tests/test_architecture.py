@@ -27,10 +27,14 @@ LEVEL_OF = {room: number for number, rooms in enumerate(LEVELS) for room in room
 SCENES = r"edge_lib\.(sources\.scenes|experiments\.backbones|config\.(scenes|backbones|registry))\b"
 SCENES_IMPORTS = r"edge_lib\.sources\.scenes\b|espeak"
 SCENES_WORDS = r"(?i)digit|espeak|swap"
-OTHER_MEANINGS = {
+# what else a module mentions, and why it may
+EXCEPTIONS = {
+    "edge_lib.bench.store": "data.scenes.swap_size",  # a config key: its table stays small
     "edge_lib.config.base": "hex digits",  # of a digest
     "edge_lib.config.experiment": "hex digits",  # of a digest
     "edge_lib.config.language": "isdigit",  # of a device number
+    "edge_lib.metrics.answers": "number words as digits",  # VQA's normal form
+    "edge_lib.metrics.captions": "letter or digit",  # characters
     "edge_lib.nn.decoders.language": "digits lost",  # precision of 4-bit weights
     "edge_lib.training.ema": "_swap",  # the weights and their average
 }
@@ -130,7 +134,7 @@ def test_only_scenes_modules_mention_scenes_content():
     mentions = []
     for module in FILES:
         if not re.match(SCENES, module):
-            text = FILES[module].read_text().replace(OTHER_MEANINGS.get(module, "\0"), "")
+            text = FILES[module].read_text().replace(EXCEPTIONS.get(module, "\0"), "")
             lines = [line.strip() for line in text.splitlines() if re.search(SCENES_WORDS, line)]
             mentions += [f"{module}: {line}" for line in lines]
     assert not mentions, "\n".join(mentions)

@@ -376,6 +376,7 @@ def test_random_text_is_pooled_over_its_own_tokens(tiny_bert):
         ("vision", "openai/clip-vit-base-patch32", (1, 50, 768), (1, 768)),
         ("text", "sentence-transformers/all-mpnet-base-v2", (1, 3, 768), (1, 768)),
     ],
+    ids=["clip", "mpnet"],
 )
 def test_shipped_architectures_need_no_hub(no_network, modality, name, tokens, pooled):
     encoder = load_encoder(modality, ModalityConfig(encoder=name, weights="random"))

@@ -51,7 +51,7 @@ def test_parquet_reads_the_configured_columns(write, load, encode_image):
     assert [image.size for image in table.images([0, 1])] == [(12, 10)] * 2
 
 
-@pytest.mark.parametrize("swapped", [("image", "caption"), ("texts", "image")])
+@pytest.mark.parametrize("swapped", [("image", "caption"), ("texts", "image")], ids="-".join)
 def test_parquet_columns_may_have_names_of_the_schema(write, load, encode_image, swapped):
     image, caption = swapped
     file = write("a.parquet", {image: [encode_image()], caption: ["one"], "id": ["other"]})
@@ -70,7 +70,7 @@ def test_parquet_reads_several_captions_per_row(write, load, encode_image):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"image_column": "img"}, {"caption_column": "img"}, {"id_column": "img"}]
+    "wrong", [{"image_column": "img"}, {"caption_column": "img"}, {"id_column": "img"}], ids=str
 )
 def test_parquet_error_lists_the_existing_columns(write, load, encode_image, wrong):
     file = write("a.parquet", {"image": [encode_image()], "caption": ["one"], "key": ["k"]})

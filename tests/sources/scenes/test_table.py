@@ -58,7 +58,7 @@ def test_scenes_table_is_generated_once(small, monkeypatch):
         load_table(small, "val")
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"test_size": 12}, {"max_objects": 3}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"test_size": 12}, {"max_objects": 3}], ids=str)
 def test_scenes_config_change_gives_another_table(small, change):
     other = small.model_copy(update={"scenes": small.scenes.model_copy(update=change)})
     before = load_table(small, "test")

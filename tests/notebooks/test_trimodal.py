@@ -7,7 +7,8 @@ from PIL import Image
 SMALL = (
     "data.scenes.train_size=1200 data.scenes.val_size=100 data.scenes.test_size=200 "
     "data.scenes.degraded_size=400 train.epochs=16 train.eval_every=40 evaluate.tsne_rows=60 "
-    "fusion.seeds=[0,1] fusion.train.epochs=15 fusion.train.batch_size=64"
+    "fusion.seeds=[0,1] fusion.train.epochs=15 fusion.train.batch_size=64 "
+    "features.num_processes=1"
 )
 
 

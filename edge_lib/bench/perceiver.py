@@ -1,7 +1,8 @@
-"""What a pooler costs as its sequence grows, against self-attention over all tokens.
+"""Cost of poolers by sequence length, against self-attention over all tokens.
 
-The rival is a transformer layer of the same width and heads over the whole sequence, and a mean:
-O(tokens^2) where the Perceiver is O(latents x tokens). Forward and backward, batch of 8, width 256.
+The rival is a transformer layer of the same width and heads over the whole sequence, then a mean:
+O(tokens^2), where the Perceiver is O(latents x tokens). Measured forward and backward, at batch
+size 8 and width 256.
 """
 
 from collections.abc import Callable
@@ -34,12 +35,12 @@ SETTINGS = {
 
 
 class SelfAttentionPooler(nn.Module):
-    """The rival: every token attends to every other."""
+    """Self-attention over all tokens, then their mean."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        how = {"batch_first": True, "norm_first": True, "activation": "gelu", "dropout": 0.0}
-        self.layer = nn.TransformerEncoderLayer(width, heads, 4 * width, **how)
+        options = {"batch_first": True, "norm_first": True, "activation": "gelu", "dropout": 0.0}
+        self.layer = nn.TransformerEncoderLayer(width, heads, 4 * width, **options)
 
     def forward(self, encoded: EncoderOutput) -> torch.Tensor:
         """EncoderOutput -> (B, 1, W)."""
@@ -47,7 +48,7 @@ class SelfAttentionPooler(nn.Module):
 
 
 def pooler_step(name: str, length: int) -> Callable[[], None]:
-    """Forward and backward of one pooler on (BATCH, length, WIDTH) tokens, to be measured."""
+    """A function that runs forward and backward of a pooler on tokens (BATCH, length, WIDTH)."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -65,7 +66,7 @@ def pooler_step(name: str, length: int) -> Callable[[], None]:
 
 
 def perceiver(lengths: tuple[int, ...] = LENGTHS) -> dict[str, float]:
-    """Seconds and peak MB of each pooler at each length; `ours` is 16 latents, one layer."""
+    """Seconds and peak MB of each pooler at each length; `ours` has 16 latents and one layer."""
     names, result = (*SETTINGS, "self_attention"), {}
     for length in lengths:
         steps = {name: pooler_step(name, length) for name in names}
@@ -77,8 +78,9 @@ def perceiver(lengths: tuple[int, ...] = LENGTHS) -> dict[str, float]:
 
 
 def head_costs(config: ExperimentConfig) -> pd.DataFrame:
-    """What each head costs on a batch of its training features: a line for each modality that has
-    tokens, with tokens in and out, trained parameters, and milliseconds forward and backward.
+    """Cost of each head with token features, on one training batch.
+
+    Columns: modality, tokens in, tokens out, parameters, ms (forward and backward).
     """
     train = load_table(config.data, "train")
     batch = AlignmentBatches(train, open_features(config, train), config)[0]
@@ -109,13 +111,13 @@ def _head_step(head: ModalityHead, encoded: EncoderOutput, parameters: list) -> 
 
 
 def cost_curves(result: dict[str, float]) -> pd.DataFrame:
-    """`perceiver`'s numbers as columns tokens, arm, seconds, memory_mb."""
+    """The result of `perceiver` as a table: tokens, variant, seconds, memory_mb."""
     rows = {}
     for key, value in result.items():
-        what, length, arm, *rest = key.split(".")
+        metric, length, variant, *rest = key.split(".")
         if not rest:
-            rows.setdefault((int(length[1:]), arm), {})[what] = value
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tokens", "arm"])
+            rows.setdefault((int(length[1:]), variant), {})[metric] = value
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tokens", "variant"])
     table = table.reset_index()
-    names = table["arm"].replace({"ours": "perceiver_16x1"}).str.replace("_", " ")
-    return table.assign(arm=names)
+    names = table["variant"].replace({"ours": "perceiver_16x1"}).str.replace("_", " ")
+    return table.assign(variant=names)

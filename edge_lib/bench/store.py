@@ -1,10 +1,10 @@
-"""Training heads from the feature store against encoding in every step.
+"""Training steps with features from the store, against encoding in every step.
 
-Same batches, same heads, same loss, same optimizer; only where features come from differs. The
-ceiling is a step on features that lie in memory already: what the heads themselves cost.
+Batches, heads, loss and optimizer are the same; only the source of the features differs. The lower
+bound, `heads_alone`, is a step on features that are in memory already.
 
-On a CPU this is `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with `weights: random`
-(speed does not depend on what weights say) on scenes instead of PixMo.
+On a CPU this runs `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with random weights
+(speed does not depend on their values) and scenes instead of PixMo.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ ON_GPU += "train.batch_size=512 train.num_workers=0"
 
 
 def store() -> dict[str, float]:
-    """Seconds and samples/s of a training step from the store, online, and heads alone."""
+    """Seconds and samples per second of a training step: from the store, online, heads alone."""
     on_gpu = torch.cuda.is_available()
     path, extra = ("params/full/align.yaml", ON_GPU) if on_gpu else ("params/tiny/align.yaml", "")
     with tempfile.TemporaryDirectory() as cache:
@@ -45,7 +45,7 @@ def store() -> dict[str, float]:
 
 
 def training_steps(config: ExperimentConfig) -> dict[str, Callable[[], None]]:
-    """One training step from each source of features, on one aligner."""
+    """A training step for each source of features, all with the same aligner."""
     table = load_table(config.data, "train")
     online = config.model_copy(deep=True)
     online.features.online, online.train.num_workers = True, 0
@@ -63,9 +63,9 @@ def training_steps(config: ExperimentConfig) -> dict[str, Callable[[], None]]:
         optimizer.step()
         optimizer.zero_grad()
 
-    numbers, ready = count(), from_store[0]
+    steps, in_memory = count(), from_store[0]
     return {
-        "ours": lambda: step(from_store[next(numbers)]),
-        "online": lambda: step(encoded[next(numbers)]),
-        "heads_alone": lambda: step(ready),
+        "ours": lambda: step(from_store[next(steps)]),
+        "online": lambda: step(encoded[next(steps)]),
+        "heads_alone": lambda: step(in_memory),
     }

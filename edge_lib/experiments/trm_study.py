@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from edge_lib.bench.trm import step_seconds
+from edge_lib.experiments.decoder_timing import step_seconds
 from edge_lib.runs.sweep import Point, collect
 
 

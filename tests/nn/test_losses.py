@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from edge_lib.nn.one_pass import BackpropType
 from torch import nn
 
 from edge_lib.bench.matryoshka import matryoshka_losses
 from edge_lib.nn.losses import LogitScale, info_nce, matryoshka_info_nce, pairwise_loss
+from edge_lib.nn.one_pass import BackpropType
 
 DIMS = [32, 8, 16]
 

@@ -5,7 +5,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from audio_helpers import encode_tone
+from audio_helpers import encode, sine
 from datasets import Audio, Dataset, Features, Image, Value
 
 from edge_lib.config import ConfigError, DataConfig, ParquetConfig
@@ -145,7 +145,11 @@ def test_parquet_fingerprint_depends_on_columns_files_and_order(write, load, enc
 
 
 def test_parquet_reads_audio_without_images(tmp_path):
-    clips = [{"bytes": encode_tone(), "path": None}, {"bytes": b"broken", "path": None}, None]
+    clips = [
+        {"bytes": encode(sine(0.5, 16000), 16000, "FLAC"), "path": None},
+        {"bytes": b"broken", "path": None},
+        None,
+    ]
     columns = {"sound": clips, "sentence": ["one", "two", "three"]}
     features = Features({"sound": Audio(), "sentence": Value("string")})
     table = pa.table(columns).cast(features.arrow_schema)

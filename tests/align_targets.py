@@ -4,7 +4,8 @@ import os
 import signal
 
 from edge_lib.experiments.align import train_aligner
-from edge_lib.features import extract, shards
+from edge_lib.features import shards
+from edge_lib.features.extract import write_features
 from edge_lib.training.progress import Reporter
 
 
@@ -22,7 +23,7 @@ def train_and_die(config, run_folder, step):
 
 
 def encode_and_die(config, shard):
-    """`extract_features`, killed after it wrote shard number `shard`, before it renamed it."""
+    """`write_features`, killed after it wrote shard number `shard`, before it renamed it."""
     save = shards.save_file
 
     def save_and_die(data, path):
@@ -31,4 +32,4 @@ def encode_and_die(config, shard):
             os.kill(os.getpid(), signal.SIGKILL)
 
     shards.save_file = save_and_die
-    return extract.extract_features(config)
+    return write_features(config.data, config.feature_spec)

@@ -26,7 +26,7 @@ def save_sharded_vlm(folder, start, batch):
         fully_shard(layer, mesh=mesh)
     # one unit, as they may be the same weight
     fully_shard([vlm.get_input_embeddings(), vlm.get_output_embeddings()], mesh=mesh)
-    fully_shard(vlm, mesh=mesh, ignored_params=set(vlm.streams.parameters()))
+    fully_shard(vlm, mesh=mesh, ignored_params=set(vlm.prefix_sources.parameters()))
     accelerator = SimpleNamespace(is_main_process=os.environ["RANK"] == "0")
     loss = evaluate_model(vlm, lambda model: {"loss": model(batch).item()})["loss"]
     save_model(accelerator, vlm, Path(folder) / "checkpoints/best")

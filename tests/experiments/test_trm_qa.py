@@ -367,6 +367,7 @@ def test_one_question_about_one_picture_has_one_answer(parts, aligner_folder):
         ([], "no question"),
         (["how many?"] * 3, "3 questions do not divide among 2 images"),
     ],
+    ids=["empty question", "no question", "wrong number"],
 )
 def test_questions_that_cannot_be_answered_are_refused(asked, message, parts, aligner_folder):
     model = new_model(parts, aligner_folder).eval()

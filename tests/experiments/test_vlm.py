@@ -22,9 +22,6 @@ from edge_lib.models.vlm import VLM
 from edge_lib.nn.decoders.language import load_tokenizer
 from edge_lib.runs import Run
 from edge_lib.sources import load_table
-from edge_lib.sources.scenes.generate import random_scenes
-from edge_lib.sources.scenes.probes import caption_facts, parse_things, things_wrong
-from edge_lib.sources.scenes.scene import Scene
 from edge_lib.training.checkpoints import newest_checkpoint
 from edge_lib.training.launch import launch
 
@@ -181,30 +178,6 @@ def test_each_conversation_is_asked_its_first_question_about_its_own_image(
     assert found["own"].em.mean() == np.mean([r == "three" for r in found["own"].reference])
 
 
-@pytest.mark.parametrize("phrasing", [0, 1, 2])
-def test_every_phrasing_is_read_back(phrasing):
-    for scene in random_scenes("test", 200, 9, 0):
-        told = Scene(scene.things, phrasing)
-        expected = {(t.digit, t.colour, t.cell) for t in scene.things}
-        assert parse_things(told.caption()) == expected
-
-
-def test_facts_count_things_and_not_words():
-    table = pd.DataFrame(
-        {
-            "reference": ["a large red three at the top and a small blue one on the left"] * 2,
-            "answer": [
-                "on the left a big blue 1 and at the top left a little red 3, a red",
-                "a large red three at the top",
-            ],
-        }
-    )
-    found = caption_facts(table)
-    assert found == {"recall": 2 / 4, "precision": 2 / 3, "things": 4, "named": 3}
-    assert caption_facts(table.assign(reference="a cat and a dog")) == {}
-    assert things_wrong(table).tolist() == [2, 1]  # a three elsewhere is both
-
-
 # --- what it is asked ------------------------------------------------------------------------
 
 
@@ -262,7 +235,7 @@ def hearing_folder(small_trimodal, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("speech", "streams", "fusion"),
-    [("asked", "{image: vision, audio: audio}", "null"), ("true", "{image: fused}", "concat")],
+    [("question", "{image: vision, audio: audio}", "null"), ("true", "{image: fused}", "concat")],
 )
 def test_it_learns_from_clips(speech, streams, fusion, make_config, hearing_folder, tmp_path):
     """Heard beside the images, or fused with them."""
@@ -282,7 +255,7 @@ def test_it_learns_from_clips(speech, streams, fusion, make_config, hearing_fold
     talks = ChatBatches(test.conversations, test, features, model.chat, 8, 0)
     losses = [mean_loss(some, talks) for some in (model, untrained)]
     assert losses[0] < losses[1]
-    assert set(found.kind) == {"caption", "qa"} | ({"spoken"} if speech == "asked" else set())
+    assert set(found.kind) == {"caption", "qa"} | ({"spoken"} if speech == "question" else set())
     assert model.projectors.keys() == config.vlm.streams.keys()
 
 

@@ -106,7 +106,7 @@ def test_make_targets_exist(page):
 def test_config_keys_exist(page):
     sections = "|".join(ExperimentConfig.model_fields)
     keys = re.findall(rf"(?<![\w./-])(?:{sections})(?:\.\w+)+", _prose(page))
-    files = (".csv", ".json", ".md", ".py", ".yaml", ".ipynb")
+    files = (".csv", ".tsv", ".json", ".md", ".py", ".yaml", ".ipynb")
     for key in keys:
         assert key.endswith(files) or _exists(ExperimentConfig, key.split(".")), key
 

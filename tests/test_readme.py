@@ -80,6 +80,12 @@ def test_data_snippet_is_a_valid_config(checkout, snippet):
     assert load_config(path).name == path.stem.replace("_", "-")
 
 
+def test_search_snippet_saves_an_index(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    exec(_blocks(ROOT / "docs/benchmarks.md", "python")[0], {})
+    assert (tmp_path / "index.safetensors").is_file()
+
+
 def test_readme_has_at_most_200_lines():
     assert len(README.read_text().splitlines()) <= 200
 

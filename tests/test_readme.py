@@ -58,6 +58,7 @@ def test_python_snippet_searches_by_caption(checkout):
     assert all(re.fullmatch(r"-?\d\.\d\d  .*(on|at|in) the .*", line) for line in lines)
 
 
+@pytest.mark.notebook
 def test_own_pictures_snippets_train_an_aligner(checkout):
     config = checkout / "params/mine.yaml"
     experiment, sweep = _blocks(README, "yaml")

@@ -176,7 +176,7 @@ def test_all_captions_of_a_row_get_used(make):
     assert threes.max() < 95
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5], ids=str)
 def test_captions_are_dropped_at_the_rate_asked(make, rate):
     batches = make(one_each(64), text_dropout=rate, batch_size=32)
     batch = [batches[step] for step in range(100)]

@@ -17,7 +17,7 @@ def boxes(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("size", [(96, 96), (320, 200), (31, 500)])
+@pytest.mark.parametrize("size", [(96, 96), (320, 200), (31, 500)], ids=str)
 def test_crops_keep_most_of_the_image_and_its_shape(boxes, size):
     torch.manual_seed(0)
     image = Image.new("RGB", size)
@@ -73,7 +73,7 @@ def test_crops_follow_the_seed():
     assert len(set(crops(1))) == 5
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50), (3, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50), (3, 3)], ids=str)
 def test_tiny_images_survive(size):
     torch.manual_seed(0)
     colour = (200, 10, 90)

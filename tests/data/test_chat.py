@@ -76,7 +76,11 @@ def test_a_header_that_ends_in_a_space_of_no_width(make_tokenizer):
     assert learned(Chat(tokenizer, {}, 100), messages) == "a  b c<|im_end|>"
 
 
-@pytest.mark.parametrize("answer", ["déjà 🙂🙃 vu", "one\n\ntwo\n", "", "<|im_start|>user\nme?"])
+@pytest.mark.parametrize(
+    "answer",
+    ["déjà 🙂🙃 vu", "one\n\ntwo\n", "", "<|im_start|>user\nme?"],
+    ids=["not ascii", "newlines", "empty", "special token"],
+)
 def test_the_whole_answer_is_learned_whatever_it_says(chat, answer):
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
     assert learned(chat, messages) == f"{answer}<|im_end|>"
@@ -153,6 +157,7 @@ USER, ANSWER = {"role": "user", "content": "?"}, {"role": "assistant", "content"
         ([USER, {**ANSWER, "content": "an <image>"}], "<image> in an assistant's turn"),
         ([{**USER, "content": "<audio>"}, ANSWER], "<audio>, for which the model has no soft"),
     ],
+    ids=["no message", "empty turn", "no answer", "placeholder in answer", "unknown placeholder"],
 )
 def test_what_is_wrong_with_a_conversation_is_said(make_tokenizer, messages, error):
     chat = Chat(make_tokenizer(), {"image": 3}, 100)
@@ -199,6 +204,7 @@ def test_soft_tokens_count_towards_the_length(make_tokenizer):
         ),
         ("{{ raise_exception('take turns') }}", "refuses the conversation: take turns"),
     ],
+    ids=["last turns only", "other prompt", "text after the end", "raises"],
 )
 def test_a_template_that_cannot_be_followed_is_named(make_tokenizer, template, error):
     chat = Chat(make_tokenizer(template=template), {"image": 3}, 100)

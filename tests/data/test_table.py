@@ -136,7 +136,7 @@ def test_a_broken_image_is_skipped_and_told(make_table, encode_image, broken, ca
     assert record.getMessage().startswith("small: skipped bad: image does not decode: ")
 
 
-@pytest.mark.parametrize("nothing", [None, b""])
+@pytest.mark.parametrize("nothing", [None, b""], ids=["null", "empty"])
 def test_no_bytes_are_a_missing_image(make_table, nothing):
     table = make_table([{"id": "empty", "image": nothing}])
     assert table.images([0]) == [None]
@@ -195,7 +195,9 @@ def test_a_table_without_an_image_column_has_no_images():
     assert table.skipped["no image"] == ["0", "1"]
 
 
-@pytest.mark.parametrize("rows", [[2, 0], np.array([2, 0]), range(2, -1, -2)])
+@pytest.mark.parametrize(
+    "rows", [[2, 0], np.array([2, 0]), range(2, -1, -2)], ids=["list", "array", "range"]
+)
 def test_rows_come_as_asked(make_table, encode_image, rows):
     table = make_table([{"image": encode_image(i, size=(8 + i, 8))} for i in range(3)])
     assert [image.width for image in table.images(rows)] == [10, 8]

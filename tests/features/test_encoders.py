@@ -9,6 +9,7 @@ import socket
 import numpy as np
 import pytest
 import torch
+from edge_lib.features.encoders import load_encoder
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -37,7 +38,6 @@ from edge_lib.config import ConfigError, ModalityConfig
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features import weights as pretrained
 from edge_lib.features.audio import _WhisperEncoder
-from edge_lib.features.encoders import load_encoder
 from edge_lib.features.weights import check_minilm, encoder_fingerprint, locate
 from edge_lib.nn.heads import ModalityHead
 
@@ -376,6 +376,7 @@ def test_random_text_is_pooled_over_its_own_tokens(tiny_bert):
         ("vision", "openai/clip-vit-base-patch32", (1, 50, 768), (1, 768)),
         ("text", "sentence-transformers/all-mpnet-base-v2", (1, 3, 768), (1, 768)),
     ],
+    ids=["clip", "mpnet"],
 )
 def test_shipped_architectures_need_no_hub(no_network, modality, name, tokens, pooled):
     encoder = load_encoder(modality, ModalityConfig(encoder=name, weights="random"))

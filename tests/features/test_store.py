@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from align_targets import encode_and_die
+from edge_lib.features.encoders import load_encoder
 
 from edge_lib.config import ConfigError
-from edge_lib.features.encoders import load_encoder
 from edge_lib.features.extract import extract_features, finish_store, missing_shards, write_shard
 from edge_lib.features.items import Items
 from edge_lib.features.online import OnlineFeatures

@@ -398,7 +398,7 @@ def test_unequal_prompts_in_a_batch_are_answered_as_alone(trained):
     assert len(set(alone)) > 1
 
 
-@pytest.mark.parametrize("how", [{}, {"num_beams": 3}, {"do_sample": True, "top_k": 1}])
+@pytest.mark.parametrize("how", [{}, {"num_beams": 3}, {"do_sample": True, "top_k": 1}], ids=str)
 def test_a_remembered_image_is_answered_about_as_if_read_anew(trained, how):
     image = features(1, seed=3)
     remembered = trained.remember(image)
@@ -476,6 +476,19 @@ def test_pictures_are_put_before_a_text_that_does_not_place_them(trained):
         ([], None, ValueError, "no prompt"),
         ("what?", [[1, 2]], ValueError, "a list in the list of image"),
         ([{"from": "human", "value": "what?"}], None, ChatError, "not from, value"),
+    ],
+    ids=[
+        "no image",
+        "two images",
+        "no placeholder",
+        "empty",
+        "too long",
+        "no clip",
+        "one image",
+        "null image",
+        "no prompt",
+        "nested list",
+        "wrong keys",
     ],
 )
 def test_what_cannot_be_asked_says_why(trained, prompt, images, error, said):

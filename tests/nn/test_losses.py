@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from edge_lib.nn.one_pass import BackpropType
 from torch import nn
 
 from edge_lib.bench.matryoshka import matryoshka_losses
 from edge_lib.nn.losses import LogitScale, info_nce, matryoshka_info_nce, pairwise_loss
+from edge_lib.nn.one_pass import BackpropType
 
 DIMS = [32, 8, 16]
 
@@ -71,7 +71,7 @@ class Stub(nn.Module):
         return 32
 
 
-@pytest.mark.parametrize("weights", [None, [1.0, 0.25, 2.0]])
+@pytest.mark.parametrize("weights", [None, [1.0, 0.25, 2.0]], ids=str)
 def test_equals_sentence_transformers(weights):
     st = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
     a, b = features()
@@ -123,9 +123,9 @@ def test_bench_rivals_compute_the_same_loss():
 # --- the same as itself -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]])
+@pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]], ids=str)
 @pytest.mark.parametrize("chunk", [None, 1, 7, 24, 100])
-@pytest.mark.parametrize("scale", [1 / 0.07, 60.0, 90.0])  # one exp for all, its limit, and beyond
+@pytest.mark.parametrize("scale", [1 / 0.07, 60.0, 90.0], ids=["one exp", "limit", "beyond"])
 def test_equals_float64_loop(dims, chunk, scale):
     a, b = features()
     scale = leaf_scale(scale)
@@ -188,6 +188,7 @@ def test_backward_twice():
     "wrong",
     [{"dims": [0, 8]}, {"dims": [33]}, {"dims": [8, 8]}, {"dims": []}, {"weights": [1.0]},
      {"chunk": 0}, {"present": torch.ones(24)}, {"present": torch.ones(23, dtype=torch.bool)}],
+    ids=["dim 0", "dim 33", "dim twice", "no dims", "weights", "chunk", "float mask", "short mask"],
 )  # fmt: skip
 def test_wrong_arguments(wrong):
     a, b = features()
@@ -201,7 +202,7 @@ def test_wrong_arguments(wrong):
 
 
 @pytest.mark.parametrize("chunk", [None, 5])
-@pytest.mark.parametrize("scale", [14.0, 100.0])
+@pytest.mark.parametrize("scale", [14.0, 100.0], ids=str)
 def test_missing_items_are_nobodys_business(chunk, scale):
     a, b = features()
     present = torch.rand(24) < 0.6
@@ -229,7 +230,9 @@ def test_nothing_present():
 # --- numbers at their limits ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("present", [None, torch.tensor([True] * 22 + [False] * 2)])
+@pytest.mark.parametrize(
+    "present", [None, torch.tensor([True] * 22 + [False] * 2)], ids=["all rows", "22 of 24 rows"]
+)
 def test_scale_of_100_with_opposed_vectors(present):
     """Row 0 is opposed to everything, so exp(S - scale) would be 0 all along it in fp32."""
     a, b = features()
@@ -260,7 +263,7 @@ def test_zero_vectors():
     assert dscale.isfinite()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision(dtype):
     a, b = features(dtype=dtype)
     scale = leaf_scale()
@@ -318,7 +321,7 @@ def brute_force(embeddings, present, pairs, weights, scale, dims):
     return total / sum(weights)
 
 
-@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[1:], PAIRS[:1]])
+@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[1:], PAIRS[:1]], ids=str)
 def test_pairwise_loss_equals_brute_force_on_the_rows_that_are_there(pairs):
     embeddings, present = three()
     scale = leaf_scale()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edge_lib.config import ScenesConfig
 from edge_lib.sources.scenes.generate import twin_groups
-from edge_lib.sources.scenes.table import scene_row
+from edge_lib.sources.scenes.rows import scene_row
 
 SMALL = (
     "data.scenes.train_size=2000 data.scenes.val_size=200 data.scenes.test_size=200 "

@@ -43,7 +43,7 @@ def asked(dtype=torch.float32):
 
 
 @every_arm
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_no_logit_depends_on_its_own_or_a_later_answer_token(arm, dtype):
     decoder = make(arm).to(dtype)
     *context, answer = asked(dtype)
@@ -196,6 +196,7 @@ def test_without_a_prefix_the_question_alone_is_read():
 @pytest.mark.parametrize(
     ("arm", "settings", "expected"),
     [("plain", {"layers": 4}, 401), ("trm", {"inner_steps": 4}, 617)],
+    ids=["plain", "trm"],
 )
 def test_cost_in_layer_tokens(arm, settings, expected):
     """By hand, of 84 context rows and 32 answer rows: 3.25 x 84 + 4 x 32; 1.25 x 84 +

@@ -26,7 +26,7 @@ def check_experiment(config: ExperimentConfig) -> None:
     Opens the tables of all splits, which checks files and columns, and compares the training
     batches with rows, groups, kinds and conversations. No image or clip is decoded.
     """
-    problems = [*_machine_problems(config)]
+    problems = [*_config_problems(config)]
     for check in _checks(config):
         try:
             check()
@@ -36,7 +36,10 @@ def check_experiment(config: ExperimentConfig) -> None:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
-def _machine_problems(config: ExperimentConfig) -> Iterator[str]:
+def _config_problems(config: ExperimentConfig) -> Iterator[str]:
+    """Problems that need no table: modalities, and GPUs of this machine."""
+    if len(config.modalities) == 1:
+        yield "alignment needs sections of two modalities: vision, audio or text"
     gpus = torch.cuda.device_count()
     for key, train in train_sections(config).items():
         if not gpus and train.precision == "fp16":
@@ -45,14 +48,16 @@ def _machine_problems(config: ExperimentConfig) -> Iterator[str]:
             yield f"{key}.sharding={train.sharding} needs GPUs; use null"
     processes = max(config.launch.num_processes, config.features.num_processes or 0)
     if 0 < gpus < processes:
-        yield f"{processes} processes are launched, but this machine has {gpus} GPUs"
+        yield f"{processes} processes do not fit on the {gpus} GPUs of this machine"
 
 
 def _checks(config: ExperimentConfig) -> Iterator[Callable[[], None]]:
     """The checks of the sections that the config has; each raises ConfigError."""
+    for modality in config.modalities.values():
+        yield partial(locate, modality.encoder, modality.weights)
     for split in SPLITS:
         if config.modalities:
-            yield partial(_check_modalities, config, split)
+            yield partial(_check_columns, config, split)
         if config.qa:
             yield partial(_check_questions, config, split)
         if config.vlm:
@@ -63,16 +68,13 @@ def _checks(config: ExperimentConfig) -> Iterator[Callable[[], None]]:
         yield partial(_check_rows, config, fusion_table, config.fusion.train)
 
 
-def _check_modalities(config: ExperimentConfig, split: str) -> None:
-    """Weights are known; every modality has items in a split."""
+def _check_columns(config: ExperimentConfig, split: str) -> None:
+    """Every modality has items in a split."""
     table = load_table(config.data, split)
-    if len(config.modalities) < 2:
-        raise ConfigError("alignment needs sections of two modalities: vision, audio or text")
-    for name, modality in config.modalities.items():
-        locate(modality.encoder, modality.weights)
-        column = MODALITIES[name].column
-        if not table.has(column).any():
-            raise ConfigError(f"{name}: no row of {table.name} has {column}")
+    columns = {name: MODALITIES[name].column for name in config.modalities}
+    if absent := [name for name, column in columns.items() if not table.has(column).any()]:
+        lines = (f"{name}: no row of {table.name} has {columns[name]}" for name in absent)
+        raise ConfigError("\n".join(lines))
 
 
 def _check_rows(config: ExperimentConfig, open_table: Callable, train: TrainConfig) -> None:

@@ -17,9 +17,9 @@ from edge_lib.sources.scenes.generate import twin_groups
 from edge_lib.sources.scenes.table import scene_row
 
 SMALL = (
-    "data.scenes.train_size=1000 data.scenes.val_size=40 data.scenes.test_size=200 "
-    "data.scenes.swap_size=10 train.epochs=12 train.eval_every=24 evaluate.tsne_rows=60 "
-    "evaluate.bootstrap=100 launch.num_processes=2"
+    "data.scenes.train_size=600 data.scenes.val_size=40 data.scenes.test_size=200 "
+    "data.scenes.swap_size=10 train.epochs=28 train.batch_size=128 train.eval_every=56 "
+    "evaluate.tsne_rows=60 evaluate.bootstrap=100 launch.num_processes=2"
 )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from edge_lib.config import ScenesConfig, load_config
 from edge_lib.runs import Run
 from edge_lib.sources.scenes.generate import twin_groups
-from edge_lib.sources.scenes.table import scene_row
+from edge_lib.sources.scenes.rows import scene_row
 
 SMALL = (
     "data.scenes.train_size=600 data.scenes.val_size=40 data.scenes.test_size=200 "

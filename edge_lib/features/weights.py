@@ -53,7 +53,7 @@ def locate(name: str, weights: str = "pretrained") -> Path | str:
 
 
 def resolve_model(name: str, weights: str = "pretrained") -> Path | str:
-    """`locate`, and ConfigError for a hub model that can be neither read from the cache nor fetched."""
+    """`locate`; ConfigError for a hub model that is neither cached nor reachable."""
     source = locate(name, weights)
     if isinstance(source, str):
         _check_hub(source)

@@ -1,4 +1,4 @@
-"""Functions for launched processes that kill themselves at a chosen moment."""
+"""Functions for launched processes, which are killed at a chosen moment."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from edge_lib.training.progress import Reporter
 
 
 def train_and_die(config, run_folder, step):
-    """`train_aligner`, killed right after the update number `step`."""
+    """`train_aligner`, killed after update number `step`."""
     report = Reporter.step
 
     def report_and_die(self, *args):
@@ -23,7 +23,7 @@ def train_and_die(config, run_folder, step):
 
 
 def encode_and_die(config, shard):
-    """`write_features`, killed after it wrote shard number `shard`, before it renamed it."""
+    """`write_features`, killed between writing shard number `shard` and renaming it."""
     save = shards.save_file
 
     def save_and_die(data, path):

@@ -22,7 +22,7 @@ def train_and_die(config, run_folder, step):
 
 
 def encode_and_die(config, shard):
-    """`extract_features`, killed after it wrote shard number `shard`, before it renamed it."""
+    """`write_features`, killed after it wrote shard number `shard`, before it renamed it."""
     save = shards.save_file
 
     def save_and_die(data, path):
@@ -31,4 +31,4 @@ def encode_and_die(config, shard):
             os.kill(os.getpid(), signal.SIGKILL)
 
     shards.save_file = save_and_die
-    return extract.extract_features(config)
+    return extract.write_features(config.data, config.feature_spec)

@@ -26,7 +26,7 @@ from edge_lib.config import load_config
 from edge_lib.data.table import SCHEMA, Table
 from edge_lib.experiments.align import train_aligner
 from edge_lib.experiments.backbones.language import learn_tokenizer
-from edge_lib.features.extract import extract_features
+from edge_lib.features.extract import write_features
 from edge_lib.runs import Run
 from edge_lib.training.launch import launch
 
@@ -125,7 +125,7 @@ def aligner_folder(small_align, tmp_path_factory):
     """The folder of a small aligner, trained once: 3 latents an image."""
     config = small_align("vision.pooler=perceiver vision.num_latents=3")
     run = Run.create(config, "align", tmp_path_factory.mktemp("aligner"))
-    extract_features(config)
+    write_features(config.data, config.feature_spec)
     launch(train_aligner, config, run.folder)
     return run.checkpoints / "best"
 

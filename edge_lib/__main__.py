@@ -14,10 +14,9 @@ def sweep(arguments: Arguments) -> int:
     """Run every point of a sweep config, each as one notebook.
 
     The config needs a sweep section. Finished points are kept, so the same command resumes a sweep.
-    Writes sweep.csv with one row per
-    point and metric, and exits with 1 if a point has no metrics.
+    Writes sweep.csv with one row per point and metric; exits with 1 if a point has no metrics.
     """
-    path, overrides = _parse_config("sweep", sweep, arguments)
+    path, overrides = _parse_config(sweep, arguments)
     from edge_lib.config import load_config
     from edge_lib.runs.points import collect, make_points, sweep_folder
     from edge_lib.runs.sweep import run_sweep
@@ -36,25 +35,31 @@ def extract(arguments: Arguments) -> int:
     Stored features are kept, so the same command resumes an extraction. Prints the counts of each
     store; logs are in the logs folder of data.cache_dir.
     """
-    path, overrides = _parse_config("extract", extract, arguments)
+    path, overrides = _parse_config(extract, arguments)
     from edge_lib.config import load_config
+    from edge_lib.features.extract import extract_features
 
-    for store, counts in _extract_features(load_config(path, overrides)).items():
+    config = load_config(path, overrides)
+    stores = extract_features(
+        config.data,
+        config.feature_spec,
+        log_dir=config.data.cache_dir / "logs",
+        **config.extract_launch,
+    )
+    for store, counts in stores.items():
         print(f"{store}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
     return 0
 
 
 def bench(arguments: Arguments) -> int:
     """Measure this library against named alternatives."""
-    from edge_lib.bench.__main__ import main as run_benchmark
+    from edge_lib.bench import main
 
-    return run_benchmark(arguments) or 0
+    return main(arguments, prog="edge-glass bench") or 0
 
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
-    "extract": extract,
-    "sweep": sweep,
-    "bench": bench,
+    command.__name__: command for command in (extract, sweep, bench)
 }
 
 
@@ -79,25 +84,16 @@ def main(arguments: Arguments | None = None) -> int:
         return 2
 
 
-def _parse_config(name: str, command: Callable, arguments: Arguments) -> tuple[str, str]:
+def _parse_config(command: Callable, arguments: Arguments) -> tuple[str, str]:
     """The config's path and the overrides, for a command that takes these."""
-    parser = argparse.ArgumentParser(prog=f"edge-glass {name}", description=command.__doc__)
+    prog = f"edge-glass {command.__name__}"
+    parser = argparse.ArgumentParser(prog=prog, description=command.__doc__)
     parser.add_argument("config", help="YAML file of the experiment")
     parser.add_argument(
         "--overrides", default="", help='values to change, such as "seed=1 train.lr=3e-4"'
     )
     options = parser.parse_args(arguments)
     return options.config, options.overrides
-
-
-def _extract_features(config) -> dict[str, dict[str, int]]:
-    """Item counts by "split/modality"."""
-    from edge_lib.features.extract import extract_features
-    from edge_lib.training.launch import launch
-
-    logs = config.data.cache_dir / "logs"
-    results = launch(extract_features, config, log_dir=logs, **config.encode_launch)
-    return results[min(results)]
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Functions for launched processes that kill themselves at a chosen moment."""
+"""Functions for launched processes, which are killed at a chosen moment."""
 
 import os
 import signal
 
 from edge_lib.experiments.align import train_aligner
-from edge_lib.features import extract, shards
+from edge_lib.features import shards
+from edge_lib.features.extract import write_features
 from edge_lib.training.progress import Reporter
 
 
 def train_and_die(config, run_folder, step):
-    """`train_aligner`, killed right after the update number `step`."""
+    """`train_aligner`, killed after update number `step`."""
     report = Reporter.step
 
     def report_and_die(self, *args):
@@ -22,7 +23,7 @@ def train_and_die(config, run_folder, step):
 
 
 def encode_and_die(config, shard):
-    """`write_features`, killed after it wrote shard number `shard`, before it renamed it."""
+    """`write_features`, killed between writing shard number `shard` and renaming it."""
     save = shards.save_file
 
     def save_and_die(data, path):
@@ -31,4 +32,4 @@ def encode_and_die(config, shard):
             os.kill(os.getpid(), signal.SIGKILL)
 
     shards.save_file = save_and_die
-    return extract.write_features(config.data, config.feature_spec)
+    return write_features(config.data, config.feature_spec)

@@ -1,4 +1,4 @@
-"""Helpers for tests of audio: encoded clips."""
+"""Helpers for tests of audio: sines, and clips as the bytes of a file."""
 
 import io
 
@@ -6,9 +6,11 @@ import numpy as np
 import soundfile
 
 
-def encode_tone(seconds=0.5, rate=16000, format="FLAC"):
-    """The bytes of a 440 Hz sine."""
-    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
+def sine(seconds, rate, hertz=440.0):
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype("f")
+
+
+def encode(samples, rate, format="WAV", subtype=None):
     buffer = io.BytesIO()
-    soundfile.write(buffer, wave, rate, format=format)
+    soundfile.write(buffer, samples, rate, format=format, subtype=subtype)
     return buffer.getvalue()

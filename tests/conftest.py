@@ -1,9 +1,9 @@
-"""Small things several test modules make: images as bytes, tables of a few rows."""
+"""Fixtures of several test modules: encoded images, small tables, tiny checkpoints, configs."""
 
 import io
 import os
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests, with the same two processes, on a GPU box
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on a machine with GPUs
 
 import numpy as np
 import pyarrow as pa
@@ -22,13 +22,32 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from edge_lib.config import load_config
+from edge_lib.config import (
+    DataConfig,
+    DecoderConfig,
+    ExperimentConfig,
+    FusionConfig,
+    ModalityConfig,
+    QAConfig,
+    TrainConfig,
+    VLMConfig,
+    load_config,
+)
 from edge_lib.data.table import SCHEMA, Table
 from edge_lib.experiments.align import train_aligner
-from edge_lib.experiments.backbones.language import learn_tokenizer
+from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
 from edge_lib.features.extract import write_features
 from edge_lib.runs import Run
 from edge_lib.training.launch import launch
+
+# a trained model does not need these keys
+RENAMED = (
+    (TrainConfig, "lr"),
+    (DataConfig, "hard_negatives"),
+    (ModalityConfig, "augment"),
+    (FusionConfig, "modality_dropout"),
+    (DecoderConfig, "lr"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +65,7 @@ def encode_image():
 
 @pytest.fixture(scope="session")
 def make_table():
-    """make_table([{column: value}, ...]) -> a Table; what is not given is null."""
+    """make_table([{column: value}, ...]) -> a Table; other columns are null."""
 
     def make(rows):
         return Table(Dataset(pa.Table.from_pylist(rows, schema=SCHEMA)), "small", "fingerprint")
@@ -96,7 +115,7 @@ def tiny_audio(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def language_folder(tmp_path_factory):
-    """A folder with a random two-layer Qwen2 and a tokenizer that knows some words."""
+    """A folder with a random two-layer Qwen2 and a tokenizer with a small vocabulary."""
     folder = tmp_path_factory.mktemp("checkpoints") / "language"
     texts = [
         "user assistant system",
@@ -122,7 +141,7 @@ def language_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def aligner_folder(small_align, tmp_path_factory):
-    """The folder of a small aligner, trained once: 3 latents an image."""
+    """The folder of a small trained aligner with 3 latents for each image."""
     config = small_align("vision.pooler=perceiver vision.num_latents=3")
     run = Run.create(config, "align", tmp_path_factory.mktemp("aligner"))
     write_features(config.data, config.feature_spec)
@@ -132,7 +151,7 @@ def aligner_folder(small_align, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_trimodal(tiny_vision, tiny_audio, tmp_path_factory):
-    """small_trimodal("key=value ...") -> the tiny trimodal config, cut to seconds; one cache."""
+    """small_trimodal("key=value ...") -> a tiny trimodal config that runs in seconds; one cache."""
     cache = tmp_path_factory.mktemp("cache")
     small = (
         f"vision.encoder={tiny_vision} audio.encoder={tiny_audio} data.cache_dir={cache} "
@@ -147,7 +166,7 @@ def small_trimodal(tiny_vision, tiny_audio, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_align(tiny_vision, tmp_path_factory):
-    """small_align("key=value ...") -> the tiny alignment config, cut to seconds; one cache."""
+    """small_align("key=value ...") -> a tiny alignment config that runs in seconds; one cache."""
     cache = tmp_path_factory.mktemp("cache")
     small = (
         f"vision.encoder={tiny_vision} data.cache_dir={cache} data.scenes.train_size=96 "
@@ -156,3 +175,25 @@ def small_align(tiny_vision, tmp_path_factory):
         "train.batch_size=16 train.epochs=2 train.eval_every=4 train.checkpoint_every=2 "
     )
     return lambda overrides="": load_config("params/tiny/align.yaml", small + overrides)
+
+
+@pytest.fixture
+def rename_keys():
+    """rename_keys() renames the keys of RENAMED until the test ends, as a later version might."""
+
+    def swap(old, new):
+        for section, key in RENAMED:
+            fields = section.__pydantic_fields__
+            fields[new(key)] = fields.pop(old(key))
+        for section in (*dict(RENAMED), FusionConfig, QAConfig, VLMConfig, ExperimentConfig):
+            section.model_rebuild(force=True)
+
+    def keep(key):
+        return key
+
+    def rename(key):
+        return f"new_{key}"
+
+    yield lambda: swap(keep, rename)
+    if "new_lr" in TrainConfig.__pydantic_fields__:
+        swap(rename, keep)

@@ -97,7 +97,7 @@ def test_search_gives_zero_rows_a_cosine_of_zero():
 # --- coarse to fine --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dims", [[4, 32], [4, 16], DIMS])
+@pytest.mark.parametrize("dims", [[4, 32], [4, 16], DIMS], ids=str)
 def test_coarse_to_fine_is_exact_with_all_rows_on_the_shortlist(dims):
     rows, queries = torch.randn(200, 32), torch.randn(6, 32)
     hits = MatryoshkaIndex(rows, DIMS).search_coarse_to_fine(queries, 10, dims, shortlist=800)

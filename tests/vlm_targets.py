@@ -1,4 +1,4 @@
-"""Functions that the tests of the VLM run in new processes, which import them by name."""
+"""Functions that tests of the VLM run in new processes, which import them by name."""
 
 import os
 from pathlib import Path
@@ -24,9 +24,9 @@ def save_sharded_vlm(folder, start, batch):
     mesh = init_device_mesh("cpu", (2,))
     for layer in vlm.language.base_model.layers:
         fully_shard(layer, mesh=mesh)
-    # one unit, as they may be the same weight
+    # sharded together: they may be the same weight
     fully_shard([vlm.get_input_embeddings(), vlm.get_output_embeddings()], mesh=mesh)
-    fully_shard(vlm, mesh=mesh, ignored_params=set(vlm.streams.parameters()))
+    fully_shard(vlm, mesh=mesh, ignored_params=set(vlm.prefix_sources.parameters()))
     accelerator = SimpleNamespace(is_main_process=os.environ["RANK"] == "0")
     loss = evaluate_model(vlm, lambda model: {"loss": model(batch).item()})["loss"]
     save_model(accelerator, vlm, Path(folder) / "checkpoints/best")

@@ -1,4 +1,4 @@
-"""The one-pass Matryoshka loss against a loop over sizes, in time, memory and error."""
+"""The one-pass Matryoshka loss against a loop over dims: time, memory and numerical error."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ DIMS = [4096, 2048, 1024, 512, 256, 128]
 
 
 class _Embeddings(nn.Module):
-    """Stands for a sentence encoder: its inputs are embeddings already."""
+    """Sentence encoder stub that returns its inputs, which are embeddings already."""
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"sentence_embedding": inputs["x"]}
@@ -33,8 +33,8 @@ def sentence_transformers_loss(a: Tensor, b: Tensor, scale: Tensor, dims: list[i
 
 
 def open_clip_loss(a: Tensor, b: Tensor, scale: Tensor, dims: list[int]) -> Tensor:
-    """What open_clip's ClipLoss does (src/open_clip/loss.py), once for each size: normalised
-    features, one product of logits for each direction, a cross-entropy for each.
+    """open_clip's ClipLoss (src/open_clip/loss.py), once for each dim: normalised features, and
+    logits and cross-entropy for each direction.
     """
     labels = torch.arange(len(a), device=a.device)
     loss = 0
@@ -48,7 +48,7 @@ def open_clip_loss(a: Tensor, b: Tensor, scale: Tensor, dims: list[int]) -> Tens
 def matryoshka_losses(
     a: Tensor, b: Tensor, scale: Tensor, dims: list[int], chunk: int
 ) -> dict[str, Callable[[], Tensor]]:
-    """The same loss four times. a, b (B, D), scale () -> loss ()."""
+    """Implementations of the same loss. a, b (B, D), scale () -> loss ()."""
     return {
         "ours": lambda: matryoshka_info_nce(a, b, scale, dims),
         "ours_chunked": lambda: matryoshka_info_nce(a, b, scale, dims, chunk=chunk),
@@ -58,7 +58,7 @@ def matryoshka_losses(
 
 
 def _inputs(batch: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Loosely aligned features (B, max(DIMS)) and CLIP's first scale, all wanting gradients."""
+    """Weakly aligned features (B, max(DIMS)) and CLIP's initial scale, all requiring gradients."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(0)
     a, noise = torch.randn(2, batch, DIMS[0], generator=generator, device=device)
@@ -67,9 +67,9 @@ def _inputs(batch: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 
 def _step(name: str, batch: int, chunk: int, dtype: torch.dtype = torch.float32) -> Callable:
-    """Forward and backward of one of the losses, as a function to be measured."""
+    """A function that runs forward and backward of one of the losses."""
     torch.set_num_threads(2)
-    small = _inputs(32, dtype)  # libraries take their workspace now, not while we look
+    small = _inputs(32, dtype)  # libraries allocate their workspace now, before the measurement
     torch.autograd.grad(matryoshka_losses(*small, DIMS, chunk)[name](), small)
     inputs = _inputs(batch, dtype)
     loss = matryoshka_losses(*inputs, DIMS, chunk)[name]
@@ -77,7 +77,7 @@ def _step(name: str, batch: int, chunk: int, dtype: torch.dtype = torch.float32)
 
 
 def matryoshka_errors(batch: int = 512) -> dict[str, float]:
-    """Largest relative error (by norm) of value and gradients against a float64 loop."""
+    """Relative errors (by norm) of value and gradients against a float64 loop."""
     inputs = _inputs(batch)
     exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
     loss = matryoshka_info_nce(*inputs, DIMS)
@@ -92,7 +92,7 @@ def matryoshka_errors(batch: int = 512) -> dict[str, float]:
 
 
 def matryoshka() -> dict[str, float]:
-    """Forward and backward of Matryoshka InfoNCE at six sizes up to 4096."""
+    """Forward and backward of Matryoshka InfoNCE at six dims up to 4096."""
     torch.set_num_threads(2)
     result = matryoshka_errors()
     names = list(matryoshka_losses(*_inputs(1), DIMS, chunk=1))
@@ -111,14 +111,14 @@ def matryoshka() -> dict[str, float]:
     return result
 
 
-def _memory(what: str, names: list[str], batch: int, chunk: int, dtype: torch.dtype) -> dict:
-    """Peak over the inputs of each; what does not fit the device is left out."""
+def _memory(metric: str, names: list[str], batch: int, chunk: int, dtype: torch.dtype) -> dict:
+    """Peak MB of each loss, without its inputs; losses that run out of memory are left out."""
     result = {}
     for name in names:
         try:
-            result[f"{what}.{name}"] = peak_memory(_step, name, batch, chunk, dtype)
+            result[f"{metric}.{name}"] = peak_memory(_step, name, batch, chunk, dtype)
         except torch.OutOfMemoryError:
             continue
-    ours = result[f"{what}.ours"]
+    ours = result[f"{metric}.ours"]
     rivals = {f"{key}.ratio": mb / ours for key, mb in result.items() if not key.endswith(".ours")}
     return result | rivals

@@ -1,7 +1,8 @@
-"""What a pooler costs as its sequence grows, against self-attention over all tokens.
+"""Cost of poolers by sequence length, against self-attention over all tokens.
 
-The rival is a transformer layer of the same width and heads over the whole sequence, and a mean:
-O(tokens^2) where the Perceiver is O(latents x tokens). Forward and backward, batch of 8, width 256.
+The rival is a transformer layer of the same width and heads over the whole sequence, then a mean:
+O(tokens^2), where the Perceiver is O(latents x tokens). Measured forward and backward, at batch
+size 8 and width 256.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,10 @@ from torch import nn
 
 from edge_lib.bench.tools import compare, peak_memories
 from edge_lib.config import ExperimentConfig, ModalityConfig
-from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.features.online import open_features
-from edge_lib.nn.heads import ModalityHead
-from edge_lib.nn.poolers import POOLERS
+from edge_lib.experiments.align import alignment_batches
+from edge_lib.nn.heads import ModalityHead, build_head
+from edge_lib.nn.poolers import build_pooler
 from edge_lib.sources import load_table
 from edge_lib.training.device import local_device
 from edge_lib.training.timing import seconds
@@ -34,12 +34,12 @@ SETTINGS = {
 
 
 class SelfAttentionPooler(nn.Module):
-    """The rival: every token attends to every other."""
+    """Self-attention over all tokens, then their mean."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        how = {"batch_first": True, "norm_first": True, "activation": "gelu", "dropout": 0.0}
-        self.layer = nn.TransformerEncoderLayer(width, heads, 4 * width, **how)
+        options = {"batch_first": True, "norm_first": True, "activation": "gelu", "dropout": 0.0}
+        self.layer = nn.TransformerEncoderLayer(width, heads, 4 * width, **options)
 
     def forward(self, encoded: EncoderOutput) -> torch.Tensor:
         """EncoderOutput -> (B, 1, W)."""
@@ -47,7 +47,7 @@ class SelfAttentionPooler(nn.Module):
 
 
 def pooler_step(name: str, length: int) -> Callable[[], None]:
-    """Forward and backward of one pooler on (BATCH, length, WIDTH) tokens, to be measured."""
+    """A function that runs forward and backward of a pooler on tokens (BATCH, length, WIDTH)."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,7 +55,7 @@ def pooler_step(name: str, length: int) -> Callable[[], None]:
         pooler = SelfAttentionPooler(WIDTH, HEADS).to(device)
     else:
         config = ModalityConfig(encoder="-", width=WIDTH, num_heads=HEADS, **SETTINGS[name])
-        pooler = POOLERS[config.pooler](config, WIDTH, WIDTH).to(device)
+        pooler = build_pooler(config, WIDTH, WIDTH).to(device)
     tokens = torch.randn(BATCH, length, WIDTH, device=device, requires_grad=True)
     mask = torch.ones(BATCH, length, dtype=torch.bool, device=device)
     mask[0, length // 2 :] = False  # padding, as in real batches
@@ -65,7 +65,7 @@ def pooler_step(name: str, length: int) -> Callable[[], None]:
 
 
 def perceiver(lengths: tuple[int, ...] = LENGTHS) -> dict[str, float]:
-    """Seconds and peak MB of each pooler at each length; `ours` is 16 latents, one layer."""
+    """Seconds and peak MB of each pooler at each length; `ours` has 16 latents and one layer."""
     names, result = (*SETTINGS, "self_attention"), {}
     for length in lengths:
         steps = {name: pooler_step(name, length) for name in names}
@@ -77,18 +77,19 @@ def perceiver(lengths: tuple[int, ...] = LENGTHS) -> dict[str, float]:
 
 
 def head_costs(config: ExperimentConfig) -> pd.DataFrame:
-    """What each head costs on a batch of its training features: a line for each modality that has
-    tokens, with tokens in and out, trained parameters, and milliseconds forward and backward.
+    """Cost of each head with token features, on one training batch.
+
+    Columns: modality, tokens in, tokens out, parameters, ms (forward and backward).
     """
     train = load_table(config.data, "train")
-    batch = AlignmentBatches(train, open_features(config, train), config)[0]
+    batch = alignment_batches(config, train)[0]
     rows = []
     for name, modality in config.modalities.items():
         if batch.features[name].tokens is None:
             continue
         encoded = batch.features[name].to(local_device())
         widths = encoded.tokens.shape[-1], encoded.pooled.shape[-1]
-        head = ModalityHead(modality, config.loss.dims, *widths).to(local_device())
+        head = build_head(modality, config.loss.dims, *widths).to(local_device())
         parameters = list(head.parameters())
         step = partial(_head_step, head, encoded, parameters)
         step()
@@ -109,13 +110,13 @@ def _head_step(head: ModalityHead, encoded: EncoderOutput, parameters: list) -> 
 
 
 def cost_curves(result: dict[str, float]) -> pd.DataFrame:
-    """`perceiver`'s numbers as columns tokens, arm, seconds, memory_mb."""
+    """The result of `perceiver` as a table: tokens, variant, seconds, memory_mb."""
     rows = {}
     for key, value in result.items():
-        what, length, arm, *rest = key.split(".")
+        metric, length, variant, *rest = key.split(".")
         if not rest:
-            rows.setdefault((int(length[1:]), arm), {})[what] = value
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tokens", "arm"])
+            rows.setdefault((int(length[1:]), variant), {})[metric] = value
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tokens", "variant"])
     table = table.reset_index()
-    names = table["arm"].replace({"ours": "perceiver_16x1"}).str.replace("_", " ")
-    return table.assign(arm=names)
+    names = table["variant"].replace({"ours": "perceiver_16x1"}).str.replace("_", " ")
+    return table.assign(variant=names)

@@ -1,10 +1,10 @@
-"""Training heads from the feature store against encoding in every step.
+"""Training steps with features from the store, against encoding in every step.
 
-Same batches, same heads, same loss, same optimizer; only where features come from differs. The
-ceiling is a step on features that lie in memory already: what the heads themselves cost.
+Batches, heads, loss and optimizer are the same; only the source of the features differs. The lower
+bound, `heads_alone`, is a step on features that are in memory already.
 
-On a CPU this is `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with `weights: random`
-(speed does not depend on what weights say) on scenes instead of PixMo.
+On a CPU this runs `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with random weights
+(speed does not depend on their values) and scenes instead of PixMo.
 """
 
 import tempfile
@@ -15,10 +15,9 @@ import torch
 
 from edge_lib.bench.tools import compare
 from edge_lib.config import ExperimentConfig, load_config
-from edge_lib.data.alignment_batches import AlignmentBatches, Batch
-from edge_lib.features.extract import extract_features
-from edge_lib.features.online import open_features
-from edge_lib.models import Aligner
+from edge_lib.data.alignment_batches import Batch
+from edge_lib.experiments.align import AlignmentTask, alignment_batches, new_aligner
+from edge_lib.features.extract import write_features
 from edge_lib.sources import load_table
 from edge_lib.training.optimizer import make_optimizer
 from edge_lib.training.progress import peak_memory_mb
@@ -30,13 +29,13 @@ ON_GPU += "train.batch_size=512 train.num_workers=0"
 
 
 def store() -> dict[str, float]:
-    """Seconds and samples/s of a training step from the store, online, and heads alone."""
+    """Seconds and samples per second of a training step: from the store, online, heads alone."""
     on_gpu = torch.cuda.is_available()
     path, extra = ("params/full/align.yaml", ON_GPU) if on_gpu else ("params/tiny/align.yaml", "")
     with tempfile.TemporaryDirectory() as cache:
         scenes = SCENES.format(rows=2048 if on_gpu else 1024, cache=cache)
         config = load_config(path, f"{scenes} {extra}")
-        extract_features(config)
+        write_features(config.data, config.feature_spec)
         steps = training_steps(config)
         result = compare("seconds", steps, rounds=5)
     for name in steps:
@@ -45,27 +44,27 @@ def store() -> dict[str, float]:
 
 
 def training_steps(config: ExperimentConfig) -> dict[str, Callable[[], None]]:
-    """One training step from each source of features, on one aligner."""
+    """A training step for each source of features, all with the same aligner."""
     table = load_table(config.data, "train")
     online = config.model_copy(deep=True)
     online.features.online, online.train.num_workers = True, 0
-    from_store = AlignmentBatches(table, open_features(config, table), config)
-    encoded = AlignmentBatches(table, open_features(online, table), config)
+    from_store = alignment_batches(config, table)
+    encoded = alignment_batches(online, table)
     widths = {name: features.widths for name, features in from_store.features.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    aligner = Aligner(config, widths).to(device)
-    optimizer = make_optimizer(aligner, config.train)
+    task = AlignmentTask(new_aligner(config, widths), config).to(device)
+    optimizer = make_optimizer(task, config.train)
 
     def step(batch: Batch) -> None:
         with torch.autocast(device.type, torch.bfloat16, config.train.precision == "bf16"):
-            loss = aligner(batch.to(device))
+            loss = task(batch.to(device))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    numbers, ready = count(), from_store[0]
+    steps, in_memory = count(), from_store[0]
     return {
-        "ours": lambda: step(from_store[next(numbers)]),
-        "online": lambda: step(encoded[next(numbers)]),
-        "heads_alone": lambda: step(ready),
+        "ours": lambda: step(from_store[next(steps)]),
+        "online": lambda: step(encoded[next(steps)]),
+        "heads_alone": lambda: step(in_memory),
     }

@@ -1,6 +1,6 @@
-"""How a benchmark measures: times in turn within one process, memory in a process of its own.
+"""Measurements: time of alternating calls in one process, memory in a process of its own.
 
-A ratio is the median of the rounds' ratios, so that a busy machine slows both sides alike.
+A ratio is the median of the ratios of all rounds, so that a busy machine slows both sides alike.
 """
 
 import multiprocessing
@@ -15,44 +15,47 @@ import torch
 from edge_lib.training.timing import seconds
 
 
-def compare(what: str, functions: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Time the functions in turn; `ours` is one of them, the others are its rivals."""
+def compare(metric: str, functions: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Median seconds of each function, called in turn, and the ratio of each rival to `ours`."""
     for function in functions.values():
         function()
     times = {name: [] for name in functions}
-    for i in range(rounds):  # forth and back, so that nobody always runs after the same neighbour
+    for i in range(rounds):  # in alternating order, so that no function always follows the same one
         for name in list(functions)[:: 1 if i % 2 else -1]:
             times[name].append(seconds(functions[name]))
-    result = {f"{what}.{name}": median(found) for name, found in times.items()}
+    result = {f"{metric}.{name}": median(values) for name, values in times.items()}
     for name in functions.keys() - {"ours"}:
-        ratios = [t / o for t, o in zip(times[name], times["ours"], strict=True)]
-        result[f"{what}.{name}.ratio"] = median(ratios)
-        result[f"{what}.{name}.ratio_min"] = min(ratios)
+        ratios = [rival / ours for rival, ours in zip(times[name], times["ours"], strict=True)]
+        result[f"{metric}.{name}.ratio"] = median(ratios)
+        result[f"{metric}.{name}.ratio_min"] = min(ratios)
     return result
 
 
 def peak_memory(function: Callable, *args) -> float:
-    """MB by which `function(*args)`, run alone in a new process, grows at its peak.
+    """Peak MB of `function(*args)()` in a new process, above the memory after `function(*args)`.
 
-    It must return a function: what it does up to there is not counted. On a GPU the allocator
-    counts; on a CPU the kernel does (VmHWM, which unlike ru_maxrss does not inherit the parent's).
+    Measured by CUDA's allocator on a GPU, else by the kernel (VmHWM, which unlike ru_maxrss does
+    not include the parent process).
     """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        return pool.submit(_growth, function, *args).result()
+    return _in_new_process(_growth, function, *args)
 
 
 def peak_memories(function: Callable, cases: list[tuple]) -> list[float]:
-    """MB at the peak of each `function(*case)()`, inputs included, over what a process holds after
-    the first of them has run once. For cases that need more and more: they share the process.
+    """Peak MB of each `function(*case)()`, inputs included, above the memory after a first run.
+
+    The cases share one process, so they must be sorted by rising memory.
     """
+    return _in_new_process(_peaks, function, cases)
+
+
+def _in_new_process(function: Callable, *args):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        return pool.submit(_peaks, function, cases).result()
+        return pool.submit(function, *args).result()
 
 
 def _peaks(function: Callable, cases: list[tuple]) -> list[float]:
-    function(*cases[0])()  # libraries take their workspace
+    function(*cases[0])()  # libraries allocate their workspace
     on_gpu = torch.cuda.is_available()
     before = torch.cuda.memory_allocated() / 2**20 if on_gpu else _status("VmRSS")
     peaks = []
@@ -64,17 +67,18 @@ def _peaks(function: Callable, cases: list[tuple]) -> list[float]:
 
 
 def _growth(function: Callable, *args) -> float:
-    work = function(*args)
+    measured = function(*args)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        work()
+        measured()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     before = _status("VmRSS")
-    work()
+    measured()
     return _status("VmHWM") - before
 
 
 def _status(field: str) -> float:
+    """MB, from /proc/self/status."""
     text = Path("/proc/self/status").read_text()
     return int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) / 1024

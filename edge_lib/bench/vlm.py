@@ -1,37 +1,41 @@
-"""What a language model saves by reading an image once, and by a head that runs where a label is.
+"""Savings of caching an image, and of computing logits only at labelled positions.
 
-1. Time to the first token of a second question about an image of 577 soft tokens: with the image
-   remembered, against reading it again.
-2. Memory of the language model's head, forward and backward, over 577 soft tokens and 64 words of
-   an answer: its rows alone, against the logits of all places.
+1. Time to the first token of a second question about an image of 577 soft tokens: with the image's
+   keys and values cached, against processing the image again.
+2. Memory of the language model's head, forward and backward, for 577 soft tokens and an answer of
+   64 tokens: logits of the answer's positions, against logits of all positions.
 
-The language model has Qwen2.5-0.5B's shape and random weights; on a GPU also Qwen2.5-7B's, in bf16
-and in 4 bits: tokens a second, and seconds for an answer of 64.
+The language model has the shape of Qwen2.5-0.5B and random weights; on a GPU also that of
+Qwen2.5-7B, in bf16 and 4 bits: tokens per second, and seconds for an answer of 64 tokens.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edge_lib.bench.tools import compare, peak_memory
-from edge_lib.config import LoRAConfig, ModalityConfig, VLMConfig, load_config
+from edge_lib.config import LoRAConfig, ModalityConfig, VLMModelConfig
 from edge_lib.data.chat import IGNORE
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.vlm import VLM
-from edge_lib.nn.decoders.language import head_loss
+from edge_lib.nn.decoders.language import supervised_loss
 from edge_lib.training.device import local_device
 from edge_lib.training.timing import seconds
 
 PATCHES, WIDTH, ANSWER = 577, 1024, 64  # CLIP ViT-L/14 at 336 pixels
 QUESTION = "Where is the red three, and what is right of it?"
+CONVERSATIONS = [[{"role": "user", "content": f"<image>\n{QUESTION}"}]]
 
 
 def vlm() -> dict[str, float]:
-    """Seconds to the first token, and MB of the head, ours and without; on a GPU more."""
+    """Seconds to the first token and MB of the head; on a GPU also the speed of a 7B model."""
     torch.set_num_threads(2)
     result = first_token(build("Qwen/Qwen2.5-0.5B-Instruct")) | head_memory()
     if torch.cuda.is_available():
@@ -45,19 +49,19 @@ def vlm() -> dict[str, float]:
 
 
 def build(name: str, **language) -> VLM:
-    """A VLM of this shape, random, on an aligner that hands on every patch."""
-    about = {"model": name, "weights": "random", "lora": LoRAConfig()} | language
+    """A VLM with random weights, on an aligner that passes on every patch."""
+    language_config = {"model": name, "weights": "random", "lora": LoRAConfig()} | language
     if torch.cuda.is_available():
-        about |= {"device_map": "cuda"}
+        language_config |= {"device_map": "cuda"}
     vision = ModalityConfig(encoder="-", pooler="tokens", width=WIDTH)
-    base = load_config("params/tiny/align.yaml", "text=null")
-    aligner = Aligner(base.model_copy(update={"vision": vision}), {"vision": (WIDTH, WIDTH)})
-    model = VLM.new(PrefixSources(aligner), VLMConfig(language=about), {"image": patches()})
+    aligner = Aligner({"vision": vision}, [WIDTH], {"vision": (WIDTH, WIDTH)})
+    vlm_config = VLMModelConfig(language=language_config)
+    model = VLM.new(PrefixSources(aligner), vlm_config, {"image": patches()})
     return model.to(local_device()).eval()
 
 
 def patches(count: int = 1) -> EncoderOutput:
-    """What a vision encoder says of images: random."""
+    """Random vision features of `count` images."""
     torch.manual_seed(0)
     tokens = torch.randn(count, PATCHES, WIDTH, device=local_device())
     return EncoderOutput(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool), tokens.mean(1))
@@ -66,42 +70,42 @@ def patches(count: int = 1) -> EncoderOutput:
 def first_token(model: VLM) -> dict[str, float]:
     """Seconds from a question about an image to the answer's first token."""
     image = patches()
-    asked = [[{"role": "user", "content": f"<image>\n{QUESTION}"}]]
-    remembered, how = model.remember(image), {"max_new_tokens": 1}
-    found = {
-        "ours": lambda: model.answer(asked, {}, remembered, **how),
-        "reads_again": lambda: model.answer(asked, {"image": image}, **how),
+    answer = partial(model.answer, CONVERSATIONS, max_new_tokens=1)
+    functions = {
+        "ours": partial(answer, {}, model.cache_image(image)),
+        "reads_again": partial(answer, {"image": image}),
     }
-    same = found["ours"]() == found["reads_again"]()
-    return compare("seconds.first_token", found, rounds=5) | {"same_token": float(same)}
+    same = functions["ours"]() == functions["reads_again"]()
+    return compare("seconds.first_token", functions, rounds=5) | {"same_token": float(same)}
 
 
 def head_memory() -> dict[str, float]:
-    """MB that the head and its loss take, forward and backward, at their peak."""
-    ours, theirs = (peak_memory(_head_work, name) for name in ("ours", "all_places"))
+    """Peak MB of the head and its loss, forward and backward."""
+    ours, rival = (peak_memory(_head_work, name) for name in ("ours", "all_places"))
     (loss, gradient), (loss_all, gradient_all) = (_head_work(n)() for n in ("ours", "all_places"))
     return {
         "memory_mb.head.ours": ours,
-        "memory_mb.head.all_places": theirs,
-        "memory_mb.head.all_places.ratio": theirs / ours,
+        "memory_mb.head.all_places": rival,
+        "memory_mb.head.all_places.ratio": rival / ours,
         "head.loss_difference": abs(loss - loss_all),
         "head.gradient_difference": (gradient - gradient_all).abs().max().item(),
     }
 
 
 def _head_work(name: str) -> Callable[[], tuple[float, Tensor]]:
-    """Loss and gradient of the states, by a head of Qwen2.5-0.5B's size."""
+    """A function that returns the loss and gradient of the states; head of Qwen2.5-0.5B's size."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
     device = local_device()
     head = torch.nn.Linear(896, 151936, bias=False, device=device).requires_grad_(False)
+    language = _HeadOnly(head)
     states = torch.randn(1, PATCHES + ANSWER, 896, device=device, requires_grad=True)
     labels = torch.full((1, PATCHES + ANSWER), IGNORE, device=device)
     labels[:, -ANSWER:] = torch.randint(0, 151936, (1, ANSWER), device=device)
 
-    def work() -> tuple[float, Tensor]:
+    def loss_and_gradient() -> tuple[float, Tensor]:
         if name == "ours":
-            loss = head_loss(head, states, labels)
+            loss = supervised_loss(language, labels, states=states)
         else:
             logits = head(states[:, :-1]).float().flatten(0, 1)
             loss = F.cross_entropy(
@@ -110,14 +114,24 @@ def _head_work(name: str) -> Callable[[], tuple[float, Tensor]]:
         (gradient,) = torch.autograd.grad(loss, states)
         return loss.item(), gradient
 
-    return work
+    return loss_and_gradient
+
+
+@dataclass
+class _HeadOnly:
+    """Stands for a language model whose last states are known."""
+
+    head: torch.nn.Linear
+
+    def __call__(self, states: Tensor, logits_to_keep: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.head(states[logits_to_keep]))
 
 
 def answer_speed(model: VLM) -> dict[str, float]:
     """One answer of 64 tokens about an image of 577 soft tokens, batch of 1."""
-    asked = [[{"role": "user", "content": f"<image>\n{QUESTION}"}]]
-    how = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER}
+    length = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER}
+    answer = partial(model.answer, CONVERSATIONS, {"image": patches()}, **length)
     torch.cuda.reset_peak_memory_stats()
-    took = min(seconds(lambda: model.answer(asked, {"image": patches()}, **how)) for _ in range(3))
+    spent = min(seconds(answer) for _ in range(3))
     peak = torch.cuda.max_memory_allocated() / 2**20
-    return {"seconds.answer64": took, "tokens_per_second": ANSWER / took, "memory_mb": peak}
+    return {"seconds.answer64": spent, "tokens_per_second": ANSWER / spent, "memory_mb": peak}

@@ -9,11 +9,12 @@ from edge_lib.config.backbones import (
 from edge_lib.config.base import ROOT, from_root
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig
+from edge_lib.config.errors import ConfigError
 from edge_lib.config.experiment import ExperimentConfig
 from edge_lib.config.features import FeaturesConfig, FeatureSpec
 from edge_lib.config.fusion import FusionConfig
 from edge_lib.config.language import LanguageConfig, LoRAConfig
-from edge_lib.config.loading import ConfigError, load_config
+from edge_lib.config.loading import load_config
 from edge_lib.config.loss import LossConfig
 from edge_lib.config.modalities import MODALITIES
 from edge_lib.config.modality import EncoderConfig, ModalityConfig

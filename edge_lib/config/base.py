@@ -34,9 +34,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    def digest(self, **dump_options) -> str:
+    def digest(self) -> str:
         """Eight hex digits of the values that differ from their defaults, so that a key which is
         added later, with its default, changes no digest.
         """
-        values = self.model_dump(mode="json", exclude_defaults=True, **dump_options)
+        values = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

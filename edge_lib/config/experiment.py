@@ -99,4 +99,11 @@ class ExperimentConfig(Section):
 
     def digest(self) -> str:
         """Eight hex digits that name this config: equal configs share a run folder."""
-        return super().digest(exclude=NOT_RESULTS)
+        neutral = {
+            name: section.model_copy(
+                update={k: type(section).model_fields[k].default for k in keys}
+            )
+            for name, keys in NOT_RESULTS.items()
+            if (section := getattr(self, name))
+        }
+        return Section.digest(self.model_copy(update=neutral))

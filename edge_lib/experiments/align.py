@@ -8,9 +8,10 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
+from edge_lib.config import ExperimentConfig, FeatureSpec
 from edge_lib.data.alignment_batches import AlignmentBatches, Batch
 from edge_lib.data.table import Table
+from edge_lib.experiments.checks import check_experiment
 from edge_lib.features.extract import write_features
 from edge_lib.features.online import open_features
 from edge_lib.features.store import FeatureStore, open_stores, store_names
@@ -53,8 +54,6 @@ class AlignmentTask(nn.Module):
 
 def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
     """Train the heads on the train split; keep those with the best mean R@1 on val."""
-    if len(config.modalities) < 2:
-        raise ConfigError("alignment needs sections of two modalities: vision, audio or text")
     train, val = load_table(config.data, "train"), load_table(config.data, "val")
     spec, run = config.feature_spec, Run(run_folder)
     batches = alignment_batches(config, train)
@@ -94,7 +93,8 @@ def alignment_batches(config: ExperimentConfig, table: Table) -> AlignmentBatche
 
 
 def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
-    """A point of a sweep: encode what is missing, train, and test."""
+    """A point of a sweep: check the config, encode what is missing, train, and test."""
+    check_experiment(config)
     write_features(config.data, config.feature_spec)
     metrics = train_aligner(config, run_folder)
     aligner = Aligner.from_pretrained(run_folder / "checkpoints/best").to(local_device())

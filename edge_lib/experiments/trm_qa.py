@@ -13,6 +13,7 @@ from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
 from edge_lib.data.qa_batches import QABatches, questions_by_image
 from edge_lib.data.table import Table
 from edge_lib.data.vocabulary import Vocabulary
+from edge_lib.experiments.checks import check_experiment
 from edge_lib.features.extract import write_features
 from edge_lib.features.online import open_features
 from edge_lib.features.store import FeatureStore, open_store, store_names
@@ -125,20 +126,22 @@ def majority_table(train: Table, test: Table) -> pd.DataFrame:
     """`score_answers` of a control that gives each kind's most frequent answer in train."""
     known, questions = train.questions, test.questions
     first = pd.DataFrame({"kind": known.kinds, "answer": [a[0] for a in known.answers]})
-    by_kind = first.groupby("kind").answer.agg(lambda answers: answers.mode()[0])
+    most_frequent = first.groupby("kind").answer.agg(lambda answers: answers.mode()[0])
     overall = first.answer.mode()[0]
-    answers = [by_kind.get(kind, overall) for kind in questions.kinds]
+    answers = [most_frequent.get(kind, overall) for kind in questions.kinds]
     return score_answers(answers, questions.answers, questions.kinds, questions.rows)
 
 
 def measure_decoder(
     config: ExperimentConfig, decoder: str, aligner_folder: Path, run_folder: Path
 ) -> dict[str, float]:
-    """A point of a sweep: encode what is missing, train a decoder, answer the test questions.
+    """A point of a sweep: check the config, encode what is missing, train a decoder, answer the
+    test questions.
 
     The answers are written to run_folder/answers.csv, for paired comparisons. flops: of the forward
     pass of a question and its answer, without the products of attention.
     """
+    check_experiment(config)
     spec, qa = vision_spec(config, aligner_folder), config.qa
     write_features(config.data, spec, QA_SPLITS)
     trained = train_decoder(config, decoder, aligner_folder, run_folder)

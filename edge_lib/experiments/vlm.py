@@ -11,7 +11,7 @@ from accelerate.utils import set_seed
 from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.conversations import read_conversations
-from edge_lib.experiments.vlm_features import open_prefix_features, prefix_spec
+from edge_lib.experiments.vlm_features import open_prefix_features, prefix_spec, stage_conversations
 from edge_lib.features.store import store_names
 from edge_lib.models import Aligner, Fuser
 from edge_lib.models.prefix_sources import PrefixSources
@@ -60,9 +60,7 @@ def train_vlm(
         examples = {n: f.gather(np.flatnonzero(f.valid)[:1]) for n, f in features.items()}
         vlm = VLM.new(load_prefix_sources(config, aligner_folder), config.vlm.model, examples)
     vlm.train_adapters(stage == "lora")
-    conversations = read_conversations(train)
-    if stage == "projector":  # text-only rows give the projector no gradient
-        conversations = conversations.with_items()
+    conversations = stage_conversations(train, stage)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     size, options = train_config.batch_size, (rank, world_size, train_config.accumulation)
     batches = ChatBatches(conversations, train, features, vlm.chat, size, config.seed, *options)

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
+from edge_lib.data.conversations import Conversations, read_conversations
 from edge_lib.data.encoder_output import EncoderOutput, Features, MultimodalOutput
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
 from edge_lib.features.store import open_stores
-from edge_lib.features.weights import locate
+from edge_lib.features.weights import resolve_model
 from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import FUSED
 
@@ -39,13 +40,20 @@ class FusedFeatures:
         return MultimodalOutput({"vision": self.vision.gather(rows), "audio": audio})
 
 
+def stage_conversations(table: Table, stage: str) -> Conversations:
+    """The conversations of a table that a stage trains on."""
+    conversations = read_conversations(table)
+    # text-only rows give the projector no gradient
+    return conversations.with_items() if stage == "projector" else conversations
+
+
 def prefix_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
     """What it takes to encode the conversations' images and clips: encoders of the saved aligner.
 
     Raises ConfigError if the aligner lacks a modality, or the language model's name is unknown.
     """
     language, sources = config.vlm.language, config.vlm.prefix_sources
-    locate(language.model, language.weights)  # fail now rather than after encoding
+    resolve_model(language.model, language.weights)  # fail now rather than after encoding
     modalities = Aligner.untrained(aligner_folder).modalities
     names = {"vision", "audio"} if FUSED in sources.values() else set(sources.values())
     if missing := sorted(names - set(modalities)):

@@ -1,24 +1,23 @@
 """The aligner: a trained head for each modality, over frozen encoders."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edge_lib.config import ModalityConfig
+from edge_lib.config import MODALITIES, ModalityConfig
+from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
+from edge_lib.models.saving import model_folder
 from edge_lib.nn.heads import build_head
-from edge_lib.runs.files import read_saved, whole_folder
+from edge_lib.runs.files import absolute_path, read_saved
 
-ITEM_TYPES = {"vision": Image, "audio": np.ndarray, "text": str}
 FILE = "aligner.json"
 
 
@@ -79,26 +78,22 @@ class Aligner(nn.Module):
 
     @torch.no_grad()
     def encode(self, modality: str, items: Any) -> EncoderOutput:
-        """The frozen encoder's output for items, which are as in `embed`."""
+        """The frozen encoder's output for items, which are as in `embed`; ValueError for none."""
         items = self._as_list(modality, items)
+        if not items:
+            raise ValueError(f"no items of {modality}")
         encoder = self._encoders[modality].to(self.device)
         return run_encoder(encoder, encoder.prepare(items), self.precision)
 
     def _as_list(self, modality: str, items: Any) -> list:
-        """Items as a list, checked."""
+        """One item or several, as a list. Raises as `embed` does."""
         if modality not in self.modalities:
             raise ValueError(f"no modality {modality!r}, only {', '.join(self.modalities)}")
-        expected = ITEM_TYPES[modality]
-        items = [items] if isinstance(items, expected | Path | str) else list(items)
+        blank = load_registered(MODALITIES[modality].blank)()
+        single = isinstance(items, type(blank) | str | bytes) or not isinstance(items, Iterable)
+        items = [items] if single else list(items)
         for number, item in enumerate(items):
-            if not isinstance(item, expected):
-                hint = " (PIL.Image.open(path))" if modality == "vision" else ""
-                raise TypeError(
-                    f"item {number} of {modality} is a {type(item).__name__}; "
-                    f"expected {expected.__name__}{hint}"
-                )
-            if modality == "audio" and item.ndim != 1:
-                raise TypeError(f"clip {number} has shape {item.shape}; expected mono (n,)")
+            _check_item(f"item {number} of {modality}", item, blank, MODALITIES[modality].decode)
         return items
 
     @cached_property
@@ -108,21 +103,19 @@ class Aligner(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors and aligner.json; the folder appears whole or not at all."""
-        metadata = {
-            "modalities": {n: m.model_dump(mode="json") for n, m in self.modalities.items()},
-            "dims": self.dims,
-            "widths": self.widths,
-            "precision": self.precision,
+        modalities = {
+            name: modality.model_dump(mode="json", exclude={"augment"})  # only in training
+            for name, modality in self.modalities.items()
         }
-        with whole_folder(folder) as temporary:
+        metadata = {"modalities": modalities, "dims": self.dims, "widths": self.widths}
+        with model_folder(folder, FILE, metadata | {"precision": self.precision}) as temporary:
             save_file(self.state_dict(), temporary / "model.safetensors")
-            (temporary / FILE).write_text(json.dumps(metadata, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Aligner":
         """Load what `save_pretrained` wrote, in evaluation mode."""
         aligner = cls.untrained(folder)
-        aligner.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+        aligner.load_state_dict(load_file(absolute_path(folder) / "model.safetensors"))
         return aligner.eval()
 
     @classmethod
@@ -133,3 +126,17 @@ class Aligner(nn.Module):
         modalities = {name: ModalityConfig.model_validate(c) for name, c in configs.items()}
         widths = {name: tuple(pair) for name, pair in metadata.pop("widths").items()}
         return cls(modalities, widths=widths, **metadata)
+
+
+def _check_item(name: str, item: Any, blank: Any, decode: str | None) -> None:
+    """TypeError unless an item is of the type of `blank`; for arrays, float with as many axes."""
+    if not isinstance(item, type(blank)):
+        read = f"{decode.replace(':', '.')}(path.read_bytes())" if decode else ""
+        hint = f"; to read a file: {read}" if read and isinstance(item, str | Path | bytes) else ""
+        expected, actual = type(blank).__name__, type(item).__name__
+        raise TypeError(f"{name}: expected {expected}, got {actual}{hint}")
+    if isinstance(item, np.ndarray) and (item.ndim != blank.ndim or item.dtype.kind != "f"):
+        raise TypeError(
+            f"{name}: expected floats of a shape such as {blank.shape}, got {item.dtype} of shape "
+            f"{item.shape}"
+        )

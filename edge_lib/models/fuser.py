@@ -1,6 +1,5 @@
 """The fuser: fusions trained on an aligner's frozen heads."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,10 +9,12 @@ from torch import Tensor, nn
 from edge_lib.config import FusionConfig
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.models.aligner import Aligner
+from edge_lib.models.saving import model_folder
 from edge_lib.nn.fusion import Fused, build_fusion
-from edge_lib.runs.files import read_saved, whole_folder
+from edge_lib.runs.files import absolute_path, read_saved
 
 FILE = "fuser.json"
+TRAINING = {"seeds", "modality_dropout", "train"}  # keys that a trained fuser does not need
 
 
 class Fuser(nn.Module):
@@ -45,24 +46,22 @@ class Fuser(nn.Module):
     def select(self, strategy: str) -> "Fuser":
         """A fuser with one of the strategies, which shares its modules."""
         config = self.config.model_copy(update={"strategies": [strategy]})
-        fuser = Fuser(self.aligner, config)
+        with torch.device("meta"):  # its own fusion is replaced, and draws no random numbers
+            fuser = Fuser(self.aligner, config)
         fuser.fusions[strategy] = self.fusions[strategy]
         return fuser.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the fusions and the aligner; the folder appears whole or not at all."""
-        keys = ("strategies", "modalities", "target", "width")
-        keys += ("num_latents", "num_layers", "num_heads")
-        metadata = {key: getattr(self.config, key) for key in keys}
-        with whole_folder(folder) as temporary:
+        metadata = self.config.model_dump(mode="json", exclude=TRAINING)
+        with model_folder(folder, FILE, metadata) as temporary:
             self.aligner.save_pretrained(temporary / "aligner")
             save_file(self.fusions.state_dict(), temporary / "fusions.safetensors")
-            (temporary / FILE).write_text(json.dumps(metadata, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Fuser":
         """Load what `save_pretrained` wrote, in evaluation mode."""
-        config = FusionConfig.model_validate(read_saved(folder, FILE))
-        fuser = cls(Aligner.from_pretrained(Path(folder) / "aligner"), config)
-        fuser.fusions.load_state_dict(load_file(Path(folder) / "fusions.safetensors"))
+        folder, config = absolute_path(folder), FusionConfig(**read_saved(folder, FILE))
+        fuser = cls(Aligner.from_pretrained(folder / "aligner"), config)
+        fuser.fusions.load_state_dict(load_file(folder / "fusions.safetensors"))
         return fuser.eval()

@@ -1,6 +1,5 @@
 """The question answerer: an aligner's frozen vision head as prefix, and a decoder on it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.qa_batches import QABatch
 from edge_lib.data.vocabulary import PAD, Vocabulary, pad
 from edge_lib.models.aligner import Aligner
+from edge_lib.models.saving import model_folder
 from edge_lib.nn.decoders import build_decoder
-from edge_lib.runs.files import read_saved, whole_folder
+from edge_lib.runs.files import absolute_path, read_saved
 
 FILE = "qa.json"
 
@@ -113,16 +113,15 @@ class QAModel(nn.Module):
             "config": self.config.model_dump(mode="json", exclude={"lr"}),
             "vision": self.vision,
         }
-        with whole_folder(folder) as temporary:
+        with model_folder(folder, FILE, metadata) as temporary:
             self.aligner.save_pretrained(temporary / "aligner")
             save_file(self.decoder.state_dict(), temporary / "model.safetensors")
             self.vocabulary.save(temporary / "tokenizer.json")
-            (temporary / FILE).write_text(json.dumps(metadata, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "QAModel":
         """Load what `save_pretrained` wrote, in evaluation mode."""
-        folder, metadata = Path(folder), read_saved(folder, FILE)
+        folder, metadata = absolute_path(folder), read_saved(folder, FILE)
         aligner = Aligner.from_pretrained(folder / "aligner")
         config = DecoderConfig.model_validate(metadata["config"])
         vocabulary = Vocabulary.load(folder / "tokenizer.json")

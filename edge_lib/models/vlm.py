@@ -5,7 +5,6 @@
 3. Projectors and adapters are trained; a checkpoint holds them and leaves out what is frozen.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -22,11 +21,13 @@ from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
 from edge_lib.models.generation import GenerationMixin
 from edge_lib.models.prefix_sources import PrefixSources
+from edge_lib.models.saving import model_folder
 from edge_lib.nn.decoders.language import load_language, load_tokenizer, supervised_loss
 from edge_lib.nn.projectors import INPUT_KINDS, Projector
-from edge_lib.runs.files import read_saved, whole_folder
+from edge_lib.runs.files import absolute_path, read_saved
 
 FILE = "vlm.json"
+TRAINING = {"language": {"gradient_checkpointing"}}  # keys that a trained model does not need
 Prefixes = dict[str, EncoderOutput | MultimodalOutput]
 
 
@@ -178,8 +179,9 @@ class VLM(GenerationMixin, nn.Module):
         """Write projectors, adapters, tokenizer and prefix sources; the folder appears whole or not
         at all. The language model is not written: it is loaded by name.
         """
-        config = self.config.model_dump(mode="json")
-        with whole_folder(folder) as temporary:
+        config = self.config.model_dump(mode="json", exclude=TRAINING)
+        metadata = {"config": config, "shapes": self.shapes}
+        with model_folder(folder, FILE, metadata) as temporary:
             self.prefix_sources.save(temporary)
             self.chat.tokenizer.save_pretrained(temporary / "tokenizer")
             # parameters rather than state_dict(): that would be sharded again under FSDP
@@ -190,8 +192,6 @@ class VLM(GenerationMixin, nn.Module):
                 weights = dict(self.language.named_parameters())
                 adapters = get_peft_model_state_dict(self.language, weights)
                 save_file(adapters, temporary / "adapters.safetensors")
-            metadata = {"config": config, "shapes": self.shapes}
-            (temporary / FILE).write_text(json.dumps(metadata, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, language: LanguageConfig | None = None) -> "VLM":
@@ -200,7 +200,7 @@ class VLM(GenerationMixin, nn.Module):
         language: how to load the language model instead, such as in 4 bits; its adapters stay those
         of the folder. Raises ValueError if it names other adapters.
         """
-        folder, metadata = Path(folder), read_saved(folder, FILE)
+        folder, metadata = absolute_path(folder), read_saved(folder, FILE)
         shapes = {name: tuple(shape) for name, shape in metadata["shapes"].items()}
         config = VLMModelConfig.model_validate(metadata["config"])
         if language:

@@ -1,36 +1,37 @@
-"""Pictures of results: each function returns the figure and the table of the numbers in it."""
+"""Figures of results: each function returns a figure and the table of the numbers in it."""
 
-from edge_lib.plots.ablation import arms, dots, makeup, pareto
-from edge_lib.plots.fusion import fusion_bars, gate_weights, listen_and_look
+from edge_lib.plots.ablation import pareto, stacked_bars, variant_dots, variant_lines
+from edge_lib.plots.audio import audio_retrieval
+from edge_lib.plots.fusion import fusion_bars, gate_weights
 from edge_lib.plots.qa import attention_steps, kind_scores, training_curves
 from edge_lib.plots.retrieval import (
     recall_by_dim,
     retrieval_strip,
     similarity_heatmap,
-    swap_probe,
     tsne,
+    winoground_scores,
 )
-from edge_lib.plots.style import HIT
+from edge_lib.plots.style import HIT_COLOUR
 from edge_lib.plots.training import loss_curve, samples, speed_bars
 
 __all__ = [
-    "HIT",
-    "arms",
+    "HIT_COLOUR",
     "attention_steps",
-    "dots",
+    "audio_retrieval",
     "fusion_bars",
     "gate_weights",
     "kind_scores",
-    "listen_and_look",
     "loss_curve",
-    "makeup",
     "pareto",
     "recall_by_dim",
     "retrieval_strip",
     "samples",
     "similarity_heatmap",
     "speed_bars",
-    "swap_probe",
+    "stacked_bars",
     "training_curves",
     "tsne",
+    "variant_dots",
+    "variant_lines",
+    "winoground_scores",
 ]

@@ -1,49 +1,46 @@
-"""Pictures of sweeps: a line for each arm with its spread over seeds, and what makes up a whole."""
+"""Figures of sweeps: variants with their spread over seeds, trade-offs, and shares of a whole."""
 
 import pandas as pd
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from edge_lib.plots.style import COLUMN, PAGE, QUIET, styled, subplots
-
-# Okabe & Ito again, with a marker each, so that lines part without colour too
-ARMS = (
-    ("#0072B2", "o", "-"),
-    ("#D55E00", "^", "--"),
-    ("#009E73", "s", "-."),
-    ("#CC79A7", "D", ":"),
-    ("#E69F00", "v", (0, (4, 1, 1, 1))),
-    ("#56B4E9", "P", (0, (1, 1))),
-    ("0.35", "X", "-"),
+from edge_lib.plots.style import (
+    COLUMN,
+    GREY,
+    PAGE,
+    SEED_SPREAD,
+    listed,
+    styled,
+    subplots,
+    variant_styles,
+    whiskers,
 )
 
 
 @styled
-def arms(table: pd.DataFrame, x: str, y: str, panel: str | None = None, free_y=False, **axis):
-    """A line for each `arm` over `x`: the mean of `y` over the seeds, whiskers from lowest to
-    highest; a panel for each value of `panel`, with a y axis of its own if `free_y`. `axis`:
-    matplotlib's settings for all axes.
+def variant_lines(
+    table: pd.DataFrame, x: str, y: str, panel: str | None = None, free_y=False, **settings
+):
+    """A line for each `variant` over `x`: the mean of `y` over the seeds, with whiskers from the
+    lowest to the highest seed.
 
-    The table: panel, arm, x, mean, sd, lowest, highest, seeds.
+    panel: a column; each of its values gets a panel, with a y axis of its own if `free_y`.
+    settings: matplotlib's, for all axes. The table: panel, variant, x, mean, sd, lowest, highest,
+    seeds.
     """
-    keys = [*([panel] if panel else []), "arm", x]
-    groups = table.groupby(keys, sort=False)[y]
-    summary = groups.agg(mean="mean", sd="std", lowest="min", highest="max", seeds="count")
+    keys = [*([panel] if panel else []), "variant", x]
+    summary = table.groupby(keys, sort=False)[y].agg(**SEED_SPREAD)
     summary = summary.reset_index().sort_values(x, kind="stable")
-    names = list(dict.fromkeys(table["arm"]))
-    panels = list(dict.fromkeys(table[panel])) if panel else [None]
+    variants = list(table["variant"].unique())
+    panels = list(table[panel].unique()) if panel else [None]
     width = COLUMN if len(panels) == 1 else PAGE
-    figure, [row] = subplots(1, len(panels), width, 3.2, sharey=not free_y)
+    alt = f"{listed(panels) if panel else settings.get('ylabel', y)} by {settings.get('xlabel', x)}"
+    alt += f" for {listed(variants)}: mean over seeds, whiskers from lowest to highest."
+    figure, [row] = subplots(alt, 1, len(panels), width, 3.2, sharey=not free_y)
     for axes, name in zip(row, panels, strict=True):
         part = summary if name is None else summary[summary[panel] == name]
-        for arm, (colour, marker, dash) in zip(names, ARMS, strict=False):
-            line = part[part["arm"] == arm]
-            error = line["mean"] - line["lowest"], line["highest"] - line["mean"]
-            look = {"color": colour, "marker": marker, "ls": dash, "ms": 4, "lw": 1.2}
-            axes.errorbar(
-                line[x], line["mean"], yerr=[e.clip(lower=0) for e in error], label=arm, **look
-            )
-        axes.set(**{"xlabel": x, "ylabel": "" if panel else y, "title": name, **axis})
-        if "xscale" not in axis:
+        _draw_lines(axes, part, x, variants)
+        axes.set(**{"xlabel": x, "ylabel": "" if panel else y, "title": name, **settings})
+        if "xscale" not in settings:
             axes.set_xscale("log", base=2)
         axes.set_xticks(sorted(part[x].unique()), sorted(part[x].unique()))
         axes.minorticks_off()
@@ -51,24 +48,32 @@ def arms(table: pd.DataFrame, x: str, y: str, panel: str | None = None, free_y=F
     return figure, summary
 
 
-@styled
-def dots(table: pd.DataFrame, arm: str, value: str, group: str, xlabel: str = ""):
-    """A row for each arm: a dot for each seed, a bar at their mean, a colour for each `group`.
+def _draw_lines(axes, summary: pd.DataFrame, x: str, variants: list[str]) -> None:
+    for variant, (colour, marker, dash) in variant_styles(variants):
+        line = summary[summary["variant"] == variant]
+        error = whiskers(line["mean"], line["lowest"], line["highest"])
+        style = {"color": colour, "marker": marker, "ls": dash, "ms": 4, "lw": 1.2}
+        axes.errorbar(line[x], line["mean"], yerr=error, label=variant, **style)
 
-    The table: group, arm, mean, sd, seeds.
+
+@styled
+def variant_dots(table: pd.DataFrame, variant: str, value: str, group: str, xlabel: str = ""):
+    """A row for each `variant`: a dot per seed, a bar at their mean, a colour for each `group`.
+
+    The table: group, variant, mean, sd, seeds.
     """
-    summary = table.groupby([group, arm], sort=False)[value].agg(["mean", "std", "count"])
+    summary = table.groupby([group, variant], sort=False)[value].agg(["mean", "std", "count"])
     summary = summary.rename(columns={"std": "sd", "count": "seeds"}).reset_index()
-    names = list(dict.fromkeys(table[arm]))
-    groups = list(dict.fromkeys(table[group]))
-    figure, [[axes]] = subplots(1, 1, COLUMN, 0.9 + 0.4 * len(names))
-    for number, (name, (colour, marker, _)) in enumerate(zip(groups, ARMS, strict=False)):
+    names, groups = (list(table[column].unique()) for column in (variant, group))
+    alt = f"{xlabel or value} of {listed(names)}, for {listed(groups)}: a dot per seed, a bar at"
+    figure, [[axes]] = subplots(f"{alt} the mean.", 1, 1, COLUMN, 0.9 + 0.4 * len(names))
+    for number, (name, (colour, marker, _)) in enumerate(variant_styles(groups)):
         part, means = table[table[group] == name], summary[summary[group] == name]
         shift = 0.25 * (number - (len(groups) - 1) / 2)
-        look = {"color": colour, "marker": marker, "ms": 4, "ls": "", "mfc": "none"}
-        axes.plot(part[value], [names.index(a) + shift for a in part[arm]], label=name, **look)
-        places = [names.index(a) + shift for a in means[arm]]
-        axes.vlines(means["mean"], [y - 0.12 for y in places], [y + 0.12 for y in places], colour)
+        style = {"color": colour, "marker": marker, "ms": 4, "ls": "", "mfc": "none"}
+        axes.plot(part[value], [names.index(v) + shift for v in part[variant]], label=name, **style)
+        heights = [names.index(v) + shift for v in means[variant]]
+        axes.vlines(means["mean"], [y - 0.12 for y in heights], [y + 0.12 for y in heights], colour)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel(xlabel or value)
     axes.grid(axis="y", color="0.9")
@@ -79,25 +84,27 @@ def dots(table: pd.DataFrame, arm: str, value: str, group: str, xlabel: str = ""
 
 @styled
 def pareto(table: pd.DataFrame, costs: dict[str, str], score: str, ylabel: str):
-    """A panel for each of `costs` (column -> label): the mean of `score` over the lines that share
-    a `setting`, whiskers from lowest to highest, a look for each `decoder`; the front in grey:
-    nothing cheaper is better.
+    """A panel for each of `costs` (column -> label): the mean of `score` over the rows that share a
+    `setting`, with whiskers from lowest to highest, a marker for each `decoder`, and the Pareto
+    front in grey.
 
-    The table: decoder, setting, mean, lowest, highest, seeds, and the mean of each cost.
+    The table: decoder, setting, mean, sd, lowest, highest, seeds, and the mean of each cost.
     """
     groups = table.groupby(["decoder", "setting"], sort=False)
-    summary = groups[score].agg(mean="mean", lowest="min", highest="max", seeds="count")
+    summary = groups[score].agg(**SEED_SPREAD)
     summary = summary.join(groups[[*costs]].mean()).reset_index()
-    figure, [row] = subplots(1, len(costs), PAGE, 3.0, sharey=True)
+    decoders = summary.decoder.unique()
+    alt = f"{ylabel} against {listed(costs.values())} for {listed(decoders)}, with Pareto fronts."
+    figure, [row] = subplots(alt, 1, len(costs), PAGE, 3.0, sharey=True)
     for axes, (cost, label) in zip(row, costs.items(), strict=True):
         front = summary.sort_values([cost, "mean"], ascending=[True, False])
         front = front[front["mean"] > front["mean"].cummax().shift(fill_value=-1)]
         axes.step(front[cost], front["mean"], where="post", color="0.8", lw=3, zorder=0)
-        for name, (colour, marker, _) in zip(summary.decoder.unique(), ARMS, strict=False):
+        for name, (colour, marker, _) in variant_styles(decoders):
             part = summary[summary.decoder == name]
-            error = part["mean"] - part["lowest"], part["highest"] - part["mean"]
-            look = {"color": colour, "fmt": marker, "ms": 4, "lw": 0.8, "label": name}
-            axes.errorbar(part[cost], part["mean"], [e.clip(lower=0) for e in error], **look)
+            error = whiskers(part["mean"], part["lowest"], part["highest"])
+            style = {"color": colour, "fmt": marker, "ms": 4, "lw": 0.8, "label": name}
+            axes.errorbar(part[cost], part["mean"], error, **style)
         axes.set(xscale="log", xlabel=label)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -108,17 +115,22 @@ def pareto(table: pd.DataFrame, costs: dict[str, str], score: str, ylabel: str):
 
 
 @styled
-def makeup(table: pd.DataFrame, x: str, part: str, share: str, xlabel: str = ""):
-    """Stacked bars: how much of the whole each `part` is (the mean of `share`), at each `x`."""
+def stacked_bars(table: pd.DataFrame, x: str, part: str, share: str, xlabel: str = ""):
+    """A bar for each `x`, stacked from the mean `share` of each `part`.
+
+    The table: x, and a column for each part.
+    """
     summary = table.groupby([x, part], sort=False)[share].mean().unstack(part).sort_index()
-    figure, [[axes]] = subplots(1, 1, COLUMN, 0.9 + 0.32 * len(summary))
+    totals = [f"{total:.0%} at {value}" for value, total in summary.sum(axis=1).items()]
+    alt = f"{xlabel or share} by {x}, split into {listed(summary)}; in total {listed(totals)}."
+    figure, [[axes]] = subplots(alt, 1, 1, COLUMN, 0.9 + 0.32 * len(summary))
     left = pd.Series(0.0, summary.index)
     names = [str(value) for value in summary.index]
-    for name, (colour, _, _) in zip(summary, ARMS, strict=False):
+    for name, (colour, _, _) in variant_styles(summary):
         axes.barh(names, summary[name], 0.7, left=left, color=colour, label=name)
         left += summary[name]
-    for place, total in enumerate(left):
-        axes.text(total, place, f" {100 * total:.0f}%", va="center", fontsize=8, color=QUIET)
+    for row, total in enumerate(left):
+        axes.text(total, row, f" {100 * total:.0f}%", va="center", fontsize=8, color=GREY)
     axes.set(xlabel=xlabel or share, ylabel=x, xlim=(0, 1.12 * left.max()))
     figure.legend(loc="outside lower center", ncols=2)
     return figure, summary.reset_index()

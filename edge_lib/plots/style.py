@@ -1,53 +1,116 @@
-"""One look for all figures: widths, palette, and a figure that shows itself once.
+"""Shared style of all figures: widths, palette, and a figure class with alt text for notebooks.
 
-A modality has one colour, marker and dash everywhere; "vision → text" has its colour from vision,
-its marker and dash from text. Palette: Okabe & Ito (2008), safe for the colour-blind; no letter is
-under 8 pt. Figures live outside pyplot and leave its settings alone.
+A modality has the same colour, marker and dash in every figure; the line "vision → text" takes its
+colour from vision, its marker and dash from text. The palette is Okabe & Ito's (2008), safe for
+colour-blind readers; no text is under 8 pt. Figures do not use pyplot or change its settings.
 """
 
 import io
+from collections.abc import Iterable
+from itertools import cycle
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
 import seaborn as sns
-from IPython.core.pylabtools import print_figure
+from IPython.display import display
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 COLUMN, PAGE = 3.5, 7.0  # inches: the widths of a column and a page of a two-column paper
-LOOKS = {  # colour, marker, dash
+MODALITY_STYLES = {  # colour, marker, dash
     "vision": ("#0072B2", "o", "--"),
     "text": ("#D55E00", "^", "-"),
     "audio": ("#CC79A7", "s", "-."),
 }
-OTHER = ("#56B4E9", "D", (0, (1, 1)))  # a modality that is not among these
-HIT, QUIET = "#009E73", "0.45"
+OTHER_MODALITY = ("#56B4E9", "D", (0, (1, 1)))
+VARIANT_STYLES = (  # distinct markers and dashes, so that lines are distinct without colour too
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "^", "--"),
+    ("#009E73", "s", "-."),
+    ("#CC79A7", "D", ":"),
+    ("#E69F00", "v", (0, (4, 1, 1, 1))),
+    ("#56B4E9", "P", (0, (1, 1))),
+    ("0.35", "X", "-"),
+)
+HIT_COLOUR, GREY = "#009E73", "0.45"
 STYLE = {
     **sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False}),
     **sns.plotting_context("paper", font_scale=0.92),  # 8.1 and 8.8 pt
-    **{"legend.frameon": False, "figure.dpi": 96, "figure.labelsize": 8},
+    # inline pixels per inch: a PAGE is 896 pixels wide, about the text column of a notebook
+    **{"legend.frameon": False, "figure.dpi": 128, "figure.labelsize": 8},
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
 }
+BARE_AXES = {"xticks": [], "yticks": [], "frame_on": False}  # around images
+SEED_SPREAD = {"mean": "mean", "sd": "std", "lowest": "min", "highest": "max", "seeds": "count"}
 styled = mpl.rc_context(STYLE)
 
 
 class Figure(mpl.figure.Figure):
-    """Shows itself once in a notebook, whatever the backend: pyplot does not know of it."""
+    """A figure with alt text. A notebook shows it once, at full width and twice the pixel density.
+
+    alt: one sentence on what the figure shows. It is the output's plain text, and the `alt` of its
+    image/png metadata, which nbconvert's classic template uses (JupyterLab 4 ignores it).
+    """
+
+    alt = ""
 
     @styled
     def draw(self, renderer) -> None:
-        super().draw(renderer)  # makes ticks, which take their style from the settings of now
+        super().draw(renderer)  # creates ticks, which take their style from the current settings
 
-    def _repr_png_(self) -> bytes:
-        """Without the alpha channel, which makes a notebook a sixth larger."""
-        picture, small = Image.open(io.BytesIO(print_figure(self))), io.BytesIO()
-        picture.convert("RGB").save(small, "PNG", optimize=True)
-        return small.getvalue()
+    def _ipython_display_(self) -> None:
+        """Unlike the `_repr_*_` methods, this has priority over the formatters of the backend."""
+        picture, data = Image.open(io.BytesIO(self._png())), io.BytesIO()
+        # a palette of 256 colours makes the notebook three times smaller
+        picture.convert("RGB").quantize(256).save(data, "PNG", optimize=True)
+        bundle = {"image/png": data.getvalue(), "text/plain": self.alt}
+        metadata = {"image/png": {"alt": self.alt, "width": picture.width // 2}}
+        display(bundle, metadata=metadata, raw=True)
+
+    def _png(self) -> bytes:
+        """Twice the pixel density; blank margins are cropped above and below, not at the sides."""
+        self.draw_without_rendering()
+        drawn, data = self.get_tightbbox().padded(0, 0.05), io.BytesIO()
+        full_width = Bbox([[0, drawn.y0], [self.get_figwidth(), drawn.y1]])
+        self.savefig(data, dpi=2 * self.dpi, bbox_inches=Bbox.union([drawn, full_width]))
+        return data.getvalue()
 
 
-def subplots(rows: int, columns: int, width: float, height: float, **options):
+def subplots(
+    alt: str, rows: int, columns: int, width: float, height: float, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure with alt text and its axes (rows, columns); width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.alt = alt
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def direction(query: str, gallery: str) -> dict:
-    (colour, _, _), (_, marker, dash) = LOOKS.get(query, OTHER), LOOKS.get(gallery, OTHER)
+def modality_style(name: str) -> tuple:
+    """(colour, marker, dash)"""
+    return MODALITY_STYLES.get(name, OTHER_MODALITY)
+
+
+def direction_style(query: str, gallery: str) -> dict:
+    """Line settings of a retrieval direction."""
+    (colour, _, _), (_, marker, dash) = modality_style(query), modality_style(gallery)
     return {"color": colour, "marker": marker, "ls": dash, "label": f"{query} → {gallery}"}
+
+
+def variant_styles(names: Iterable[str]) -> Iterable[tuple[str, tuple]]:
+    """(name, (colour, marker, dash)) of each variant; styles repeat after seven."""
+    return zip(names, cycle(VARIANT_STYLES), strict=False)
+
+
+def whiskers(centre: pd.Series, low: pd.Series, high: pd.Series) -> list[pd.Series]:
+    """Error bars from low to high, as matplotlib takes them.
+
+    Clipped at 0: rounding can put the mean of a single seed just outside its own range.
+    """
+    return [(centre - low).clip(lower=0), (high - centre).clip(lower=0)]
+
+
+def listed(values: Iterable) -> str:
+    """Values for an alt text: "16, 64 and 384"."""
+    *first, last = map(str, values)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from edge_lib.config import ROOT, ConfigError, ExperimentConfig, from_root
+from edge_lib.config.base import relative_to_root
 from edge_lib.runs.environment import describe_environment
 from edge_lib.runs.files import absolute_path, replace_text, write_json
 from edge_lib.runs.parameters import check_parameters
@@ -79,6 +80,10 @@ class Run:
         for name in ("figures", "checkpoints", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
+    def __str__(self) -> str:
+        """The folder, below the repository root if it is there."""
+        return relative_to_root(self.folder)
+
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
@@ -106,11 +111,9 @@ class Run:
             kept = [line for line in complete if json.loads(line)["step"] <= step]
             replace_text(path, "".join(line + "\n" for line in kept))
 
-    def save_metrics(self, **metrics: float) -> dict:
-        """Merge into metrics.json and return all of it. Pass dotted keys as `**{...}`."""
-        merged = {**self.metrics(), **metrics}
-        write_json(self.folder / "metrics.json", merged)
-        return merged
+    def save_metrics(self, **metrics: float) -> None:
+        """Merge into metrics.json. Pass dotted keys as `**{...}`."""
+        write_json(self.folder / "metrics.json", {**self.metrics(), **metrics})
 
     def metrics(self) -> dict:
         path = self.folder / "metrics.json"
@@ -130,9 +133,9 @@ class Run:
                 "remove the folder or choose another run_dir"
             )
 
-    def save_figure(self, name: str, figure, table: pd.DataFrame) -> Path:
-        """Write figures/NAME.png (200 dpi) and its data, figures/NAME.csv."""
+    def save_figure(self, name: str, figure, table: pd.DataFrame):
+        """Write figures/NAME.png (200 dpi) and its data, figures/NAME.csv; returns the figure."""
         path = self.folder / "figures" / f"{name}.png"
         figure.savefig(path, dpi=200, bbox_inches="tight")
         table.to_csv(path.with_suffix(".csv"), index=False)
-        return path
+        return figure

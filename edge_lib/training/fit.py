@@ -33,12 +33,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 def fit(
-    model: nn.Module,
-    batches: Dataset,
-    config: TrainConfig,
-    run: Run,
-    evaluate: Evaluate,
-    seed: int,
+    model: nn.Module, batches: Dataset, config: TrainConfig, run: Run, evaluate: Evaluate, seed: int
 ) -> dict[str, float]:
     """Train `model`, whose forward maps a batch to a scalar loss, and save its best state.
 

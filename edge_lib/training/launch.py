@@ -73,9 +73,7 @@ def launch(
         )
     if num_nodes > 1 and rdzv_endpoint.endswith(":0"):
         raise ValueError(f"{num_nodes=} needs an rdzv_endpoint 'host:port', not {rdzv_endpoint!r}")
-    payload = dump_pickle(
-        (fn, args), f"launch cannot send {name_of(fn)} and its arguments to processes"
-    )
+    payload = dump_pickle((fn, args), f"launch cannot send {name_of(fn)} and its arguments")
     if num_nodes > 1 and node_rank == 0:
         _host_store(rdzv_endpoint)
     with (

@@ -63,7 +63,6 @@ def test_digest_ignores_keys_that_change_no_result(full, change):
     assert one.to_yaml() == two.to_yaml()
 
 
-@pytest.mark.xfail(strict=True, reason="ExperimentConfig.digest() keeps the section, emptied")
 @pytest.mark.parametrize(
     "change", ["launch.node_rank=1", "launch.rdzv_endpoint=host:1", "features.num_processes=2"]
 )

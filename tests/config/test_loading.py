@@ -30,7 +30,7 @@ def test_null_removes_inherited_section(write):
     assert list(config.modalities) == ["vision"]
 
 
-@pytest.mark.parametrize("loop", [("a",), ("a", "b"), ("a", "b", "c")])
+@pytest.mark.parametrize("loop", [("a",), ("a", "b"), ("a", "b", "c")], ids="".join)
 def test_extends_rejects_cycle(message, write, loop):
     for name, parent in zip(loop, (*loop[1:], loop[0]), strict=True):
         path = write(f"{name}.yaml", f"name: x\nextends: {parent}.yaml\n")

@@ -17,7 +17,7 @@ def boxes(monkeypatch):
     return boxes
 
 
-@pytest.mark.parametrize("size", [(96, 96), (320, 200), (31, 500)])
+@pytest.mark.parametrize("size", [(96, 96), (320, 200), (31, 500)], ids=str)
 def test_crops_keep_most_of_the_image_and_its_shape(boxes, size):
     torch.manual_seed(0)
     image = Image.new("RGB", size)

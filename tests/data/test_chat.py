@@ -153,6 +153,7 @@ USER, ANSWER = {"role": "user", "content": "?"}, {"role": "assistant", "content"
         ([USER, {**ANSWER, "content": "an <image>"}], "<image> in an assistant turn"),
         ([{**USER, "content": "<audio>"}, ANSWER], "<audio>, for which the model has no soft"),
     ],
+    ids=["no message", "empty turn", "no answer", "placeholder in answer", "unknown placeholder"],
 )
 def test_unusable_conversations_raise_chat_errors(make_tokenizer, messages, error):
     chat = Chat(make_tokenizer(), {"image": 3}, 100)
@@ -199,6 +200,7 @@ def test_soft_tokens_count_towards_max_length(make_tokenizer):
         ),
         ("{{ raise_exception('take turns') }}", "refuses the conversation: take turns"),
     ],
+    ids=["last turns only", "other prompt", "text after the end", "raises"],
 )
 def test_unsuitable_templates_raise_chat_errors(make_tokenizer, template, error):
     chat = Chat(make_tokenizer(template=template), {"image": 3}, 100)

@@ -1,5 +1,6 @@
-"""Three modalities: trained whatever is missing, and fused on heads that stay as they are."""
+"""Three modalities: alignment with missing items, and fusions on frozen heads."""
 
+import json
 from itertools import combinations
 
 import numpy as np
@@ -7,17 +8,24 @@ import pytest
 import torch
 
 from edge_lib.data.alignment_batches import AlignmentBatches
-from edge_lib.experiments.align import embed_split, embed_table, train_aligner
+from edge_lib.experiments.align import (
+    AlignmentTask,
+    embed_saved,
+    embed_table,
+    new_aligner,
+    train_aligner,
+)
 from edge_lib.experiments.trimodal import (
+    FusionTask,
     embed_rows,
     fused_recall,
     fusion_table,
     gate_weights,
     train_fusions,
 )
-from edge_lib.features.extract import extract_features
+from edge_lib.features.extract import extract_features, write_features
 from edge_lib.features.online import open_features
-from edge_lib.features.store import open_store
+from edge_lib.features.store import open_stores
 from edge_lib.models import Aligner, Fuser
 from edge_lib.nn.losses import info_nce
 from edge_lib.sources import load_table
@@ -27,35 +35,33 @@ from edge_lib.training.launch import launch
 @pytest.fixture(scope="module")
 def config(small_trimodal):
     config = small_trimodal("features.dtype=float32")
-    extract_features(config)
+    write_features(config.data, config.feature_spec)
     return config
 
 
-def widths(config):
-    table = load_table(config.data, "val")
-    return {name: open_store(config, name, table).widths for name in config.modalities}
-
-
-def new_aligner(config, seed=0):
+def untrained(config, seed=0):
     torch.manual_seed(seed)
-    return Aligner(config, widths(config))
+    stores = stores_of(config, "val")
+    return new_aligner(config, {name: store.widths for name, store in stores.items()})
 
 
 def first_batch(config, split="train"):
     table = load_table(config.data, split)
-    return AlignmentBatches(table, open_features(config, table), config)[0]
+    features = open_features(config.feature_spec, table)
+    options = config.seed, config.data.missing, config.data.hard_negatives
+    return AlignmentBatches(table, features, config.train, *options)[0]
 
 
 def stores_of(config, split):
-    table = load_table(config.data, split)
-    return {name: open_store(config, name, table) for name in config.modalities}
+    return open_stores(config.feature_spec, load_table(config.data, split))
 
 
 # --- alignment -------------------------------------------------------------------------------
 
 
-def test_loss_is_the_mean_over_pairs_of_the_rows_that_have_both(config, small_trimodal):
-    aligner, batch = new_aligner(config).eval(), first_batch(config)
+def test_loss_is_the_mean_over_pairs_of_rows_with_both_items(config):
+    aligner, batch = untrained(config).eval(), first_batch(config)
+    task = AlignmentTask(aligner, config)
     torch.manual_seed(1)
     batch.present = {name: torch.rand(16) < 0.7 for name in batch.present}
     embedded = {name: aligner.heads[name](batch.features[name])[1] for name in batch.features}
@@ -64,31 +70,31 @@ def test_loss_is_the_mean_over_pairs_of_the_rows_that_have_both(config, small_tr
         kept = batch.present[a] & batch.present[b]
         for d in config.loss.dims:
             x, y = embedded[a][kept, :d], embedded[b][kept, :d]
-            expected = expected + info_nce(x, y, aligner.logit_scale())
-    torch.testing.assert_close(aligner(batch), expected / 3)
+            expected = expected + info_nce(x, y, task.loss.logit_scale())
+    torch.testing.assert_close(task(batch), expected / 3)
 
 
-def test_every_head_learns_and_a_pair_left_out_teaches_nobody(small_trimodal, config):
-    only = small_trimodal("features.dtype=float32 loss.pairs=[[vision,text]]")
+def test_gradients_reach_the_heads_of_the_pairs_in_the_loss(small_trimodal, config):
+    one_pair = small_trimodal("features.dtype=float32 loss.pairs=[[vision,text]]")
     batch = first_batch(config)
-    for chosen, learning in ((config, {"vision", "audio", "text"}), (only, {"vision", "text"})):
-        aligner = new_aligner(chosen)
-        aligner(batch).backward()
-        moved = {
+    for chosen, trained in ((config, {"vision", "audio", "text"}), (one_pair, {"vision", "text"})):
+        aligner = untrained(chosen)
+        AlignmentTask(aligner, chosen)(batch).backward()
+        with_gradient = {
             name.split(".")[1]
             for name, p in aligner.named_parameters()
-            if name.startswith("heads.") and p.grad is not None and p.grad.abs().sum() > 0
+            if p.grad is not None and p.grad.abs().sum() > 0
         }
-        assert moved == learning
-    encoder = new_aligner(config)._encoders["audio"]
+        assert with_gradient == trained
+    encoder = untrained(config)._encoders["audio"]
     assert not any(p.requires_grad for p in encoder.parameters())
 
 
-def test_raw_clips_and_the_store_give_the_same_embeddings(config):
-    aligner, table = new_aligner(config).eval(), load_table(config.data, "val")
+def test_aligner_embeds_raw_clips_like_stored_features(config):
+    aligner, table = untrained(config).eval(), load_table(config.data, "val")
     embeddings, rows = embed_table(aligner, table, stores_of(config, "val"), batch_size=5)
-    found = aligner.embed("audio", table.clips(range(6)))
-    torch.testing.assert_close(found, embeddings["audio"][:6], atol=1e-5, rtol=1e-4)
+    embedded = aligner.embed("audio", table.clips(range(6)))
+    torch.testing.assert_close(embedded, embeddings["audio"][:6], atol=1e-5, rtol=1e-4)
     np.testing.assert_array_equal(rows["audio"], np.arange(len(table)))
 
 
@@ -96,29 +102,28 @@ def test_raw_clips_and_the_store_give_the_same_embeddings(config):
 @pytest.mark.parametrize(
     "missing", ["data.missing.audio=1.0", "data.missing.audio=0.5 data.missing.vision=0.3"]
 )
-def test_trains_though_whole_batches_lack_a_modality(small_trimodal, tmp_path, processes, missing):
+def test_training_allows_batches_without_a_modality(small_trimodal, tmp_path, processes, missing):
     config = small_trimodal(f"{missing} train.epochs=1 launch.num_processes={processes}")
-    launch(extract_features, config, **config.launch.model_dump())
+    extract_features(config.data, config.feature_spec, **config.launch.model_dump())
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "logs").mkdir()
     results = launch(train_aligner, config, tmp_path, **config.launch.model_dump())
     assert results[0]["steps"] > 0
     trained = Aligner.from_pretrained(tmp_path / "checkpoints" / "best")
-    before = new_aligner(config, config.seed).state_dict()
+    before = untrained(config, config.seed).state_dict()
     changed = {
         name.split(".")[1]
         for name, value in trained.state_dict().items()
-        if name.startswith("heads.")
-        and name.endswith("project.weight")
-        # weight decay alone shrinks by 5e-5 a step
+        if name.endswith("project.weight")
+        # weight decay alone shrinks them by 5e-5 in each step
         and (value / before[name]).std() > 1e-3
     }
     assert changed == ({"vision", "text"} if "1.0" in missing else {"vision", "audio", "text"})
 
 
-def test_clips_over_the_window_are_counted(small_trimodal):
+def test_extraction_counts_clips_longer_than_the_window(small_trimodal):
     config = small_trimodal("features.shard_rows=7")
-    counts = extract_features(config)["test/audio"]
+    counts = write_features(config.data, config.feature_spec)["test/audio"]
     clips = load_table(config.data, "test").clips(range(16))
     assert counts["truncated"] == sum(len(clip) > 2 * 16000 for clip in clips) > 0
     assert counts["skipped"] == 0
@@ -128,28 +133,39 @@ def test_clips_over_the_window_are_counted(small_trimodal):
 
 
 @pytest.fixture(scope="module")
-def fuser(config):
-    torch.manual_seed(0)
-    return Fuser(new_aligner(config), config)
+def task(config):
+    return new_task(config)
 
 
-def test_only_the_fusions_learn(config, fuser):
-    fuser.train()
-    before = {name: value.clone() for name, value in fuser.aligner.state_dict().items()}
-    fuser(first_batch(config, "degraded-train")).backward()
-    trained = {name for name, p in fuser.named_parameters() if p.requires_grad}
-    assert all(name.startswith(("fusions.", "logit_scales.")) for name in trained)
-    assert all(p.grad is None for p in fuser.aligner.parameters())
-    assert not fuser.aligner.training
-    learning = {n.split(".")[1] for n, p in fuser.named_parameters() if p.grad is not None}
-    assert learning == {"concat", "cross_attention", "gated"}
-    for name, value in fuser.aligner.state_dict().items():
+@pytest.fixture(scope="module")
+def fuser(task):
+    return task.fuser.eval()
+
+
+def new_task(config, seed=0):
+    aligner = untrained(config)
+    torch.manual_seed(seed)
+    return FusionTask(Fuser(aligner, config.fusion), config, seed)
+
+
+def test_fusion_training_changes_fusions_alone(config, task):
+    task.train()
+    before = {name: value.clone() for name, value in task.fuser.aligner.state_dict().items()}
+    task(first_batch(config, "degraded-train")).backward()
+    trained = {name for name, p in task.named_parameters() if p.requires_grad}
+    assert all(name.startswith(("fuser.fusions.", "losses.")) for name in trained)
+    assert all(p.grad is None for p in task.fuser.aligner.parameters())
+    assert not task.fuser.aligner.training
+    for part in (task.fuser.fusions, task.losses):
+        names = {n.split(".")[0] for n, p in part.named_parameters() if p.grad is not None}
+        assert names == {"concat", "cross_attention", "gated"}
+    for name, value in task.fuser.aligner.state_dict().items():
         assert torch.equal(value, before[name])
-    fuser.zero_grad()
+    task.zero_grad()
 
 
-def test_fused_loss_counts_rows_with_text_and_anything_to_fuse(config, fuser):
-    fuser.eval()
+def fusion_batch(config):
+    """A batch in which each modality is absent from other rows, and which rows can be used."""
     batch = first_batch(config)
     batch.present = {
         "vision": torch.arange(16) % 2 == 0,
@@ -157,46 +173,96 @@ def test_fused_loss_counts_rows_with_text_and_anything_to_fuse(config, fuser):
         "text": torch.arange(16) != 0,
     }
     usable = (batch.present["vision"] | batch.present["audio"]) & batch.present["text"]
-    sequences = {n: fuser.aligner.heads[n](batch.features[n])[0] for n in ("vision", "audio")}
-    target = fuser.aligner.heads["text"](batch.features["text"])[1]
-    expected = 0
-    for name, fusion in fuser.fusions.items():
+    return batch, usable
+
+
+def expected_loss(task, batch, usable, dims):
+    """The sum over fusions and dims of InfoNCE on the usable rows."""
+    heads = task.fuser.aligner.heads
+    sequences = {name: heads[name](batch.features[name])[0] for name in ("vision", "audio")}
+    target = heads["text"](batch.features["text"])[1]
+    total = 0
+    for name, fusion in task.fuser.fusions.items():
         fused = fusion(sequences, batch.present).embedding
-        for d in config.loss.dims:
-            scale = fuser.logit_scales[name]()
-            expected = expected + info_nce(fused[usable, :d], target[usable, :d], scale)
-    torch.testing.assert_close(fuser(batch), expected)
+        for d in dims:
+            scale = task.losses[name].logit_scale()
+            total = total + info_nce(fused[usable, :d], target[usable, :d], scale)
+    return total
 
 
-def test_dropout_leaves_one_modality_and_never_none(small_trimodal, config):
-    torch.manual_seed(0)
-    fuser = Fuser(new_aligner(config), small_trimodal("fusion.modality_dropout=0.99"))
+def test_fusion_loss_uses_rows_with_target_and_any_input(config, task):
+    task.eval()
+    batch, usable = fusion_batch(config)
+    torch.testing.assert_close(task(batch), expected_loss(task, batch, usable, config.loss.dims))
+
+
+def test_fusion_loss_samples_a_single_dim_if_configured(config, small_trimodal):
+    sampled = new_task(small_trimodal("features.dtype=float32 loss.sample_single_dim=true")).eval()
+    batch, usable = fusion_batch(config)
+    single = [expected_loss(sampled, batch, usable, [d]) for d in config.loss.dims]
+    drawn = set()
+    for batch.step in range(8):
+        loss = sampled(batch)
+        (number,) = [n for n, value in enumerate(single) if torch.isclose(loss, value)]
+        assert sampled(batch) == loss  # a function of the step
+        drawn.add(number)
+    assert drawn == {0, 1}
+
+
+def test_modality_dropout_leaves_one_of_two_modalities(small_trimodal):
+    task = new_task(small_trimodal("features.dtype=float32 fusion.modality_dropout=0.99"))
     present = {"vision": torch.ones(400, dtype=torch.bool), "audio": torch.arange(400) < 200}
-    dropped = fuser.train()._drop(present)
+    dropped = task.train()._drop_modalities(present)
     both = dropped["vision"].int() + dropped["audio"].int()
     assert set(both[:200].tolist()) <= {1, 2}
     assert (both[:200] == 1).float().mean() > 0.9
     assert 0.3 < dropped["vision"][:200].float().mean() < 0.7
     assert not dropped["audio"][200:].any()
-    assert fuser.eval()._drop(present) is present
+    assert task.eval()._drop_modalities(present) is present
 
 
-def test_fusions_are_saved_without_the_aligner(config, fuser, tmp_path):
+def test_fuser_loads_with_the_same_outputs(config, fuser, tmp_path, rename_keys):
     fuser.save_pretrained(tmp_path)
-    other = Fuser.from_pretrained(tmp_path, new_aligner(config), config)
-    assert all(torch.equal(v, other.state_dict()[n]) for n, v in fuser.state_dict().items())
-    assert not other.training
-    assert (tmp_path / "fusions.safetensors").stat().st_size < 300_000
+    metadata = json.loads((tmp_path / "fuser.json").read_text())
+    sizes = {"width", "num_latents", "num_layers", "num_heads"}
+    assert metadata.keys() == {"strategies", "modalities", "target"} | sizes
+    rename_keys()
+    loaded = Fuser.from_pretrained(tmp_path)
+    assert not loaded.training
+    assert all(torch.equal(v, loaded.state_dict()[n]) for n, v in fuser.state_dict().items())
+    batch, _ = fusion_batch(config)
+    names = ("vision", "audio")
+    sequences = fuser.sequences({name: batch.features[name] for name in names})
+    outputs = [model(sequences, batch.present) for model in (fuser, loaded)]
+    for strategy, fused in outputs[0].items():
+        assert torch.equal(fused.embedding, outputs[1][strategy].embedding)
+        assert torch.equal(fused.prefix, outputs[1][strategy].prefix)
 
 
-def test_fusion_is_judged_on_damaged_rows_where_there_are_any(config, small_align):
-    assert fusion_table(config, "test").name == "scenes degraded-test"
-    assert fusion_table(small_align(), "test").name == "scenes test"
+def test_fuser_selects_one_strategy(config, fuser):
+    state = torch.get_rng_state()
+    gated = fuser.select("gated")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert gated.fusions["gated"] is fuser.fusions["gated"]
+    assert list(gated.fusions) == gated.config.strategies == ["gated"]
+    assert len(fuser.fusions) == 3
+
+
+def test_fuser_paths_are_relative_to_the_working_directory(fuser, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fuser.save_pretrained("fuser")
+    assert (tmp_path / "fuser/aligner/aligner.json").is_file()
+    loaded = Fuser.from_pretrained("fuser")
+    assert all(torch.equal(v, loaded.state_dict()[n]) for n, v in fuser.state_dict().items())
+
+
+def test_fusion_table_is_the_degraded_split_where_one_exists(config, small_align):
+    assert fusion_table(config.data, "test").name == "scenes degraded-test"
+    assert fusion_table(small_align().data, "test").name == "scenes test"
 
 
 def test_recall_of_heads_is_that_of_the_aligner(config, fuser):
-    fuser.eval()
-    table = fusion_table(config, "test")
+    table = fusion_table(config.data, "test")
     stores = stores_of(config, "degraded-test")
     recall = fused_recall(fuser, table, stores, [("vision",), ("vision", "audio")])
     assert set(recall.strategy) == {"concat", "cross_attention", "gated", "heads"}
@@ -208,11 +274,11 @@ def test_recall_of_heads_is_that_of_the_aligner(config, fuser):
     assert heads.recall == pytest.approx(float(expected))
 
 
-def test_rows_that_lack_something_are_left_out_of_fusion(config, fuser):
+def test_rows_that_lack_a_modality_are_left_out_of_fusion(config, fuser):
     stores = stores_of(config, "degraded-test")
     stores["audio"].valid = stores["audio"].valid.copy()
     stores["audio"].valid[[0, 5]] = False
-    table = fusion_table(config, "test")
+    table = fusion_table(config.data, "test")
     sequences, target, rows = embed_rows(fuser, table, stores, batch_size=3)
     assert rows.tolist() == [r for r in range(16) if r not in (0, 5)]
     whole, all_targets, _ = embed_rows(fuser, table, stores_of(config, "degraded-test"))
@@ -220,16 +286,16 @@ def test_rows_that_lack_something_are_left_out_of_fusion(config, fuser):
     torch.testing.assert_close(target, all_targets[rows])
 
 
-def test_gate_weights_say_which_row_and_condition(config, fuser):
+def test_gate_weights_sum_to_one_in_each_row_and_condition(config, fuser):
     stores = stores_of(config, "degraded-test")
-    weights = gate_weights(fuser, fusion_table(config, "test"), {"a": stores, "b": stores})
+    weights = gate_weights(fuser, fusion_table(config.data, "test"), {"a": stores, "b": stores})
     sums = weights.groupby(["condition", "row"]).weight.sum()
     assert len(sums) == 32
     np.testing.assert_allclose(sums, 1, atol=1e-5)
 
 
-def test_two_processes_fuse_like_one(small_trimodal, tmp_path, config):
-    found = []
+def test_two_processes_train_fusions_like_one(small_trimodal, tmp_path, config):
+    trained = []
     for processes in (1, 2):
         config = small_trimodal(
             f"launch.num_processes={processes} features.dtype=float32 fusion.modality_dropout=0 "
@@ -238,19 +304,18 @@ def test_two_processes_fuse_like_one(small_trimodal, tmp_path, config):
         folder = tmp_path / str(processes)
         for name in ("aligner", "checkpoints", "logs"):
             (folder / name).mkdir(parents=True)
-        new_aligner(config).save_pretrained(folder / "aligner")
+        untrained(config).save_pretrained(folder / "aligner")
         arguments = config, folder / "aligner", {7: folder}
         launch(train_fusions, *arguments, **config.launch.model_dump())
-        best = Aligner.from_pretrained(folder / "aligner")
-        found.append(Fuser.from_pretrained(folder / "checkpoints" / "best", best, config))
-    one, two = (fuser.state_dict() for fuser in found)
+        trained.append(Fuser.from_pretrained(folder / "checkpoints" / "best"))
+    one, two = (fuser.state_dict() for fuser in trained)
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-3)
 
 
-def test_embed_split_is_embed_table_of_the_saved_aligner(config, tmp_path):
-    aligner, table = new_aligner(config).eval(), load_table(config.data, "test")
+def test_embed_saved_is_embed_table_of_the_loaded_aligner(config, tmp_path):
+    aligner, table = untrained(config).eval(), load_table(config.data, "test")
     aligner.save_pretrained(tmp_path / "best")
-    one, _ = embed_split(config, tmp_path / "best", table)
+    one, _ = embed_saved(tmp_path / "best", config.feature_spec, table)
     two, _ = embed_table(aligner, table, stores_of(config, "test"))
     assert all(torch.equal(one[name], two[name]) for name in config.modalities)

@@ -1,4 +1,4 @@
-"""The vision-language experiment: two stages, resumed, on two processes, and what is made of it."""
+"""The vision-language experiment: stages of training, and generated answers."""
 
 import shutil
 
@@ -11,20 +11,23 @@ from safetensors.torch import load_file
 from edge_lib.config import ConfigError, load_config
 from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatches
-from edge_lib.experiments.align import train_aligner
+from edge_lib.data.conversations import read_conversations
+from edge_lib.experiments import vlm_answers
+from edge_lib.experiments.align import new_aligner, train_aligner
 from edge_lib.experiments.trimodal import train_fusions
-from edge_lib.experiments.vlm import SPLITS, mean_loss, stream_config, train_vlm
+from edge_lib.experiments.vlm import CHAT_SPLITS, load_prefix_sources, mean_loss, train_vlm
 from edge_lib.experiments.vlm_answers import generate_answers
-from edge_lib.experiments.vlm_features import FusedFeatures, PicturesByRow, open_streams
-from edge_lib.features.extract import extract_features
-from edge_lib.models import Aligner
+from edge_lib.experiments.vlm_features import (
+    FusedFeatures,
+    ImagesByRow,
+    open_prefix_features,
+    prefix_spec,
+)
+from edge_lib.features.extract import write_features
 from edge_lib.models.vlm import VLM
 from edge_lib.nn.decoders.language import load_tokenizer
 from edge_lib.runs import Run
 from edge_lib.sources import load_table
-from edge_lib.sources.scenes.generate import random_scenes
-from edge_lib.sources.scenes.probes import caption_facts, parse_things, things_wrong
-from edge_lib.sources.scenes.scene import Scene
 from edge_lib.training.checkpoints import newest_checkpoint
 from edge_lib.training.launch import launch
 
@@ -39,11 +42,11 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def make_config(aligner_folder, language_folder, small_align):
-    """make_config("key=value ...") -> the tiny VLM config, cut to seconds, with its features."""
+    """make_config("key=value ...") -> a tiny VLM config that runs in seconds, with features."""
     where = f"data.cache_dir={small_align('').data.cache_dir} aligner.config=null "
     where += f"aligner.folder={aligner_folder} vlm.language.model={language_folder} "
     config = load_config("params/tiny/vlm.yaml", SMALL + where)
-    extract_features(stream_config(config, aligner_folder), SPLITS)
+    write_features(config.data, prefix_spec(config, aligner_folder), CHAT_SPLITS)
     return lambda overrides="": load_config("params/tiny/vlm.yaml", SMALL + where + overrides)
 
 
@@ -54,7 +57,7 @@ def first_stage(make_config, aligner_folder, tmp_path_factory):
     return run, results[0]
 
 
-def test_the_second_stage_goes_on_from_the_first(
+def test_lora_stage_continues_from_the_projector_stage(
     first_stage, make_config, aligner_folder, tmp_path
 ):
     start, first = first_stage[0].checkpoints / "best", first_stage[1]
@@ -69,21 +72,20 @@ def test_the_second_stage_goes_on_from_the_first(
     )
     assert all(not before[n].any() for n in before if "lora_B" in n)
     assert all(after[n].any() for n in after if "lora_B" in n)
-    # what is frozen is in no checkpoint
     state = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
     assert all(n.startswith("projectors.") or ".lora_" in n for n in state)
 
 
-def test_killed_and_resumed_equals_uninterrupted(
+def test_resumed_training_equals_uninterrupted_training(
     first_stage, make_config, aligner_folder, tmp_path
 ):
-    """Adapters, their optimizer and their average alike."""
+    """The same adapters, optimizer states and averaged weights."""
     config, start = make_config(), first_stage[0].checkpoints / "best"
     runs = {name: Run.create(config, "vlm", tmp_path / name) for name in ("whole", "killed")}
     for run in runs.values():
         launch(train_vlm, config, "lora", aligner_folder, run.folder, start)
     newest = newest_checkpoint(runs["killed"].checkpoints)
-    shutil.rmtree(newest)  # as if it had been killed after the one before
+    shutil.rmtree(newest)  # as if the run had been killed after the checkpoint before
     shutil.rmtree(runs["killed"].checkpoints / "best")
     launch(train_vlm, config, "lora", aligner_folder, runs["killed"].folder, start)
     for part in (f"{newest.name}/model", "best/projectors", "best/adapters"):
@@ -92,23 +94,23 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_two_processes_train_like_one(make_config, aligner_folder, tmp_path):
-    """Adapters too; in two batches an update, some of whose halves are about no image."""
-    asked = [{"question": f"how many {n} ?", "response": "two"} for n in range(60)]
-    pd.DataFrame(asked).to_json(tmp_path / "asked.jsonl", orient="records", lines=True)
-    instructions = f"data.conversations.instructions.files.train=[{tmp_path / 'asked.jsonl'}]"
-    how = "vlm.stages.lora.accumulation=2 vlm.stages.lora.batch_size=4"
-    config, kept = make_config(f"{instructions} {how}"), {}
-    extract_features(stream_config(config, aligner_folder), SPLITS[:1])
+def test_two_processes_train_a_vlm_like_one(make_config, aligner_folder, tmp_path):
+    """With two batches in each update; the share of one process may be without images."""
+    questions = [{"question": f"how many {n} ?", "response": "two"} for n in range(60)]
+    pd.DataFrame(questions).to_json(tmp_path / "text.jsonl", orient="records", lines=True)
+    instructions = f"data.conversations.instructions.files.train=[{tmp_path / 'text.jsonl'}]"
+    batches = "vlm.stages.lora.accumulation=2 vlm.stages.lora.batch_size=4"
+    config, weights = make_config(f"{instructions} {batches}"), {}
+    write_features(config.data, prefix_spec(config, aligner_folder), CHAT_SPLITS[:1])
     for count in (1, 2):
         run = Run.create(config, "vlm", tmp_path / str(count))
         launch(train_vlm, config, "lora", aligner_folder, run.folder, num_processes=count)
-        kept[count] = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
-    for name, one in kept[1].items():
-        torch.testing.assert_close(one, kept[2][name], atol=2e-4, rtol=1e-3)
+        weights[count] = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
+    for name, one in weights[1].items():
+        torch.testing.assert_close(one, weights[2][name], atol=2e-4, rtol=1e-3)
 
 
-def test_a_stage_goes_on_in_four_bits(first_stage, make_config, aligner_folder, tmp_path):
+def test_lora_stage_trains_on_four_bit_weights(first_stage, make_config, aligner_folder, tmp_path):
     config = make_config("vlm.language.quantize=4bit")
     run, start = Run.create(config, "vlm", tmp_path), first_stage[0].checkpoints / "best"
     launch(train_vlm, config, "lora", aligner_folder, run.folder, start)
@@ -120,140 +122,118 @@ def test_a_stage_goes_on_in_four_bits(first_stage, make_config, aligner_folder, 
     assert losses[1] < losses[0]
 
 
-def test_an_aligner_without_the_stream_is_refused(make_config, aligner_folder):
-    config = make_config("vlm.streams.audio=audio")
-    with pytest.raises(ConfigError, match=r"an aligner without \['audio'\]"):
-        stream_config(config, aligner_folder)
+def test_prefix_spec_rejects_an_aligner_without_the_source(make_config, aligner_folder):
+    config = make_config("vlm.prefix_sources.audio=audio")
+    with pytest.raises(ConfigError, match=r"the aligner lacks \['audio'\]"):
+        prefix_spec(config, aligner_folder)
 
 
-def test_as_many_vectors_as_a_clip_is_long_are_refused(make_config, small_trimodal, tmp_path):
+def test_prefix_spec_rejects_audio_of_variable_length(make_config, small_trimodal, tmp_path):
     config = small_trimodal("audio.pooler=tokens fusion=null")
     widths = {"vision": (16, 16), "audio": (16, 16), "text": (384, 384)}
-    Aligner(config, widths).save_pretrained(tmp_path / "aligner")
-    hears = make_config("'vlm.streams={image: vision, audio: audio}'")
-    with pytest.raises(ConfigError, match="as many vectors as a clip is long"):
-        stream_config(hears, tmp_path / "aligner")
+    new_aligner(config, widths).save_pretrained(tmp_path / "aligner")
+    with_audio = make_config("'vlm.prefix_sources={image: vision, audio: audio}'")
+    with pytest.raises(ConfigError, match="pooler 'tokens' gives variable-length audio"):
+        prefix_spec(with_audio, tmp_path / "aligner")
 
 
-def test_a_model_that_is_not_shipped_is_refused_before_anything_is_encoded(
-    make_config, aligner_folder
-):
+def test_prefix_spec_rejects_an_unknown_language_model(make_config, aligner_folder):
     config = make_config("vlm.language.model=tiny-qwen")
-    with pytest.raises(ConfigError, match="tiny-qwen: no such backbone is shipped"):
-        stream_config(config, aligner_folder)
+    with pytest.raises(
+        ConfigError, match=r"tiny-qwen is not shipped; shipped models: .*tiny-qwen2"
+    ):
+        prefix_spec(config, aligner_folder)
 
 
-# --- what it says ----------------------------------------------------------------------------
+def test_prefix_sources_reject_a_fusion_that_was_not_trained(make_config, fusion_folder):
+    config = make_config("'vlm.prefix_sources={image: fused}' vlm.fusion=gated")
+    with pytest.raises(ConfigError, match="its run trained no fusion 'gated'"):
+        load_prefix_sources(config, fusion_folder)
 
 
-def test_each_conversation_is_asked_its_first_question_about_its_own_image(
-    make_config, aligner_folder
-):
+# --- generated answers -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def chat_test(make_config, aligner_folder):
+    """The vlm section, the test conversations, and the features of their images."""
     config = make_config()
-    test = load_table(config.data, "chat-test")
-    features = open_streams(config.vlm.streams, stream_config(config, aligner_folder), test)
-    asked = []
-
-    class Parrot:
-        config = make_config().vlm
-        chat = Chat(load_tokenizer(config.language), {"image": 1}, 60)
-
-        def answer(self, messages, prefixes, **how):
-            shown = prefixes["image"].pooled if prefixes else [None] * len(messages)
-            asked.extend(zip([m[-1]["content"] for m in messages], shown, strict=True))
-            return ["three"] * len(messages)
-
-    found = {
-        seen: generate_answers(Parrot(), test, features, seen, 4)
-        for seen in ("own", "another", "none")
-    }
-    texts, pictures = zip(*asked, strict=True)
-    talks, count = test.conversations, len(found["own"])
-    assert count == len(talks.messages) == 16
-    firsts = [messages[0]["content"] for messages in talks.messages]
-    assert list(texts[:count]) == list(texts[count : 2 * count]) == firsts
-    assert list(texts[2 * count :]) == [text.removeprefix("<image>\n") for text in firsts]
-    own = features["image"].gather([picture for (picture,) in talks.pictures]).pooled
-    assert torch.equal(torch.stack(pictures[:count]), own)
-    another = torch.stack(pictures[count : 2 * count])
-    assert not (another == own).all(1).any()
-    assert found["own"].reference.tolist() == [m[1]["content"] for m in talks.messages]
-    assert found["own"].em.mean() == np.mean([r == "three" for r in found["own"].reference])
+    table = load_table(config.data, "chat-test")
+    spec = prefix_spec(config, aligner_folder)
+    return config.vlm, table, open_prefix_features(config.vlm.prefix_sources, spec, table)
 
 
-@pytest.mark.parametrize("phrasing", [0, 1, 2])
-def test_every_phrasing_is_read_back(phrasing):
-    for scene in random_scenes("test", 200, 9, 0):
-        told = Scene(scene.things, phrasing)
-        expected = {(t.digit, t.colour, t.cell) for t in scene.things}
-        assert parse_things(told.caption()) == expected
-
-
-def test_facts_count_things_and_not_words():
-    table = pd.DataFrame(
-        {
-            "reference": ["a large red three at the top and a small blue one on the left"] * 2,
-            "answer": [
-                "on the left a big blue 1 and at the top left a little red 3, a red",
-                "a large red three at the top",
-            ],
-        }
-    )
-    found = caption_facts(table)
-    assert found == {"recall": 2 / 4, "precision": 2 / 3, "things": 4, "named": 3}
-    assert caption_facts(table.assign(reference="a cat and a dog")) == {}
-    assert things_wrong(table).tolist() == [2, 1]  # a three elsewhere is both
-
-
-# --- what it is asked ------------------------------------------------------------------------
-
-
-def test_several_answers_are_scored_by_vqas_rule(make_config, aligner_folder, monkeypatch):
-    config = make_config()
-    test = load_table(config.data, "chat-test")
-    features = open_streams(config.vlm.streams, stream_config(config, aligner_folder), test)
-    answers = [["cat"] * 2 + ["dog"] * 8] * 4 + [None] * (len(test) - 4)
-    column = test.column
-    monkeypatch.setattr(test, "column", lambda n: answers if n == "answers" else column(n))
-    found = generate_answers(Says("cat", config.vlm), test, features)
-    assert found.vqa.tolist()[:4] == [pytest.approx(0.6)] * 4  # of ten, two agree
-    assert found.vqa[4:].isna().all()
-    assert found.em[:4].tolist() == [1.0] * 4
-
-
-def test_one_alone_with_its_number_of_images_gets_no_others(make_config, aligner_folder):
-    config = make_config()
-    test = load_table(config.data, "chat-test")
-    features = open_streams(config.vlm.streams, stream_config(config, aligner_folder), test)
-    talks = test.conversations
-    talks.messages[3] = [{"role": "user", "content": "<image> <image>"}, *talks.messages[3][1:]]
-    talks.pictures[3] = talks.pictures[0] + talks.pictures[6]
-    rows = [
-        generate_answers(Says("two", config.vlm), test, features, seen).row
-        for seen in ("own", "another")
-    ]
-    assert talks.rows[3] in set(rows[0])
-    assert set(rows[0]) - set(rows[1]) == {talks.rows[3]}
-
-
-class Says:
-    """A model that always says the same."""
+class ConstantModel:
+    """A stub that always gives the same answer and records its inputs."""
 
     def __init__(self, text, config):
-        self.text, self.config = text, config
+        self.text, self.inputs = text, []
         self.chat = Chat(load_tokenizer(config.language), {"image": 1}, 60)
 
-    def answer(self, messages, prefixes, **how):
+    def answer(self, messages, prefixes, **generate_kwargs):
+        images = prefixes["image"].pooled if prefixes else [None] * len(messages)
+        self.inputs += zip([m[-1]["content"] for m in messages], images, strict=True)
         return [self.text] * len(messages)
 
 
+def test_generate_answers_asks_first_questions_with_and_without_images(chat_test):
+    config, test, features = chat_test
+    model = ConstantModel("three", config)
+    answers = {
+        images: generate_answers(model, test, features, images, 4)
+        for images in ("own", "another", "none")
+    }
+    texts, images = zip(*model.inputs, strict=True)
+    conversations, count = read_conversations(test), len(answers["own"])
+    assert count == len(conversations.messages) == 16
+    questions = [messages[0]["content"] for messages in conversations.messages]
+    assert list(texts[:count]) == list(texts[count : 2 * count]) == questions
+    assert list(texts[2 * count :]) == [text.removeprefix("<image>\n") for text in questions]
+    own = features["image"].gather([row for (row,) in conversations.image_rows]).pooled
+    assert torch.equal(torch.stack(images[:count]), own)
+    another = torch.stack(images[count : 2 * count])
+    assert not (another == own).all(1).any()
+    references = answers["own"].reference.tolist()
+    assert references == [m[1]["content"] for m in conversations.messages]
+    assert answers["own"].em.mean() == np.mean([r == "three" for r in references])
+
+
+def test_generate_answers_scores_several_references_by_the_vqa_rule(chat_test, monkeypatch):
+    config, test, features = chat_test
+    answers = [["cat"] * 2 + ["dog"] * 8] * 4 + [None] * (len(test) - 4)
+    column = test.column
+    monkeypatch.setattr(test, "column", lambda n: answers if n == "answers" else column(n))
+    scores = generate_answers(ConstantModel("cat", config), test, features)
+    assert scores.vqa.tolist()[:4] == [pytest.approx(0.6)] * 4  # two of ten agree
+    assert scores.vqa[4:].isna().all()
+    assert scores.em[:4].tolist() == [1.0] * 4
+
+
+def test_generate_answers_exchanges_images_among_prompts_with_equally_many(chat_test, monkeypatch):
+    config, test, features = chat_test
+    conversations = read_conversations(test)
+    question = {"role": "user", "content": "<image> <image>"}
+    conversations.messages[3] = [question, *conversations.messages[3][1:]]
+    conversations.image_rows[3] = conversations.image_rows[0] + conversations.image_rows[6]
+    monkeypatch.setattr(vlm_answers, "read_conversations", lambda table: conversations)
+    own, another = (
+        set(generate_answers(ConstantModel("two", config), test, features, images).row)
+        for images in ("own", "another")
+    )
+    assert conversations.rows[3] in own
+    assert own - another == {conversations.rows[3]}
+
+
+# --- audio and fusion ------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
-def hearing_folder(small_trimodal, tmp_path_factory):
-    """The folder of a small aligner of vision and audio, with a concat fusion trained beside it."""
-    about = "vision.pooler=perceiver vision.num_latents=3 fusion.strategies=[concat] "
-    config = small_trimodal(about + "fusion.seeds=[0] train.epochs=1 fusion.train.epochs=1")
-    extract_features(config)
-    run = Run.create(config, "trimodal", tmp_path_factory.mktemp("hearing"))
+def fusion_folder(small_trimodal, tmp_path_factory):
+    """The folder of a small aligner of vision and audio, whose run also trained a concat fusion."""
+    overrides = "vision.pooler=perceiver vision.num_latents=3 fusion.strategies=[concat] "
+    config = small_trimodal(overrides + "fusion.seeds=[0] train.epochs=1 fusion.train.epochs=1")
+    write_features(config.data, config.feature_spec)
+    run = Run.create(config, "trimodal", tmp_path_factory.mktemp("fusion"))
     launch(train_aligner, config, run.folder)
     best = run.checkpoints / "best"
     launch(train_fusions, config, best, {0: run.part("fusion-0").folder})
@@ -261,45 +241,51 @@ def hearing_folder(small_trimodal, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("speech", "streams", "fusion"),
-    [("asked", "{image: vision, audio: audio}", "null"), ("true", "{image: fused}", "concat")],
+    ("speech", "sources", "fusion"),
+    [
+        ("question", "{image: vision, audio: audio}", "null"),
+        ("true", "{image: fused}", "concat"),
+    ],
+    ids=["clips", "images fused with clips"],
 )
-def test_it_learns_from_clips(speech, streams, fusion, make_config, hearing_folder, tmp_path):
-    """Heard beside the images, or fused with them."""
+def test_vlm_learns_from_clips(speech, sources, fusion, make_config, fusion_folder, tmp_path):
     config = make_config(
-        f"aligner.folder={hearing_folder} data.conversations.speech={speech} "
-        f"'vlm.streams={streams}' vlm.fusion={fusion}"
+        f"aligner.folder={fusion_folder} data.conversations.speech={speech} "
+        f"'vlm.prefix_sources={sources}' vlm.fusion={fusion}"
     )
-    about = stream_config(config, hearing_folder)
-    extract_features(about, SPLITS)
+    spec = prefix_spec(config, fusion_folder)
+    write_features(config.data, spec, CHAT_SPLITS)
     run = Run.create(config, "vlm", tmp_path)
-    launch(train_vlm, config, "projector", hearing_folder, run.folder)
+    launch(train_vlm, config, "projector", fusion_folder, run.folder)
     model = VLM.from_pretrained(run.checkpoints / "best")
     test = load_table(config.data, "chat-test")
-    features = open_streams(config.vlm.streams, about, test)
-    found = generate_answers(model, test, features)
-    untrained = VLM.new(model.streams, config.vlm, {n: f.gather([0]) for n, f in features.items()})
-    talks = ChatBatches(test.conversations, test, features, model.chat, 8, 0)
-    losses = [mean_loss(some, talks) for some in (model, untrained)]
+    features = open_prefix_features(config.vlm.prefix_sources, spec, test)
+    answers = generate_answers(model, test, features)
+    examples = {name: source.gather([0]) for name, source in features.items()}
+    untrained = VLM.new(model.prefix_sources, config.vlm.model, examples)
+    batches = ChatBatches(read_conversations(test), test, features, model.chat, 8, 0)
+    losses = [mean_loss(vlm, batches) for vlm in (model, untrained)]
     assert losses[0] < losses[1]
-    assert set(found.kind) == {"caption", "qa"} | ({"spoken"} if speech == "asked" else set())
-    assert model.projectors.keys() == config.vlm.streams.keys()
+    kinds = {"caption", "qa"} | ({"spoken"} if speech == "question" else set())
+    assert set(answers.kind) == kinds
+    assert model.projectors.keys() == config.vlm.prefix_sources.keys()
 
 
-def test_a_picture_that_rows_share_is_fused_with_each_ones_own_clip():
-    """The second row's picture is the first's, its clip its own; the third has none of its own."""
-    vision = Lookup(torch.tensor([[10.0], [20.0]]), np.array([True, True]))
-    audio = Lookup(torch.tensor([[1.0], [2.0], [0.0], [0.0]]), np.array([True, True, False, False]))
-    pictures, clips = np.array([0, 0, 0, 1]), np.array([0, 1, 0, 3])
-    fused = FusedFeatures(PicturesByRow(vision, pictures), audio, clips)
+def test_fused_features_pair_a_shared_image_with_the_clip_of_each_row():
+    """Rows 0 to 2 share an image. Row 1 has a clip of its own; row 2 has none and uses row 0's."""
+    vision = LookupFeatures(torch.tensor([[10.0], [20.0]]), np.array([True, True]))
+    valid = np.array([True, True, False, False])
+    audio = LookupFeatures(torch.tensor([[1.0], [2.0], [0.0], [0.0]]), valid)
+    image_index, clips = np.array([0, 0, 0, 1]), np.array([0, 1, 0, 3])
+    fused = FusedFeatures(ImagesByRow(vision, image_index), audio, clips)
     assert fused.valid.tolist() == [True, True, True, False]
-    found = fused.gather([2, 1, 0]).parts
-    assert found["vision"].tolist() == [[10.0]] * 3
-    assert found["audio"].tolist() == [[1.0], [2.0], [1.0]]
+    parts = fused.gather([2, 1, 0]).parts
+    assert parts["vision"].tolist() == [[10.0]] * 3
+    assert parts["audio"].tolist() == [[1.0], [2.0], [1.0]]
 
 
-class Lookup:
-    """Features that are a table of numbers."""
+class LookupFeatures:
+    """Features that are rows of a tensor."""
 
     def __init__(self, values, valid):
         self.values, self.valid = values, valid

@@ -396,6 +396,7 @@ def test_random_text_encoder_pools_over_its_mask(tiny_bert):
         ("vision", "openai/clip-vit-base-patch32", (1, 50, 768), (1, 768)),
         ("text", "sentence-transformers/all-mpnet-base-v2", (1, 3, 768), (1, 768)),
     ],
+    ids=["clip", "mpnet"],
 )
 def test_shipped_architectures_need_no_network(no_network, modality, name, tokens, pooled):
     encoder = load_encoder(modality, EncoderConfig(encoder=name, weights="random"))

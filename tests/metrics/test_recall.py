@@ -46,7 +46,7 @@ def test_ranks_equal_the_full_matrix(captions, chunk):
         assert ranks.max() > 3
 
 
-@pytest.mark.parametrize("dims", [[3], [8, 2, 5], [2, 8]])
+@pytest.mark.parametrize("dims", [[3], [8, 2, 5], [2, 8]], ids=str)
 def test_ranks_at_many_dims_equal_those_of_the_columns_alone(dims):
     rows = np.repeat(np.arange(15), 2)
     images, texts = torch.randn(15, 8), torch.randn(30, 8)

@@ -217,7 +217,7 @@ def test_perceiver_equals_plain_implementation(num_layers, num_heads):
 # --- Matryoshka ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dims", [[8, 4, 2], [2, 4, 8], [4, 8, 2]])
+@pytest.mark.parametrize("dims", [[8, 4, 2], [2, 4, 8], [4, 8, 2]], ids=str)
 def test_matryoshka_head_is_as_wide_as_its_largest_dim(dims):
     head = MatryoshkaHead(WIDTH, dims)
     sequence, pooled = head(torch.randn(3, 5, WIDTH))

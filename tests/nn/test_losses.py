@@ -127,7 +127,7 @@ def test_bench_rivals_compute_the_same_loss():
 # --- against a plain loop ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]])
+@pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]], ids=str)
 @pytest.mark.parametrize("chunk", [None, 1, 7, 24, 100])
 @pytest.mark.parametrize("scale", [1 / 0.07, 60.0, 90.0])  # a shared exp, its limit, and beyond
 def test_matryoshka_loss_equals_float64_loop(dims, chunk, scale):
@@ -192,6 +192,7 @@ def test_loss_can_be_differentiated_twice():
     "wrong",
     [{"dims": [0, 8]}, {"dims": [33]}, {"dims": [8, 8]}, {"dims": []}, {"weights": [1.0]},
      {"chunk": 0}, {"present": torch.ones(24)}, {"present": torch.ones(23, dtype=torch.bool)}],
+    ids=["dim 0", "dim 33", "dim twice", "no dims", "weights", "chunk", "float mask", "short mask"],
 )  # fmt: skip
 def test_loss_rejects_invalid_arguments(wrong):
     a, b = features()

@@ -1,4 +1,7 @@
-"""Figures show exactly the numbers of their tables, leave no trace, and display once."""
+"""Figures show the numbers of their tables, have alt text, display once, and keep no state."""
+
+import base64
+import io
 
 import matplotlib as mpl
 import nbformat
@@ -8,6 +11,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.colors import to_hex
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from PIL import Image
 
 from edge_lib import plots
@@ -27,8 +31,8 @@ def make_recall(directions=(("vision", "text"), ("text", "vision"))) -> pd.DataF
     return table.assign(rows=200, rule="one right answer")
 
 
-def drawn(axes) -> list[list[tuple]]:
-    """The (x, y) points of every line that has data."""
+def lines_of(axes) -> list[list[tuple]]:
+    """The (x, y) points of each line that has data."""
     return [
         list(zip(*line.get_data(), strict=True)) for line in axes.lines if len(line.get_xdata())
     ]
@@ -41,29 +45,29 @@ def pairs_of(part: pd.DataFrame, x: str, y: str) -> list[tuple]:
 def test_loss_curve_draws_its_table_and_each_direction():
     steps = np.arange(1, 61)
     history = pd.DataFrame({"step": steps, "loss": np.cos(steps), "lr": 1e-3})
-    # a validation is logged on a line of its own, at a step that also has a loss
+    # validation metrics are logged as separate rows, at steps that also have a loss
     validation = pd.DataFrame({"step": [30, 60], "val.vision_to_text.r1": [0.25, 0.5]})
     figure, table = plots.loss_curve(pd.concat([history, validation], ignore_index=True))
     top, bottom = figure.axes
     series = {name: pairs_of(part, "step", "value") for name, part in table.groupby("series")}
-    assert drawn(top) == [series["loss"], series["smoothed loss"]]
+    assert lines_of(top) == [series["loss"], series["smoothed loss"]]
     assert series["loss"] == list(zip(steps, np.cos(steps), strict=True))
-    assert drawn(bottom) == [series["val.vision_to_text.r1"]] == [[(30, 0.25), (60, 0.5)]]
+    assert lines_of(bottom) == [series["val.vision_to_text.r1"]] == [[(30, 0.25), (60, 0.5)]]
     assert np.std(top.lines[1].get_ydata()) < np.std(top.lines[0].get_ydata())
     assert [text.get_text() for text in bottom.get_legend().get_texts()] == ["vision → text"]
     assert len(plots.loss_curve(history)[0].axes) == 1
 
 
-def test_loss_curve_of_nothing_is_an_error():
+def test_loss_curve_rejects_empty_history():
     with pytest.raises(ValueError, match="no training loss"):
         plots.loss_curve(pd.DataFrame({"step": []}))
 
 
-def test_recall_lines_ticks_interval_and_chance():
+def test_recall_by_dim_draws_lines_ticks_interval_and_chance():
     shuffled = make_recall().sample(frac=1, random_state=0)
     figure, table = plots.recall_by_dim(shuffled)
     [axes] = figure.axes
-    lines = drawn(axes)
+    lines = lines_of(axes)
     for _, part in table.groupby(["query", "gallery", "k"]):
         assert pairs_of(part, "dim", "recall") in lines
     assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "64", "384"]
@@ -79,15 +83,15 @@ def test_recall_lines_ticks_interval_and_chance():
     assert heights.max() == first["high"].max()
 
 
-def test_a_direction_looks_alike_in_all_figures():
+def test_directions_have_the_same_style_in_all_figures():
     directions = [("vision", "text"), ("audio", "text"), ("text", "audio")]
     figure, _ = plots.recall_by_dim(make_recall(directions))
     assert len(figure.axes) == 2  # vision with text, audio with text
     history = pd.DataFrame({"step": [1, 2], "loss": 1.0, "val.audio_to_text.r1": [0.1, 0.2]})
     curve = plots.loss_curve(history)[0].axes[1].lines[0]
-    same = [line for line in figure.axes[1].lines if line.get_label() == "audio → text"]
-    looks = {(x.get_color(), x.get_marker(), x.get_linestyle()) for x in [curve, *same]}
-    assert len(same) == len(looks) == 1
+    lines = [line for line in figure.axes[1].lines if line.get_label() == "audio → text"]
+    styles = {(x.get_color(), x.get_marker(), x.get_linestyle()) for x in [curve, *lines]}
+    assert len(lines) == len(styles) == 1
     [legend] = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert len(names) == len(set(names))
@@ -104,7 +108,7 @@ def embeddings():
     return {"vision": vision, "text": text}
 
 
-def test_tsne_repeats_by_seed_and_touches_no_global_state(embeddings):
+def test_tsne_is_reproducible_and_changes_no_global_state(embeddings):
     np.random.seed(0)  # noqa: NPY002
     expected = np.random.random()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
@@ -117,7 +121,7 @@ def test_tsne_repeats_by_seed_and_touches_no_global_state(embeddings):
     assert not first.equals(plots.tsne(embeddings, rows=30, seed=2)[1])
 
 
-def test_tsne_pairs_rows_and_leaves_out_those_that_lack_a_modality(embeddings):
+def test_tsne_joins_rows_and_leaves_out_incomplete_ones(embeddings):
     labels = np.arange(60) % 3
     figure, table = plots.tsne(embeddings, labels=labels, label_name="digits")
     rows = {name: list(part["row"]) for name, part in table.groupby("modality")}
@@ -125,21 +129,21 @@ def test_tsne_pairs_rows_and_leaves_out_those_that_lack_a_modality(embeddings):
     assert (table["digits"] == labels[table["row"]]).all()
     [points] = figure.axes[0].collections
     sides = [table.loc[table["modality"] == name, ["x", "y"]].to_numpy() for name in embeddings]
-    joins = [line.get_xydata() for line in figure.axes[0].lines if len(line.get_xdata())]
-    np.testing.assert_allclose(joins, np.stack(sides, 1), rtol=1e-6)
+    segments = [line.get_xydata() for line in figure.axes[0].lines if len(line.get_xdata())]
+    np.testing.assert_allclose(segments, np.stack(sides, 1), rtol=1e-6)
     np.testing.assert_allclose(points.get_offsets(), table[["x", "y"]], rtol=1e-6)
-    # text is vision, scaled: once normalised each row's partner is its nearest
+    # text is a multiple of vision: once normalised, they coincide
     assert figure.get_supxlabel().endswith("100%")
 
 
-def test_tsne_note_counts_partners_of_the_other_modality_only():
+def test_tsne_note_counts_neighbours_in_the_other_modality_only():
     rng = np.random.default_rng(0)
     unrelated = {name: rng.standard_normal((50, 8)) for name in ("vision", "text")}
     note = plots.tsne(unrelated)[0].get_supxlabel()
     assert int(note.split()[-1].rstrip("%")) < 20
 
 
-def test_heatmap_scale_is_symmetric_and_shared_and_the_diagonal_marked():
+def test_similarity_heatmap_has_a_fixed_scale_and_outlines_the_diagonal():
     low, high = 0.1 * np.eye(4), np.linspace(-0.5, 0.9, 16).reshape(4, 4)
     captions = ["a small red three at the top left of the picture", "b", "c", "d"]
     figures = [plots.similarity_heatmap(m, captions, captions, [0, 0, 1, 1]) for m in (low, high)]
@@ -156,7 +160,7 @@ def test_heatmap_scale_is_symmetric_and_shared_and_the_diagonal_marked():
     assert bar.get_ylabel() == "cosine similarity"
 
 
-def test_strip_frames_the_hit_and_tells_the_rank_of_a_miss():
+def test_retrieval_strip_frames_hits_and_gives_the_rank_of_misses():
     similarity = np.array([[0.1, 0.9, 0.5, 0.3], [0.4, 0.3, 0.2, 0.1]])
     images = [Image.new("RGB", (4, 4), (60 * i, 0, 0)) for i in range(4)]
     figure, table = plots.retrieval_strip(["x", "y"], similarity, [2, 3], images.__getitem__, top=2)
@@ -166,19 +170,21 @@ def test_strip_frames_the_hit_and_tells_the_rank_of_a_miss():
     assert list(table["cosine"]) == [0.9, 0.5, 0.4, 0.3, 0.1]
     framed = [axes for axes in figure.axes if axes.get_frame_on()]
     assert framed == [shown[1]]
-    assert {to_hex(s.get_edgecolor()) for s in framed[0].spines.values()} == {plots.HIT.lower()}
+    assert {to_hex(s.get_edgecolor()) for s in framed[0].spines.values()} == {
+        plots.HIT_COLOUR.lower()
+    }
     texts = [axes.get_xlabel() for axes in shown]
     assert texts == ["0.90", "0.50", "0.40", "0.30", "0.10\nright: rank 4"]
 
 
-def test_swap_bars_intervals_and_chance():
+def test_winoground_scores_draw_bars_intervals_and_chance():
     rows = [
         (dim, score, value, value - 0.02, value + 0.04, chance)
         for dim, value in ((16, 0.3), (64, 0.4))
         for score, chance in (("text", 0.25), ("image", 0.25), ("group", 1 / 6))
     ]
     scores = pd.DataFrame(rows, columns=["dim", "score", "value", "low", "high", "chance"])
-    figure, table = plots.swap_probe(scores)
+    figure, table = plots.winoground_scores(scores)
     [axes] = figure.axes
     for bars, (name, part) in zip(axes.containers[1::2], table.groupby("score", sort=False)):  # noqa: B905
         assert bars.get_label() == f"{name} score"
@@ -192,7 +198,7 @@ def test_swap_bars_intervals_and_chance():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "64"]
 
 
-@pytest.mark.parametrize(("fast", "scale"), [(150.0, "linear"), (2500.0, "log")])
+@pytest.mark.parametrize(("fast", "scale"), [(150, "linear"), (2500, "log")])
 def test_speed_bars_are_logarithmic_only_over_a_wide_range(fast, scale):
     table = pd.DataFrame(
         {"name": ["a", "b"], "samples_per_second": [12.5, fast], "note": ["", "x"]}
@@ -205,7 +211,7 @@ def test_speed_bars_are_logarithmic_only_over_a_wide_range(fast, scale):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b\nx"]
 
 
-def test_no_letter_is_under_eight_points_whatever_the_users_settings():
+def test_figure_text_is_at_least_eight_points_whatever_the_user_settings():
     with mpl.rc_context({"font.size": 3, "xtick.labelsize": 3}):
         figure, _ = plots.recall_by_dim(make_recall())
         figure.canvas.draw()
@@ -215,7 +221,7 @@ def test_no_letter_is_under_eight_points_whatever_the_users_settings():
 
 
 @pytest.mark.parametrize("setup", ["", "%matplotlib inline"])
-def test_a_notebook_cell_shows_one_image(setup, tmp_path, monkeypatch):
+def test_figure_displays_once_in_a_notebook_with_alt_text(setup, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     cells = [
         setup,
@@ -227,20 +233,27 @@ def test_a_notebook_cell_shows_one_image(setup, tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, kernel_name="python3", timeout=60).execute(cwd=str(tmp_path))
     outputs = [output for cell in notebook.cells for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
-    assert "image/png" in notebook.cells[-1].outputs[0]["data"]
+    (image,) = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert image is notebook.cells[-1].outputs[0]
+    alt, width = (image.metadata["image/png"][key] for key in ("alt", "width"))
+    assert image["data"]["text/plain"] == alt == "Samples per second: a 1."
+    png = Image.open(io.BytesIO(base64.b64decode(image["data"]["image/png"])))
+    assert png.mode == "P"
+    assert png.width == 2 * width == 2 * 3.5 * 128
+    html, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    assert f'alt="{alt}"' in html
 
 
 def make_seeds() -> pd.DataFrame:
-    """Two arms at two sizes over three seeds, by row: 0.1, 0.2, ..."""
+    """Two variants at two dims over three seeds, with values 0.1, 0.2, ... by row."""
     index = pd.MultiIndex.from_product([["ours", "theirs"], [8, 64], [0, 1, 2]])
-    table = index.to_frame(index=False, name=["arm", "dim", "seed"])
+    table = index.to_frame(index=False, name=["variant", "dim", "seed"])
     return table.assign(value=0.1 * np.arange(1, 13))
 
 
-def test_arms_draw_the_means_and_the_spread_of_the_seeds():
-    figure, table = plots.arms(make_seeds(), "dim", "value", ylabel="R@1")
-    assert table.set_index(["arm", "dim"])["mean"].round(6).to_dict() == {
+def test_variant_lines_draw_means_and_spread_over_seeds():
+    figure, table = plots.variant_lines(make_seeds(), "dim", "value", ylabel="R@1")
+    assert table.set_index(["variant", "dim"])["mean"].round(6).to_dict() == {
         ("ours", 8): 0.2,
         ("ours", 64): 0.5,
         ("theirs", 8): 0.8,
@@ -250,31 +263,31 @@ def test_arms_draw_the_means_and_the_spread_of_the_seeds():
     np.testing.assert_allclose(table["highest"] - table["lowest"], 0.2)
     (axes,) = figure.axes
     lines = [c.lines[0] for c in axes.containers]
-    for line, (_, part) in zip(lines, table.groupby("arm"), strict=True):
+    for line, (_, part) in zip(lines, table.groupby("variant"), strict=True):
         assert pairs_of(part, "dim", "mean") == list(zip(*line.get_data(), strict=True))
     assert len({line.get_color() for line in lines}) == len({x.get_marker() for x in lines}) == 2
     assert axes.get_ylabel() == "R@1"
 
 
-def test_arms_give_each_panel_its_own_rows():
+def test_variant_lines_give_each_panel_its_own_rows():
     table = pd.concat([make_seeds().assign(what="a"), make_seeds().assign(what="b", value=7.0)])
-    figure, summary = plots.arms(table, "dim", "value", "what", free_y=True, yscale="log")
+    figure, summary = plots.variant_lines(table, "dim", "value", "what", free_y=True, yscale="log")
     assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
     assert set(summary.query("what == 'b'")["mean"]) == {7.0}
     assert {axes.get_yscale() for axes in figure.axes} == {"log"}
 
 
-def test_dots_are_the_seeds_and_bars_their_means():
+def test_variant_dots_draw_seeds_and_their_means():
     table = make_seeds().rename(columns={"dim": "pair"})
-    figure, summary = plots.dots(table, "arm", "value", "pair")
+    figure, summary = plots.variant_dots(table, "variant", "value", "pair")
     (axes,) = figure.axes
-    shown = sorted(x for points in drawn(axes) for x, _ in points)
-    np.testing.assert_allclose(shown, table["value"])
+    drawn = sorted(x for points in lines_of(axes) for x, _ in points)
+    np.testing.assert_allclose(drawn, table["value"])
     bars = sorted(x for c in axes.collections for (x, _), _ in c.get_segments())
     np.testing.assert_allclose(bars, sorted(summary["mean"]))
 
 
-def test_pareto_draws_the_means_of_settings_and_the_front():
+def test_pareto_draws_means_of_settings_and_the_front():
     table = pd.DataFrame(
         {
             "decoder": ["plain", "plain", "plain", "recursive", "recursive"],
@@ -289,7 +302,7 @@ def test_pareto_draws_the_means_of_settings_and_the_front():
     assert summary[["lowest", "highest", "seeds"]].loc[0].tolist() == [0.5, 0.7, 2]
     assert summary.time.tolist() == [4, 1, 2]
     by_cost, by_time = figure.axes
-    # the recursive one costs more than the first plain one and knows less: not on the front
+    # the recursive decoder costs more than the first plain one and scores lower: not on the front
     assert list(zip(*by_cost.lines[0].get_data(), strict=True)) == [(10, 0.6), (40, 0.8)]
     assert list(zip(*by_time.lines[0].get_data(), strict=True)) == [(1, 0.8)]
     assert (by_cost.get_xlabel(), by_time.get_xlabel(), by_cost.get_ylabel()) == (
@@ -299,11 +312,11 @@ def test_pareto_draws_the_means_of_settings_and_the_front():
     )
 
 
-def test_makeup_stacks_the_mean_shares():
+def test_stacked_bars_stack_mean_shares():
     table = pd.DataFrame(
         {"dim": [8, 8, 8, 8, 64, 64], "kind": list("ababab"), "share": [0.2, 0.1, 0.4, 0.3, 0.1, 0]}
     )
-    figure, summary = plots.makeup(table, "dim", "kind", "share")
+    figure, summary = plots.stacked_bars(table, "dim", "kind", "share")
     assert summary.set_index("dim").round(6).to_dict() == {
         "a": {8: 0.3, 64: 0.1},
         "b": {8: 0.2, 64: 0},

@@ -96,6 +96,7 @@ def test_make_points_shares_folders_with_wider_sweep(write_sweep):
 @pytest.mark.parametrize(
     ("grid", "message"),
     [({"train.lrr": [1]}, "train.lr"), ({"train.lr": [0.1, -1]}, r"train\.lr.*greater than 0")],
+    ids=["unknown key", "wrong value"],
 )
 def test_make_points_rejects_invalid_grid(write_sweep, grid, message):
     with pytest.raises(ConfigError, match=message):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from audio_helpers import encode_tone
+from audio_helpers import encode, sine
 
 from edge_lib.config import CommonVoiceConfig, ConfigError, DataConfig
 from edge_lib.sources import load_table
@@ -12,7 +12,7 @@ from edge_lib.sources import load_table
 def common_voice(tmp_path):
     (tmp_path / "clips").mkdir()
     for name, rate in (("a.mp3", 32000), ("b.mp3", 48000)):
-        (tmp_path / "clips" / name).write_bytes(encode_tone(1.0, rate, format="MP3"))
+        (tmp_path / "clips" / name).write_bytes(encode(sine(1.0, rate), rate, "MP3"))
     (tmp_path / "clips" / "c.mp3").write_bytes(b"not an mp3")
     lines = ["client_id\tpath\tsentence\tup_votes"]
     lines += ['u\ta.mp3\tShe said "no.\t2', "u\tb.mp3\tNA\t2", "u\tc.mp3\tThree\t2"]

@@ -5,7 +5,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from audio_helpers import encode_tone
+from audio_helpers import encode, sine
 from datasets import Audio, Dataset, Features, Image, Value
 
 from edge_lib.config import ConfigError, DataConfig, ParquetConfig
@@ -51,7 +51,7 @@ def test_parquet_reads_the_configured_columns(write, load, encode_image):
     assert [image.size for image in table.images([0, 1])] == [(12, 10)] * 2
 
 
-@pytest.mark.parametrize("swapped", [("image", "caption"), ("texts", "image")])
+@pytest.mark.parametrize("swapped", [("image", "caption"), ("texts", "image")], ids="-".join)
 def test_parquet_columns_may_have_names_of_the_schema(write, load, encode_image, swapped):
     image, caption = swapped
     file = write("a.parquet", {image: [encode_image()], caption: ["one"], "id": ["other"]})
@@ -70,7 +70,7 @@ def test_parquet_reads_several_captions_per_row(write, load, encode_image):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"image_column": "img"}, {"caption_column": "img"}, {"id_column": "img"}]
+    "wrong", [{"image_column": "img"}, {"caption_column": "img"}, {"id_column": "img"}], ids=str
 )
 def test_parquet_error_lists_the_existing_columns(write, load, encode_image, wrong):
     file = write("a.parquet", {"image": [encode_image()], "caption": ["one"], "key": ["k"]})
@@ -145,7 +145,11 @@ def test_parquet_fingerprint_depends_on_columns_files_and_order(write, load, enc
 
 
 def test_parquet_reads_audio_without_images(tmp_path):
-    clips = [{"bytes": encode_tone(), "path": None}, {"bytes": b"broken", "path": None}, None]
+    clips = [
+        {"bytes": encode(sine(0.5, 16000), 16000, "FLAC"), "path": None},
+        {"bytes": b"broken", "path": None},
+        None,
+    ]
     columns = {"sound": clips, "sentence": ["one", "two", "three"]}
     features = Features({"sound": Audio(), "sentence": Value("string")})
     table = pa.table(columns).cast(features.arrow_schema)

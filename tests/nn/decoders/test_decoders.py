@@ -196,6 +196,7 @@ def test_decoder_works_without_a_prefix():
 @pytest.mark.parametrize(
     ("variant", "changes", "expected"),
     [("plain", {"layers": 4}, 401), ("trm", {"inner_steps": 4}, 617)],
+    ids=["plain", "trm"],
 )
 def test_layer_tokens_equal_hand_count(variant, changes, expected):
     """For 84 context and 32 answer rows: 3.25 x 84 + 4 x 32; 1.25 x 84 + 4 x 2 x 64."""

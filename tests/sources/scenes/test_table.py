@@ -9,9 +9,9 @@ from edge_lib.sources import load_table, splits
 from edge_lib.sources.scenes.generate import twin_groups
 from edge_lib.sources.scenes.parallel import run_in_parallel
 from edge_lib.sources.scenes.render import render
+from edge_lib.sources.scenes.rows import scene_row
 from edge_lib.sources.scenes.scene import COLOURS
 from edge_lib.sources.scenes.speech import VARIANTS, speak
-from edge_lib.sources.scenes.table import scene_row
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_scenes_table_is_generated_once(small, monkeypatch):
     def fail(*args):
         raise AssertionError("generated again")
 
-    monkeypatch.setattr("edge_lib.sources.scenes.table.twin_groups", fail)
+    monkeypatch.setattr("edge_lib.sources.scenes.rows.twin_groups", fail)
     second = load_table(small, "test")
     assert second.captions == first.captions
     assert second.fingerprint == first.fingerprint
@@ -58,7 +58,7 @@ def test_scenes_table_is_generated_once(small, monkeypatch):
         load_table(small, "val")
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"test_size": 12}, {"max_objects": 3}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"test_size": 12}, {"max_objects": 3}], ids=str)
 def test_scenes_config_change_gives_another_table(small, change):
     other = small.model_copy(update={"scenes": small.scenes.model_copy(update=change)})
     before = load_table(small, "test")
@@ -79,7 +79,7 @@ def test_interrupted_generation_leaves_no_partial_file(small, monkeypatch, momen
 
     with monkeypatch.context() as patch:
         if moment == "drawing":
-            patch.setattr("edge_lib.sources.scenes.table.scene_row", stop)
+            patch.setattr("edge_lib.sources.scenes.rows.scene_row", stop)
         if moment == "writing":
             patch.setattr(pq, "write_table", write_partial)
         if moment == "renaming":

@@ -1,4 +1,4 @@
-"""The vision backbone that ships, and how it is trained and judged."""
+"""The tiny vision backbone: examples, probe, checkpoint."""
 
 import pytest
 import torch
@@ -24,25 +24,24 @@ def unseen():
     return draw_scenes("test", 400, 9, seed=7)
 
 
-def test_shipped_backbone_reads_unseen_writers(unseen):
+def test_published_resnet_recognises_unseen_writers(unseen):
     backbone = ResNetModel.from_pretrained(ASSETS / "tiny-resnet", dtype=torch.float32).eval()
     scores = linear_probe(backbone, draw_scenes("train", 1200, 9, seed=7), unseen)
     assert scores["digit"] >= 0.97
     assert scores["colour"] >= 0.97
 
 
-def test_shipped_backbones_are_small():
+def test_published_backbones_are_small():
     size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
     assert size <= 8e6
     assert (ASSETS / "tiny-resnet" / "README.md").exists()
 
 
-def test_shipped_processor_prepares_pixels_as_training_did(unseen):
+def test_published_processor_normalises_like_training(unseen):
     encoder = VisionEncoder(ModalityConfig(encoder="tiny-resnet"))
-    made = list(random_scenes("test", 3, 9, 7))
-    images = [render(scene, "test") for scene in made]
-    found = encoder.prepare(images)["pixel_values"]
-    torch.testing.assert_close(found, normalise(unseen.inputs[:3]), atol=1e-5, rtol=1e-5)
+    images = [render(scene, "test") for scene in random_scenes("test", 3, 9, 7)]
+    pixels = encoder.prepare(images)["pixel_values"]
+    torch.testing.assert_close(pixels, normalise(unseen.inputs[:3]), atol=1e-5, rtol=1e-5)
 
 
 def test_cell_tokens_average_the_patches_of_a_cell():
@@ -51,22 +50,21 @@ def test_cell_tokens_average_the_patches_of_a_cell():
     assert cell_tokens(grid[None, None])[0, :, 0].tolist() == expected
 
 
-def test_labels_say_what_was_drawn(unseen):
-    made = list(random_scenes("test", 400, 9, 7))
+def test_labels_match_the_drawn_scenes(unseen):
+    scenes = list(random_scenes("test", 400, 9, 7))
     counts = occupied(unseen.labels).sum(1).tolist()
-    assert counts == [len(scene.things) for scene in made]
-    thing = made[0].things[0]
+    assert counts == [len(scene.things) for scene in scenes]
+    thing = scenes[0].things[0]
     assert unseen.labels[0, thing.cell, 0] == thing.digit
 
 
-def test_saved_backbone_is_the_trained_one(tmp_path):
+def test_saved_backbone_equals_the_trained_one(tmp_path):
     torch.manual_seed(0)
     reader = SceneReader(VisionBackboneConfig(widths=[8, 16])).eval()
     reader.save_pretrained(tmp_path)
     loaded = ResNetModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     pixels = torch.randn(2, 3, SIZE, SIZE)
-    found = loaded(pixels).last_hidden_state
-    torch.testing.assert_close(
-        found, reader.backbone(pixels).last_hidden_state, atol=5e-3, rtol=5e-3
-    )
+    states = loaded(pixels).last_hidden_state
+    expected = reader.backbone(pixels).last_hidden_state
+    torch.testing.assert_close(states, expected, atol=5e-3, rtol=5e-3)
     assert next(reader.backbone.parameters()).dtype == torch.float32

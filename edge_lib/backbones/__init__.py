@@ -1,1 +1,0 @@
-"""The tiny backbones that ship, trained from scratch by `notebooks/00_backbones.ipynb`."""

@@ -1,0 +1,109 @@
+"""Checks of an experiment's tables and of this machine, before anything is encoded."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+
+from edge_lib.config import MODALITIES, ConfigError, ExperimentConfig, TrainConfig
+from edge_lib.config.checks import train_sections
+from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.data.conversations import read_conversations
+from edge_lib.data.qa_batches import QABatches
+from edge_lib.data.step_dataset import StepDataset
+from edge_lib.data.table import Table
+from edge_lib.experiments.trimodal import fusion_table
+from edge_lib.experiments.vlm_features import stage_conversations
+from edge_lib.features.weights import resolve_model
+from edge_lib.sources import load_table
+from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS, SPLITS
+
+
+def check_experiment(config: ExperimentConfig) -> None:
+    """Raise one ConfigError with a line for each problem.
+
+    Opens the tables of all splits, which checks files and columns, and compares the training
+    batches with rows, groups, kinds and conversations. No image or clip is decoded.
+    """
+    problems = [*_config_problems(config)]
+    for check in _checks(config):
+        try:
+            check()
+        except ConfigError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def _config_problems(config: ExperimentConfig) -> Iterator[str]:
+    """Problems that need no table: modalities, and GPUs of this machine."""
+    if len(config.modalities) == 1:
+        yield "alignment needs sections of two modalities: vision, audio or text"
+    gpus = torch.cuda.device_count()
+    for key, train in train_sections(config).items():
+        if not gpus and train.precision == "fp16":
+            yield f"{key}.precision=fp16 needs a GPU; use fp32 or bf16"
+        if not gpus and train.sharding:
+            yield f"{key}.sharding={train.sharding} needs GPUs; use null"
+    processes = max(config.launch.num_processes, config.features.num_processes or 0)
+    if 0 < gpus < processes:
+        yield f"{processes} processes do not fit on the {gpus} GPUs of this machine"
+
+
+def _checks(config: ExperimentConfig) -> Iterator[Callable[[], None]]:
+    """The checks of the sections that the config has; each raises ConfigError."""
+    for modality in config.modalities.values():
+        yield partial(resolve_model, modality.encoder, modality.weights)
+    for split in SPLITS:
+        if config.modalities:
+            yield partial(_check_columns, config, split)
+        if config.qa:
+            yield partial(_check_questions, config, split)
+        if config.vlm:
+            yield partial(_check_conversations, config, split)
+    if config.modalities:
+        yield partial(_check_rows, config, load_table, config.train)
+    if config.fusion:
+        yield partial(_check_rows, config, fusion_table, config.fusion.train)
+
+
+def _check_columns(config: ExperimentConfig, split: str) -> None:
+    """Every modality has items in a split."""
+    table = load_table(config.data, split)
+    columns = {name: MODALITIES[name].column for name in config.modalities}
+    if absent := [name for name, column in columns.items() if not table.has(column).any()]:
+        lines = (f"{name}: no row of {table.name} has {columns[name]}" for name in absent)
+        raise ConfigError("\n".join(lines))
+
+
+def _check_rows(config: ExperimentConfig, open_table: Callable, train: TrainConfig) -> None:
+    """The rows of the training table fill a batch, in whole groups for hard negatives."""
+    table = open_table(config.data, "train")
+    items = {name: _encodable(table, name) for name in config.modalities}
+    options = config.data.missing, config.data.hard_negatives
+    _ = AlignmentBatches(table, items, train, config.seed, *options).steps_per_epoch
+
+
+def _check_questions(config: ExperimentConfig, split: str) -> None:
+    table = load_table(config.data, f"{QUESTIONS}{split}")
+    images = _encodable(table, "vision")
+    if not len(table.questions.rows) or not images.valid.any():
+        raise ConfigError(f"{table.name}: no question with an image and an answer")
+    if split == "train":
+        no_tokens = SimpleNamespace(encode=lambda texts: [[]] * len(texts))
+        _ = QABatches(table, images, no_tokens, config.qa, config.seed).steps_per_epoch
+
+
+def _check_conversations(config: ExperimentConfig, split: str) -> None:
+    table = load_table(config.data, f"{CONVERSATIONS}{split}")
+    if not len(read_conversations(table).rows):
+        raise ConfigError(f"{table.name}: no conversation can be used")
+    for stage, train in config.vlm.stages.items() if split == "train" else ():
+        count, name = len(stage_conversations(table, stage).rows), f"{table.name}: conversations"
+        _ = StepDataset(f"vlm.stages.{stage}: {name}", count, train.batch_size, 0).steps_per_epoch
+
+
+def _encodable(table: Table, modality: str) -> SimpleNamespace:
+    """In place of features: `valid`, which items exist, as far as is known before decoding."""
+    return SimpleNamespace(valid=table.has(MODALITIES[modality].column)[table.item_rows(modality)])

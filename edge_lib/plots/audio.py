@@ -1,0 +1,40 @@
+"""Figures of audio: spoken queries beside the images they retrieve."""
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from scipy.signal import spectrogram
+
+from edge_lib.plots.style import BARE_AXES, PAGE, listed, styled, subplots
+
+
+@styled
+def audio_retrieval(clips, images, retrieved, captions, retrieved_captions, ranks, rate=16000):
+    """A row for each spoken query: its spectrogram, the right image, and the retrieved one.
+
+    clips: n arrays of samples; images, retrieved: n PIL images; ranks: of the right image, from 1;
+    rate in Hz. The table: caption, retrieved_caption, rank, seconds.
+    """
+    alt = f"Spectrograms of {len(clips)} spoken queries beside their right and retrieved images; "
+    alt += f"the right image has rank {listed(ranks)}."
+    options = {"gridspec_kw": {"width_ratios": [2.2, 1, 1]}, "subplot_kw": BARE_AXES}
+    figure, grid = subplots(alt, len(clips), 3, PAGE, 1.8 * len(clips), **options)
+    for row, (sound, right, wrong) in enumerate(grid):
+        _spectrogram(sound, clips[row], rate)
+        sound.set_xlabel(textwrap.fill(f"“{captions[row]}”", 62), fontsize=8)
+        right.imshow(images[row])
+        right.set_title("right, retrieved" if ranks[row] == 1 else f"right, rank {ranks[row]:,}")
+        if ranks[row] > 1:
+            wrong.imshow(retrieved[row])
+            wrong.set_title("retrieved")
+            wrong.set_xlabel(textwrap.fill(retrieved_captions[row], 28), fontsize=8)
+    table = {"caption": captions, "retrieved_caption": retrieved_captions, "rank": ranks}
+    return figure, pd.DataFrame(table).assign(seconds=[len(clip) / rate for clip in clips])
+
+
+def _spectrogram(axes, clip, rate: int) -> None:
+    frequencies, times, power = spectrogram(clip, rate, nperseg=512, noverlap=0)
+    decibels = 10 * np.log10(power + 1e-10)
+    axes.pcolormesh(times, frequencies / 1000, decibels, vmin=-80, cmap="magma", rasterized=True)
+    axes.set(yticks=[0, 4, 8], ylabel="kHz", xticks=range(int(times[-1]) + 1))

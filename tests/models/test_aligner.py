@@ -1,0 +1,202 @@
+"""The aligner: embeddings of raw items and of stored features, loss, saving and loading."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edge_lib.config import ConfigError, ModalityConfig, load_config
+from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.experiments.align import AlignmentTask, embed_table, new_aligner
+from edge_lib.features.extract import write_features
+from edge_lib.features.online import open_features
+from edge_lib.features.store import open_stores
+from edge_lib.models import Aligner
+from edge_lib.nn.losses import info_nce
+from edge_lib.sources import load_table
+
+TEXTS = ["a large red three at the top", "a small blue seven in the centre"]
+
+
+@pytest.fixture(scope="module")
+def config(small_align):
+    config = small_align("features.dtype=float32")
+    write_features(config.data, config.feature_spec)
+    return config
+
+
+@pytest.fixture
+def aligner(config):
+    torch.manual_seed(0)
+    stores = open_stores(config.feature_spec, load_table(config.data, "val"))
+    return new_aligner(config, {name: store.widths for name, store in stores.items()}).eval()
+
+
+@pytest.fixture
+def three_modalities():
+    """An aligner of vision, audio and text with the backbones that ship."""
+    shipped = {"vision": "tiny-resnet", "audio": "tiny-whisper", "text": "all-MiniLM-L6-v2"}
+    modalities = {name: ModalityConfig(encoder=encoder) for name, encoder in shipped.items()}
+    return Aligner(
+        modalities, [16, 8], {"vision": (128, 128), "audio": (128, 128), "text": (384, 384)}
+    )
+
+
+def batches(config):
+    table = load_table(config.data, "train")
+    features = open_features(config.feature_spec, table)
+    options = config.seed, config.data.missing, config.data.hard_negatives
+    return AlignmentBatches(table, features, config.train, *options)
+
+
+# --- saving and loading ----------------------------------------------------------------------
+
+
+def test_aligner_loads_with_the_same_embeddings(aligner, tmp_path):
+    aligner.save_pretrained(tmp_path / "aligner")
+    aligner.save_pretrained(tmp_path / "aligner")  # replaces the first
+    loaded = Aligner.from_pretrained(tmp_path / "aligner")
+    assert torch.equal(loaded.embed("text", TEXTS), aligner.embed("text", TEXTS))
+    assert not loaded.training
+    assert [p.name for p in tmp_path.iterdir()] == ["aligner"]
+
+
+def test_aligner_file_holds_the_model_alone(aligner, tmp_path):
+    aligner.save_pretrained(tmp_path)
+    metadata = json.loads((tmp_path / "aligner.json").read_text())
+    assert metadata.keys() == {"modalities", "dims", "widths", "precision"}
+    head = {"pooler", "window", "num_latents", "num_layers", "num_heads", "width", "dropout"}
+    encoder = {"encoder", "revision", "weights"}
+    assert [m.keys() for m in metadata["modalities"].values()] == [head | encoder] * 2
+    assert metadata["dims"] == [16, 8]
+
+
+def test_aligner_loads_after_other_config_keys_were_renamed(aligner, tmp_path, rename_keys):
+    aligner.save_pretrained(tmp_path)
+    rename_keys()
+    with pytest.raises(ConfigError, match=r"train\.lr: unknown key"):
+        load_config("params/tiny/align.yaml")
+    loaded = Aligner.from_pretrained(tmp_path)
+    assert torch.equal(loaded.embed("text", TEXTS), aligner.embed("text", TEXTS))
+
+
+def test_aligner_paths_are_relative_to_the_working_directory(aligner, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    aligner.save_pretrained("models/aligner")
+    assert (tmp_path / "models/aligner/aligner.json").is_file()
+    loaded = Aligner.from_pretrained("models/aligner")
+    assert torch.equal(loaded.embed("text", TEXTS), aligner.embed("text", TEXTS))
+
+
+# --- embeddings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modality", ["vision", "text"])
+def test_aligner_embeds_raw_items_like_stored_features(config, aligner, modality):
+    table = load_table(config.data, "val")
+    stores = open_stores(config.feature_spec, table)
+    embeddings, rows = embed_table(aligner, table, stores, batch_size=5)
+    items = table.images(range(6)) if modality == "vision" else table.captions[:6]
+    np.testing.assert_array_equal(rows[modality], np.arange(len(table)))
+    torch.testing.assert_close(
+        aligner.embed(modality, items), embeddings[modality][:6], atol=1e-5, rtol=1e-4
+    )
+
+
+def image(value=0):
+    return Image.new("RGB", (20, 30), (value, 10, 200))
+
+
+def clip(seed=0):
+    return np.random.default_rng(seed).normal(size=8000).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("modality", "one", "other"),
+    [
+        pytest.param("vision", image(0), image(90), id="images"),
+        pytest.param("audio", clip(0), clip(1), id="clips"),
+        pytest.param("text", *TEXTS, id="captions"),
+    ],
+)
+def test_embed_takes_one_item_or_any_number(modality, one, other, three_modalities):
+    both = three_modalities.embed(modality, [one, other])
+    assert both.shape == (2, 16)
+    assert not torch.equal(both[0], both[1])
+    torch.testing.assert_close(three_modalities.embed(modality, one), both[:1])
+    torch.testing.assert_close(three_modalities.embed(modality, (x for x in (one, other))), both)
+    assert three_modalities.embed(modality, []).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    ("modality", "items", "error", "message"),
+    [
+        ("vision", "three.png", TypeError, r"0 of vision: expected Image, got str; to read a file"),
+        ("vision", "three.png", TypeError, r"edge_lib.data.image.decode_image\(path.read_bytes\("),
+        ("vision", [image(), Path("a.png")], TypeError, "item 1 of vision: .* got PosixPath; to"),
+        ("vision", b"PNG", TypeError, "0 of vision: expected Image, got bytes; to read a file"),
+        ("vision", None, TypeError, "item 0 of vision: expected Image, got NoneType$"),
+        ("audio", "three.wav", TypeError, r"0 of audio: expected ndarray, got str; .*decode_audio"),
+        ("audio", Path("three.wav"), TypeError, "item 0 of audio: .* got PosixPath.*decode_audio"),
+        ("audio", torch.zeros(16000), TypeError, "item 0 of audio: expected ndarray, got Tensor"),
+        ("audio", np.zeros((2, 16000)), TypeError, r"got float64 of shape \(2, 16000\)"),
+        ("audio", np.zeros(16000, np.int16), TypeError, "expected floats .* got int16"),
+        ("text", Path("three.txt"), TypeError, "item 0 of text: expected str, got PosixPath$"),
+        ("text", [image()], TypeError, "item 0 of text: expected str, got Image$"),
+        ("depth", [image()], ValueError, "no modality 'depth', only vision, audio, text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_embed_rejects_other_items(modality, items, error, message, three_modalities):
+    with pytest.raises(error, match=message):
+        three_modalities.embed(modality, items)
+
+
+def test_encode_rejects_an_empty_list(three_modalities):
+    with pytest.raises(ValueError, match="no items of vision"):
+        three_modalities.encode("vision", [])
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def test_loss_is_the_sum_over_dims(config, aligner):
+    batch, task = batches(config)[0], AlignmentTask(aligner, config)
+    vision, text = (aligner.heads[name](batch.features[name])[1] for name in ("vision", "text"))
+    kept, scale = batch.present["text"], task.loss.logit_scale()
+    assert 0 < kept.sum() <= len(kept)
+    expected = sum(info_nce(vision[kept, :d], text[kept, :d], scale) for d in config.loss.dims)
+    torch.testing.assert_close(task(batch), expected)
+
+
+def test_training_changes_every_head_and_no_encoder(config, aligner):
+    task = AlignmentTask(aligner, config).train()
+    task(batches(config)[0]).backward()
+    unused = [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not unused
+    aligner.embed("vision", load_table(config.data, "val").images([0]))
+    assert not any("encoder" in name for name, _ in aligner.named_parameters())
+    assert not any(p.requires_grad for e in aligner._encoders.values() for p in e.parameters())
+
+
+def test_online_batches_equal_those_of_the_store(config):
+    online = config.model_copy(deep=True)
+    online.features.online = True
+    stored, encoded = batches(config)[3], batches(online)[3]
+    assert (stored.rows == encoded.rows).all()
+    for name in config.modalities:
+        assert torch.equal(stored.present[name], encoded.present[name])
+        torch.testing.assert_close(
+            stored.features[name].pooled, encoded.features[name].pooled, atol=1e-4, rtol=1e-3
+        )
+
+
+def test_augmented_batches_differ_each_time(config):
+    online = config.model_copy(deep=True)
+    online.features.online = online.vision.augment = True
+    augmented = batches(online)
+    first, second = augmented[0].features["vision"].pooled, augmented[0].features["vision"].pooled
+    assert not torch.allclose(first, second, atol=1e-3)

@@ -46,7 +46,7 @@ def process_problems(config) -> Iterator[str]:
 
 
 def sharding_problems(config) -> Iterator[str]:
-    for key, train in train_sections(config).items():
+    for key, train in {"train": config.train, **train_sections(config)}.items():
         if train.sharding and not key.startswith("vlm."):
             yield f"{key}.sharding: only vlm.stages can be sharded"
 

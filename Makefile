@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= params/tiny/align.yaml
-# threads that wait for one whose core another program has would spin, tens of times slower
+# by default OpenMP threads spin while they wait, which on a busy machine is tens of times slower
 export GOMP_SPINCOUNT ?= 1000
-# dependency resolution would bring torchvision, which only open_clip's image transforms need
+# its dependencies include torchvision, which only its image transforms need
 OPEN_CLIP := open-clip-torch==3.3.0
 
 .PHONY: align trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation \
-	fusion-ablation evaluate test lab showcase
+	fusion-ablation evaluate test test-fast lab showcase
 
 align: .venv/ready
 	@mkdir -p runs
@@ -28,7 +28,7 @@ backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation evaluate
 	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 
 fusion-ablation trm-tuning: .venv/ready
-	$(BIN)/python -m edge_lib.sweep params/tiny/$(subst -,_,$@).yaml
+	$(BIN)/edge-glass sweep params/tiny/$(subst -,_,$@).yaml
 
 showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_ablation 05_perceiver_ablation 06_vlm 07_evaluate)
 
@@ -46,12 +46,21 @@ showcase-%: .venv/ready
 	cp runs/showcase-run/$*/metrics.json runs/showcase-run/$*/env.json runs/showcase/$*/
 	cp runs/showcase-run/$*/*.csv runs/showcase/$*/ 2>/dev/null || true
 
+# one thread for each of the two workers: more would wait for one another
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
 test: .venv/ready
 	$(BIN)/ruff check .
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
-lab: .venv/ready
-	$(BIN)/jupyter lab notebooks
+test-fast: .venv/ready # what needs no whole notebook
+	$(BIN)/ruff check .
+	$(PYTEST) -m "not notebook"
+
+lab: .venv/ready # on copies, so that working in them leaves the repository as it is
+	@mkdir -p runs/lab
+	cp -n notebooks/*.ipynb runs/lab/
+	$(BIN)/jupyter lab runs/lab
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

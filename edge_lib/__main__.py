@@ -53,9 +53,9 @@ def extract(arguments: Arguments) -> int:
 
 def bench(arguments: Arguments) -> int:
     """Measure this library against named alternatives."""
-    from edge_lib.bench.__main__ import main as run_benchmark
+    from edge_lib.bench import main
 
-    return run_benchmark(arguments) or 0
+    return main(arguments, prog="edge-glass bench") or 0
 
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {

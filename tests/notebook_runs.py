@@ -1,5 +1,6 @@
-"""Run a notebook as a user would: by papermill, from a working directory of its own."""
+"""Execute a notebook as a user would: with papermill, from another working directory."""
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -9,9 +10,22 @@ from edge_lib.config import ROOT
 
 
 def run_notebook(name: str, folder: Path, overrides: str, **parameters) -> nbformat.NotebookNode:
-    """Execute notebooks/NAME.ipynb in `folder`, with folder/run as its run; the executed one."""
+    """Execute notebooks/NAME.ipynb in `folder`, with folder/run as its run folder. Returns the
+    executed notebook, folder/out.ipynb.
+    """
     output = folder / "out.ipynb"
     parameters |= {"overrides": overrides, "run_dir": str(folder / "run")}
     notebook = ROOT / f"notebooks/{name}.ipynb"
     papermill.execute_notebook(notebook, output, parameters, cwd=folder, progress_bar=False)
     return nbformat.read(output, as_version=4)
+
+
+def read_metrics(run: Path) -> dict[str, float]:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def printed_text(notebook: nbformat.NotebookNode) -> str:
+    """All that the cells printed, and their Markdown outputs."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    markdown = (output.get("data", {}).get("text/markdown", "") for output in outputs)
+    return "".join([*(output.get("text", "") for output in outputs), *markdown])

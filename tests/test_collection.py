@@ -18,7 +18,7 @@ def collect(hash_seed):
     """Start a process that prints the ids of all tests."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
-    options = ["-p", "test_collection", "-p", "no:cacheprovider", "-o", "addopts=-q"]
+    options = ["-p", "test_collection", "-p", "no:cacheprovider", "-o", "addopts=-q", "--tb=line"]
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "--collect-only", "--import-mode=importlib", *options],
         cwd=ROOT,

@@ -15,7 +15,7 @@ from edge_lib.data.step_dataset import StepDataset
 from edge_lib.data.table import Table
 from edge_lib.experiments.trimodal import fusion_table
 from edge_lib.experiments.vlm_features import stage_conversations
-from edge_lib.features.weights import locate
+from edge_lib.features.weights import resolve_model
 from edge_lib.sources import load_table
 from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS, SPLITS
 
@@ -54,7 +54,7 @@ def _config_problems(config: ExperimentConfig) -> Iterator[str]:
 def _checks(config: ExperimentConfig) -> Iterator[Callable[[], None]]:
     """The checks of the sections that the config has; each raises ConfigError."""
     for name, modality in config.modalities.items():
-        yield partial(locate, modality.encoder, modality.weights)
+        yield partial(resolve_model, modality.encoder, modality.weights)
         yield from (partial(_check_column, config, split, name) for split in SPLITS)
     for check, section in ((_check_questions, config.qa), (_check_conversations, config.vlm)):
         if section:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from edge_lib.experiments.decoder_timing import step_seconds
+from edge_lib.metrics.bootstrap import bootstrap_interval
 from edge_lib.runs.points import Point, collect
 
 
@@ -68,23 +69,10 @@ def paired_differences(
             if differences.isna().any(axis=None):
                 raise ValueError(f"{ours} and {rival} have different questions or seeds")
             seeds = differences.mean()
-            interval = _interval(differences.to_numpy(), groups[differences.index], resamples)
+            interval = bootstrap_interval(
+                differences.to_numpy(), groups[differences.index], resamples
+            )
             extremes = seeds.min(), seeds.max()
             records.append((name, rival, seeds.mean(), *interval, *extremes, len(differences)))
     columns = ["set", "rival", "difference", "low", "high", "smallest", "largest", "questions"]
     return pd.DataFrame(records, columns=columns)
-
-
-def _interval(values: np.ndarray, groups: np.ndarray, resamples: int) -> tuple[float, float]:
-    """95% percentile interval of the mean of (N, seeds), resampling groups (N,) and seeds.
-
-    A few seeds say little of the spread of others: with three, the interval is too narrow.
-    """
-    rng = np.random.default_rng(0)
-    names, member = np.unique(groups, return_inverse=True)
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    weights = counts[:, member]  # (resamples, N)
-    means = weights @ values / weights.sum(1, keepdims=True)  # (resamples, seeds)
-    drawn = rng.integers(values.shape[1], size=means.shape)
-    low, high = np.quantile(np.take_along_axis(means, drawn, 1).mean(1), [0.025, 0.975])
-    return float(low), float(high)

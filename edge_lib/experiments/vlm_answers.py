@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 import torch
@@ -13,6 +14,7 @@ from edge_lib.data.encoder_output import EncoderOutput, Features
 from edge_lib.data.messages import Messages
 from edge_lib.data.table import Table
 from edge_lib.metrics.answers import score_answers
+from edge_lib.models.generation import ImageCache
 from edge_lib.models.vlm import VLM
 from edge_lib.training.timing import seconds
 
@@ -60,6 +62,28 @@ def generate_answers(
         answers += vlm.answer([prompt.messages for prompt in batch], prefixes, **generate_kwargs)
     references, kinds = [p.references for p in prompts], [p.kind for p in prompts]
     return score_answers(answers, references, kinds, [prompt.row for prompt in prompts])
+
+
+def answer_questions(
+    vlm: VLM, table: Table, image_cache: ImageCache, image_row: int
+) -> pd.DataFrame:
+    """`score_answers` of all questions in a table about the image of a row, with a column question.
+
+    Each is a prompt of its own, without the turns before it. image_cache: of that image.
+    """
+    conversations, image = read_conversations(table), table.image_index[image_row]
+    columns = conversations.rows, conversations.kinds, conversations.messages
+    turns = pd.DataFrame(
+        (row, kind, _without_image(message)["content"], reply["content"])
+        for row, kind, messages, images in zip(*columns, conversations.image_rows, strict=True)
+        if [table.image_index[i] for i in images] == [image]
+        for message, reply in pairwise(messages)
+        if reply["role"] == "assistant"
+    ).set_axis(["row", "kind", "question", "reference"], axis=1)
+    answers = vlm.generate([*turns.question], image_cache)
+    references = [[reference] for reference in turns.reference]
+    scored = score_answers(answers, references, turns.kind, turns.row)
+    return scored.assign(question=turns.question)
 
 
 def eval_prompts(vlm: VLM, table: Table, features: dict[str, Features]) -> Iterator[EvalPrompt]:

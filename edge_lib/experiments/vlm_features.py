@@ -10,7 +10,7 @@ from edge_lib.data.encoder_output import EncoderOutput, Features, MultimodalOutp
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
 from edge_lib.features.store import open_stores
-from edge_lib.features.weights import locate
+from edge_lib.features.weights import resolve_model
 from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import FUSED
 
@@ -52,7 +52,7 @@ def prefix_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
     Raises ConfigError if the aligner lacks a modality, or the language model's name is unknown.
     """
     language, sources = config.vlm.language, config.vlm.prefix_sources
-    locate(language.model, language.weights)  # fail now rather than after encoding
+    resolve_model(language.model, language.weights)  # fail now rather than after encoding
     modalities = Aligner.untrained(aligner_folder).modalities
     names = {"vision", "audio"} if FUSED in sources.values() else set(sources.values())
     if missing := sorted(names - set(modalities)):

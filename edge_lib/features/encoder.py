@@ -6,7 +6,7 @@ from torch import nn
 from edge_lib.config import MODALITIES, EncoderConfig
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.features.weights import locate
+from edge_lib.features.weights import resolve_model
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,7 +20,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        self.source, self.revision = locate(config.encoder, config.weights), config.revision
+        self.source = resolve_model(config.encoder, config.weights)
+        self.revision = config.revision
         self.random = config.weights == "random"
 
     def prepare(self, items) -> dict[str, torch.Tensor]:

@@ -52,6 +52,28 @@ def locate(name: str, weights: str = "pretrained") -> Path | str:
     return name
 
 
+def resolve_model(name: str, weights: str = "pretrained") -> Path | str:
+    """`locate`; ConfigError for a hub model that is neither cached nor reachable."""
+    source = locate(name, weights)
+    if isinstance(source, str):
+        _check_hub(source)
+    return source
+
+
+@cache
+def _check_hub(name: str) -> None:
+    """Ask the hub once: transformers would retry for minutes, and log it for each of its files."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            HfApi().model_info(name, timeout=10)
+    except Exception as error:  # invalid name, no network, no such model, no access
+        raise ConfigError(
+            f"{name} is neither shipped nor a folder, and the hub does not give it: {error}"
+        ) from None
+
+
 def check_minilm() -> None:
     """RuntimeError if the packaged all-MiniLM-L6-v2 is not the published one."""
     digest = hashlib.sha256((MINILM / "model.safetensors").read_bytes()).hexdigest()
@@ -66,7 +88,7 @@ def encoder_fingerprint(config: EncoderConfig) -> str:
     """Names everything that an encoder's output depends on: every key of its config, its weights
     and preprocessing (a digest of a folder's files, or the commit of a hub model).
     """
-    source = locate(config.encoder, config.weights)
+    source = resolve_model(config.encoder, config.weights)
     if isinstance(source, str):
         from transformers import AutoConfig
 

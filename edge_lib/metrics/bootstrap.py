@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import stats
 
 
 def bootstrap_interval(
@@ -24,6 +23,8 @@ def bootstrap_interval(
     def mean(groups: np.ndarray, seeds: np.ndarray, axis: int) -> np.ndarray:
         means = sums.take(groups, 1).sum(axis) / sizes.take(groups).sum(axis)  # (S, resamples)
         return np.take_along_axis(means, seeds.T, 0).mean(0)
+
+    from scipy import stats  # takes half a second to import
 
     # scipy needs two observations: a single group or seed is listed twice
     indices = [np.resize(np.arange(size), max(size, 2)) for size in sums.T.shape]

@@ -53,7 +53,7 @@ def sharding_plugin(config: TrainConfig, world_size: int) -> dict:
             "fsdp_plugin": FullyShardedDataParallelPlugin(
                 fsdp_version=2,
                 auto_wrap_policy="transformer_based_wrap",  # one shard per layer
-                ignored_modules="streams",  # frozen and small: replicated
+                ignored_modules="prefix_sources",  # frozen and small: replicated
             )
         }
     if not is_deepspeed_available():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
@@ -39,7 +38,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def save_model(accelerator: Accelerator, model: nn.Module, folder: Path) -> None:
     """Save an unwrapped model by its `save_pretrained`; every process must call this."""
-    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    sharded = [module for module in model.modules() if hasattr(module, "unshard")]
     for module in sharded:
         module.unshard()
     if accelerator.is_main_process:

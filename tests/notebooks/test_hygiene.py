@@ -1,6 +1,10 @@
-"""What every notebook must be, whatever it says."""
+"""Rules that every notebook keeps."""
 
+import ast
+import re
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import nbformat
 import pytest
@@ -16,20 +20,30 @@ def notebook(request):
     return nbformat.read(request.param, as_version=4)
 
 
-def code(notebook):
+def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_outputs_are_stripped(notebook):
-    assert not any(cell.outputs or cell.execution_count for cell in code(notebook))
+def code_lines(notebook):
+    return [cell.source.splitlines() for cell in code_cells(notebook)]
 
 
-def test_runs_on_any_python3_kernel(notebook):
+def calls(tree, name):
+    """The calls of a function in a tree, in the order of the source."""
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [node for node in nodes if ast.unparse(node.func) == name]
+
+
+def test_notebook_has_no_outputs(notebook):
+    assert not any(cell.outputs or cell.execution_count for cell in code_cells(notebook))
+
+
+def test_notebook_runs_on_any_python3_kernel(notebook):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-def test_one_parameters_cell_with_the_three_parameters(notebook):
-    (cell,) = [c for c in code(notebook) if "parameters" in c.metadata.get("tags", [])]
+def test_notebook_has_one_parameters_cell_with_three_parameters(notebook):
+    (cell,) = [c for c in code_cells(notebook) if "parameters" in c.metadata.get("tags", [])]
     names = {}
     exec(cell.source, names)
     names.pop("__builtins__")
@@ -38,16 +52,51 @@ def test_one_parameters_cell_with_the_three_parameters(notebook):
     load_config(names["config"])
 
 
-def test_starts_with_a_question_and_ends_with_metrics(notebook):
-    assert notebook.cells[0].source.startswith("# ")
-    assert "?" in notebook.cells[0].source.splitlines()[0]
-    assert "run.save_metrics(" in notebook.cells[-1].source
+def test_notebook_title_is_a_question(notebook):
+    title, *_ = notebook.cells[0].source.splitlines()
+    assert title.startswith("# ")
+    assert title.endswith("?")
 
 
-def test_cells_are_short_and_hold_no_machinery(notebook):
-    lines = [cell.source.splitlines() for cell in code(notebook)]
-    assert max(map(len, lines)) <= 20
-    assert not any(line.startswith(("class ", "def ")) for cell in lines for line in cell)
+def test_notebook_ends_with_metrics(notebook):
+    last = code_cells(notebook)[-1]
+    assert last is notebook.cells[-1]
+    assert "run.save_metrics(" in last.source
+
+
+def test_notebook_explains_each_code_cell(notebook):
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds[0] == "markdown"
+    assert ("code", "code") not in set(pairwise(kinds))
+    assert all(cell.source.strip() for cell in notebook.cells)
+
+
+def test_notebook_cells_are_short(notebook):
+    lengths = [len(lines) for lines in code_lines(notebook)]
+    assert max(lengths) <= 20
+    assert median(lengths) <= 7
+
+
+def test_notebook_defines_no_functions(notebook):
+    lines = [line for lines in code_lines(notebook) for line in lines]
+    assert not any(line.lstrip().startswith(("class ", "def ")) for line in lines)
+
+
+def test_notebook_shows_each_figure_that_it_saves(notebook):
+    """`save_figure` returns a `Figure`, whose output has alt text: it is displayed or the value of
+    the cell.
+    """
+    for cell in code_cells(notebook):
+        tree = ast.parse(cell.source)
+        displayed = [argument for call in calls(tree, "display") for argument in call.args]
+        displayed.append(getattr(tree.body[-1], "value", None))
+        hidden = [call for call in calls(tree, "run.save_figure") if call not in displayed]
+        assert not hidden, cell.source
+
+
+def test_notebook_names_no_absolute_path(notebook):
+    absolute = r"""["'`(\s](?:/(?:home|root|work|tmp|mnt|Users)/|~/|[A-Z]:\\)"""
+    assert not [cell.source for cell in notebook.cells if re.search(absolute, cell.source)]
 
 
 def test_every_config_loads():

@@ -1,40 +1,48 @@
-"""06_vlm, executed by papermill on a smaller config; its aligner is made first."""
+"""06_vlm, executed by papermill on a smaller config, with an aligner from a folder."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
+from notebook_outputs import figure_alts, outputs
 from notebook_runs import run_notebook
-from test_trm_qa import ALIGNER
+from untrained_aligner import save_untrained_aligner
+
+from edge_lib.config import load_config
+from edge_lib.experiments.vlm import CHAT_SPLITS
 
 SMALL = (
     "data.conversations.train_scenes=64 data.conversations.val_scenes=12 "
     "data.conversations.test_scenes=12 data.conversations.per_scene=4 evaluate.bootstrap=50 "
     "vlm.stages.projector.max_steps=12 vlm.stages.lora.max_steps=12 vlm.max_new_tokens=24 "
+    "aligner.config=null "
 )
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vlm")
-    cache = f"data.cache_dir={folder / 'cache'}"
-    aligner = f"'aligner.overrides={ALIGNER} {cache}'"
-    run_notebook("06_vlm", folder, f"{SMALL} {cache} {aligner}")
+    overrides = f"{SMALL} data.cache_dir={folder / 'cache'} aligner.folder={folder / 'aligner'}"
+    aligner = load_config("params/tiny/align_qa.yaml", "text=null")
+    config = load_config("params/tiny/vlm.yaml", overrides)
+    save_untrained_aligner(aligner, config, CHAT_SPLITS, folder / "aligner")
+    notebook = run_notebook("06_vlm", folder, overrides)
     run = folder / "run"
-    return run, json.loads((run / "metrics.json").read_text())
+    return run, json.loads((run / "metrics.json").read_text()), notebook
 
 
-def test_both_stages_train_what_they_should(executed):
-    run, metrics = executed
+def test_stages_train_projector_then_adapters(executed):
+    run, metrics, _ = executed
     assert 0 < metrics["parameters.trained.projector"] < metrics["parameters.trained.lora"]
     assert metrics["parameters.trained.lora"] < metrics["parameters.lora"]
     curves = pd.read_csv(run / "figures" / "training.csv").query("series == 'val.loss'")
-    last = curves.groupby("arm").value.last()
+    last = curves.groupby("variant").value.last()
     assert last["lora"] < last["projector"]
 
 
-def test_scores_come_with_their_number_and_their_controls(executed):
-    _, metrics = executed
+def test_scores_come_with_their_counts_and_controls(executed):
+    _, metrics, _ = executed
     for end in ("", ".another", ".none"):
         assert metrics[f"vlm.caption_em.n{end}"] == metrics[f"vlm.n{end}"] == 12
         assert 12 < metrics[f"vlm.qa_em.n{end}"] <= 24
@@ -44,8 +52,8 @@ def test_scores_come_with_their_number_and_their_controls(executed):
     assert metrics["vlm.perplexity.n"] > 100
 
 
-def test_fewer_bits_take_less_memory_and_train(executed):
-    run, metrics = executed
+def test_quantised_models_take_less_memory_and_train(executed):
+    run, metrics, _ = executed
     bits = pd.read_csv(run / "figures" / "bits.csv", index_col=0)
     assert list(bits.index) == ["fp32", "8bit", "4bit"]
     assert bits["weights MB"].is_monotonic_decreasing
@@ -54,3 +62,14 @@ def test_fewer_bits_take_less_memory_and_train(executed):
         assert (run / name / "checkpoints" / "best" / "adapters.safetensors").exists()
     for name in ("training", "exact_match", "captions"):
         assert (run / f"figures/{name}.png").stat().st_size > 5000
+    assert all(len(alt) > 40 for alt in figure_alts(executed[2]))
+
+
+def test_demo_says_which_answers_are_right_and_how_many(executed):
+    shown = [output.get("data", {}) for output in outputs(executed[2])]
+    (demo,) = [data["text/html"] for data in shown if "verdict" in data.get("text/html", "")]
+    verdicts = re.findall("<td>(right|wrong)</td>", demo)
+    share = verdicts.count("right") / len(verdicts)
+    assert len(verdicts) > 2
+    rates = [data["text/markdown"] for data in shown if "text/markdown" in data]
+    assert f"**{share:.0%} of these {len(verdicts)} answers are right**" in rates[0]

@@ -1,9 +1,9 @@
 """Train the tiny language model that the package ships: a Qwen2 that reads scenes as text.
 
 A VLM reads an image as soft tokens, one for each of the nine cells of a scene. In their place this
-model reads one vector per cell: the sum of the embeddings of the words for what is in the cell. So
-it learns to describe scenes and to answer questions from text alone, and a projector only has to
-map images to such vectors.
+model reads one vector per cell: the sum of the embeddings of the words for its content. So it
+learns to describe scenes and to answer questions from text alone, and a projector only has to map
+images to such vectors.
 """
 
 from copy import deepcopy

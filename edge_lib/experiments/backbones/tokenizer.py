@@ -20,8 +20,8 @@ PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 def learn_tokenizer(texts: Iterable[str], size: int) -> Qwen2Tokenizer:
     """Learn Qwen2's byte-level BPE with `size` tokens from texts; with a chat template.
 
-    The name of each cell is added as one token: the tokens of a cell are summed, and as two tokens
-    "bottom-left" could not be told from "bottom" beside "left".
+    The name of each cell is one token. The tokens of a cell are summed: as two tokens,
+    "bottom-left" would be half the same as "bottom", and neighbours hard to distinguish.
     """
     octets = sorted(pre_tokenizers.ByteLevel.alphabet())
     bare = Qwen2Tokenizer(vocab={octet: number for number, octet in enumerate(octets)}, merges=[])

@@ -26,7 +26,7 @@ from edge_lib.config import ConfigError
 from edge_lib.config.language import LanguageConfig, LoRAConfig
 from edge_lib.data.chat import IGNORE
 from edge_lib.features.encoder import PRECISIONS
-from edge_lib.features.weights import ARCHITECTURES, SHIPPED, locate
+from edge_lib.features.weights import ARCHITECTURES, SHIPPED, resolve_model
 from edge_lib.training.device import local_device
 
 TINY = "tiny-qwen2"
@@ -35,7 +35,7 @@ END_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 def load_language(config: LanguageConfig) -> PreTrainedModel:
     """The frozen model, with untrained adapters if `config.lora`."""
-    source = locate(config.model, config.weights)
+    source = resolve_model(config.model, config.weights)
     options = {"dtype": PRECISIONS[config.precision], "quantization_config": quantization(config)}
     if config.quantize and torch.cuda.is_available():
         options["device_map"] = {"": local_device()}  # otherwise all ranks load onto the first GPU
@@ -64,7 +64,7 @@ def load_tokenizer(config: LanguageConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer; the shipped model's for an architecture that has random weights and no
     tokenizer. ConfigError if it has no chat template.
     """
-    source = locate(config.model, config.weights)
+    source = resolve_model(config.model, config.weights)
     architecture_only = config.weights == "random" and ARCHITECTURES in Path(source).parents
     tokenizer = AutoTokenizer.from_pretrained(
         SHIPPED[TINY] if architecture_only else source, revision=config.revision

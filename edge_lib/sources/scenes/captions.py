@@ -35,6 +35,12 @@ def count_caption_errors(scored: pd.DataFrame) -> np.ndarray:
     return np.array([len(things ^ named) for things, named in _parse_pairs(scored)])
 
 
+def is_right(scored: pd.DataFrame) -> np.ndarray:
+    """(N,) whether each answer is an exact match or, as a caption, names the same things."""
+    same = [bool(things) and things == named for things, named in _parse_pairs(scored)]
+    return (scored.em == 1).to_numpy() | np.array(same, dtype=bool)
+
+
 def _parse_pairs(scored: pd.DataFrame) -> list[tuple[set, set]]:
     """The things in each reference, and those in the generated caption."""
     pairs = zip(scored.reference, scored.answer, strict=True)

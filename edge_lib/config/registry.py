@@ -4,9 +4,9 @@ A value is the place of the code ("module:name"), imported when it is first used
 imports neither torch nor transformers, and opening a table imports no other source.
 """
 
+import pkgutil
 from collections.abc import Mapping
 from difflib import get_close_matches
-from pkgutil import resolve_name as load_registered
 
 from pydantic import AfterValidator
 
@@ -46,18 +46,7 @@ CONVERSATION_SOURCES = {
     "llava": "edge_lib.sources.llava:load",
     "parquet": "edge_lib.sources.chat_parquet:load",
 }
-
-__all__ = [
-    "CONVERSATION_SOURCES",
-    "DECODERS",
-    "FUSIONS",
-    "LOSSES",
-    "POOLERS",
-    "QUESTION_SOURCES",
-    "SOURCES",
-    "load_registered",
-    "one_of",
-]
+load_registered = pkgutil.resolve_name
 
 
 def one_of(registry: Mapping[str, object]) -> AfterValidator:

@@ -31,7 +31,7 @@ TYPES = {
     "QUESTION_SOURCES": type_of(QuestionsConfig, "source"),
     "CONVERSATION_SOURCES": type_of(ConversationsConfig, "source"),
 }
-REGISTRIES = {name: getattr(registry, name) for name in registry.__all__ if name.isupper()}
+REGISTRIES = {name: value for name, value in vars(registry).items() if name.isupper()}
 MODALITY_PATHS = [
     path for m in MODALITIES.values() for path in (m.encoder, m.blank, m.decode) if path
 ]

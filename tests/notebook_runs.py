@@ -1,7 +1,9 @@
 """Execute a notebook as a user would: with papermill, from another working directory."""
 
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import papermill
@@ -12,11 +14,14 @@ from edge_lib.config import ROOT
 def run_notebook(name: str, folder: Path, overrides: str, **parameters) -> nbformat.NotebookNode:
     """Execute notebooks/NAME.ipynb in `folder`, with folder/run as its run folder. Returns the
     executed notebook, folder/out.ipynb.
+
+    On one thread: beside other tests, threads of such small models only wait for one another.
     """
     output = folder / "out.ipynb"
     parameters |= {"overrides": overrides, "run_dir": str(folder / "run")}
     notebook = ROOT / f"notebooks/{name}.ipynb"
-    papermill.execute_notebook(notebook, output, parameters, cwd=folder, progress_bar=False)
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):
+        papermill.execute_notebook(notebook, output, parameters, cwd=folder, progress_bar=False)
     return nbformat.read(output, as_version=4)
 
 

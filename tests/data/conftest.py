@@ -1,4 +1,4 @@
-"""Chat tokenizers small enough to know every token by heart."""
+"""Chat tokenizers with a handful of known tokens."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -20,7 +20,7 @@ WORDS = ("system", "user", "assistant", "help")
 def make_tokenizer():
     """make_tokenizer("word", ...) -> a byte-level BPE whose only merges make these words and roles.
 
-    As in `tokens`, Ġ is a space and Ċ a line break. split: by GPT-2's expression, which lets no
+    As in GPT-2, Ġ is a space and Ċ a line break. split: by GPT-2's expression, which lets no
     merge cross from a line break to a word.
     """
 

@@ -1,15 +1,15 @@
-"""Batches: which rows, captions and drops a step holds, on any number of processes."""
+"""Alignment batches: which rows and captions a step holds, on any number of processes."""
 
 import numpy as np
 import pytest
 import torch
 
-from edge_lib.config import ConfigError, ExperimentConfig
+from edge_lib.config import ConfigError, TrainConfig
 from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.encoder_output import EncoderOutput
 
 
-class ImageCache:
+class FakeFeatures:
     """Features whose pooled vector is the item's own number."""
 
     def __init__(self, valid):
@@ -20,17 +20,19 @@ class ImageCache:
         return EncoderOutput(None, None, torch.as_tensor(items).float()[:, None])
 
 
-def config(batch_size=8, seed=0, text_dropout=0.0, hard_negatives=False, missing=()):
-    train = {"batch_size": batch_size, "text_dropout": text_dropout}
-    data = {"hard_negatives": hard_negatives, "missing": dict(missing)}
-    return ExperimentConfig(name="x", seed=seed, train=train, data=data)
-
-
 @pytest.fixture
 def make(make_table):
     """make(captions of each row, ...) -> AlignmentBatches."""
 
-    def make(captions, groups=None, image_ok=None, text_ok=None, rank=0, world_size=1, **settings):
+    def make(
+        captions,
+        groups=None,
+        image_valid=None,
+        text_valid=None,
+        seed=0,
+        text_dropout=0.0,
+        **options,
+    ):
         groups = range(len(captions)) if groups is None else groups
         rows = zip(captions, groups, strict=True)
         table = make_table(
@@ -40,10 +42,13 @@ def make(make_table):
             ]
         )
         features = {
-            "vision": ImageCache(np.ones(len(table)) if image_ok is None else image_ok),
-            "text": ImageCache(np.ones(len(table.captions)) if text_ok is None else text_ok),
+            "vision": FakeFeatures(np.ones(len(table)) if image_valid is None else image_valid),
+            "text": FakeFeatures(
+                np.ones(len(table.captions)) if text_valid is None else text_valid
+            ),
         }
-        return AlignmentBatches(table, features, config(**settings), rank, world_size)
+        train = TrainConfig(batch_size=options.pop("batch_size", 8), text_dropout=text_dropout)
+        return AlignmentBatches(table, features, train, seed, **options)
 
     return make
 
@@ -69,15 +74,15 @@ def items(batch, name):
 
 @pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("hard_negatives", [False, True])
-def test_processes_together_see_what_one_sees(make, world_size, hard_negatives):
-    same = {
+def test_shares_of_processes_equal_whole_batch(make, world_size, hard_negatives):
+    options = {
         "captions": many(60),
         "groups": np.arange(60) // 2,
         "text_dropout": 0.3,
         "hard_negatives": hard_negatives,
     }
-    alone = make(**same)
-    parts = [make(**same, rank=rank, world_size=world_size) for rank in range(world_size)]
+    alone = make(**options)
+    parts = [make(**options, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert {part.steps_per_epoch for part in parts} == {alone.steps_per_epoch}
     dropped = 0
     for step in range(3 * alone.steps_per_epoch):
@@ -85,14 +90,14 @@ def test_processes_together_see_what_one_sees(make, world_size, hard_negatives):
         assert [len(piece.rows) for piece in pieces] == [8 // world_size] * world_size
         np.testing.assert_array_equal(np.concatenate([p.rows for p in pieces]), whole.rows)
         for name in ("vision", "text"):
-            together = np.concatenate([items(piece, name) for piece in pieces])
-            np.testing.assert_array_equal(together, items(whole, name))
+            joined = np.concatenate([items(piece, name) for piece in pieces])
+            np.testing.assert_array_equal(joined, items(whole, name))
         dropped += (items(whole, "text") < 0).sum()
         assert parts[-1].ids(step) == alone.ids(step) == [f"r{row}" for row in whole.rows]
     assert dropped > 0
 
 
-def test_a_batch_is_a_function_of_its_step(make):
+def test_batch_is_a_function_of_its_step(make):
     one, two = (make(many(50), text_dropout=0.2) for _ in range(2))
     backwards = {step: two[step] for step in reversed(range(12))}
     for step in range(12):
@@ -110,7 +115,7 @@ def test_batch_size_must_divide_among_processes(make):
 
 
 @pytest.mark.parametrize("count", [16, 21])
-def test_an_epoch_visits_rows_at_most_once_in_an_order_of_its_own(make, count):
+def test_epoch_visits_rows_at_most_once_in_its_own_order(make, count):
     batches = make(one_each(count))
     assert batches.steps_per_epoch == 2
     epochs = [
@@ -119,10 +124,10 @@ def test_an_epoch_visits_rows_at_most_once_in_an_order_of_its_own(make, count):
     ]
     assert all(len(set(rows)) == 16 for rows in epochs)
     assert len({tuple(rows) for rows in epochs}) == 30
-    assert set(np.concatenate(epochs)) == set(range(count)), "who sits out changes"
+    assert set(np.concatenate(epochs)) == set(range(count)), "other rows are left out in each epoch"
 
 
-def test_seeds_order_differently(make):
+def test_seeds_give_different_orders(make):
     orders = {tuple(make(one_each(40), seed=seed)[0].rows) for seed in range(5)}
     assert len(orders) == 5
 
@@ -136,35 +141,35 @@ def test_features_belong_to_their_rows(make):
         np.testing.assert_array_equal(owners[items(batch, "text")], batch.rows)
 
 
-def test_rows_without_two_modalities_never_appear(make):
+def test_rows_without_two_modalities_are_left_out(make):
     captions = many(60)
     owners = np.repeat(np.arange(60), [len(texts) for texts in captions])
     rng = np.random.default_rng(1)
-    image_ok, text_ok = rng.random(60) > 0.2, rng.random(len(owners)) > 0.4
-    batches = make(captions, image_ok=image_ok, text_ok=text_ok, batch_size=2)
-    usable = {row for row in range(60) if image_ok[row] and text_ok[owners == row].any()}
+    image_valid, text_valid = rng.random(60) > 0.2, rng.random(len(owners)) > 0.4
+    batches = make(captions, image_valid=image_valid, text_valid=text_valid, batch_size=2)
+    usable = {row for row in range(60) if image_valid[row] and text_valid[owners == row].any()}
     assert 10 < len(usable) < 50
     seen = set()
     for step in range(4 * batches.steps_per_epoch):
         batch = batches[step]
         seen |= set(batch.rows.tolist())
         chosen = items(batch, "text")
-        assert text_ok[chosen].all(), "a caption that was not encoded is not chosen"
+        assert text_valid[chosen].all(), "captions that could not be encoded are not drawn"
         assert batch.present["vision"].all()
     assert seen == usable
 
 
 @pytest.mark.parametrize("hard_negatives", [False, True])
 @pytest.mark.parametrize("captions", [one_each(7), [[]] * 20], ids=["few", "no captions"])
-def test_too_few_rows_for_a_batch_are_refused(make, captions, hard_negatives):
-    with pytest.raises(ConfigError, match=r"usable rows do not fill one batch of 8"):
-        make(captions, hard_negatives=hard_negatives)
+def test_too_few_rows_for_a_batch_are_a_config_error(make, captions, hard_negatives):
+    with pytest.raises(ConfigError, match=r"small: usable rows: \d+ do not fill one batch of 8"):
+        _ = make(captions, hard_negatives=hard_negatives).steps_per_epoch
 
 
 # --- captions --------------------------------------------------------------------------------
 
 
-def test_all_captions_of_a_row_get_used(make):
+def test_captions_of_a_row_are_all_drawn(make):
     batches = make([["a", "b", "c"], ["d"], ["e", "f"]] * 4, batch_size=12)
     counts = np.zeros(24, int)
     for step in range(200):
@@ -176,20 +181,20 @@ def test_all_captions_of_a_row_get_used(make):
     assert threes.max() < 95
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5], ids=str)
-def test_captions_are_dropped_at_the_rate_asked(make, rate):
-    batches = make(one_each(64), text_dropout=rate, batch_size=32)
-    batch = [batches[step] for step in range(100)]
-    dropped = np.concatenate([~b.present["text"].numpy() for b in batch])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+def test_text_dropout_drops_captions_at_its_rate(make, rate):
+    dataset = make(one_each(64), text_dropout=rate, batch_size=32)
+    batches = [dataset[step] for step in range(100)]
+    dropped = np.concatenate([~batch.present["text"].numpy() for batch in batches])
     assert dropped.mean() == pytest.approx(rate, abs=0.03)
-    assert all(b.present["vision"].all() for b in batch)
+    assert all(batch.present["vision"].all() for batch in batches)
     if rate:
-        of_row = np.bincount(np.concatenate([b.rows for b in batch]), weights=dropped)
-        assert (of_row > 0).mean() > 0.9, "no row is always spared"
-        assert len({tuple(b.present["text"].tolist()) for b in batch}) > 90
+        of_row = np.bincount(np.concatenate([batch.rows for batch in batches]), weights=dropped)
+        assert (of_row > 0).mean() > 0.9, "other rows are dropped in each epoch"
+        assert len({tuple(batch.present["text"].tolist()) for batch in batches}) > 90
 
 
-def test_dropout_changes_neither_rows_nor_choices(make):
+def test_text_dropout_changes_neither_rows_nor_other_captions(make):
     with_drop, without = make(many(60), text_dropout=0.4), make(many(60))
     for step in range(10):
         np.testing.assert_array_equal(with_drop[step].rows, without[step].rows)
@@ -212,64 +217,62 @@ def test_hard_negative_batches_hold_whole_groups(make):
             assert sizes.tolist() == [4, 4]
             partners.add(frozenset(groups[mine].tolist()))
         assert sorted(np.concatenate(rows)) == list(range(40))
-    assert len(partners) > 10, "groups meet other groups"
+    assert len(partners) > 10, "groups are combined differently in each epoch"
 
 
-def test_a_group_that_lost_a_twin_sits_out(make):
-    image_ok = np.ones(40, bool)
-    image_ok[[5, 6, 12]] = False
+def test_incomplete_groups_are_left_out(make):
+    image_valid = np.ones(40, bool)
+    image_valid[[5, 6, 12]] = False
     groups = np.arange(40) // 4
-    batches = make(one_each(40), groups=groups, image_ok=image_ok, hard_negatives=True)
+    batches = make(one_each(40), groups=groups, image_valid=image_valid, hard_negatives=True)
     seen = np.concatenate([batches[step].rows for step in range(4)])
     assert set(groups[seen]) == set(range(10)) - {1, 3}
 
 
-def test_groups_must_fit_into_a_batch(make):
-    with pytest.raises(ConfigError, match=r"batch_size=6 does not hold whole groups of 4"):
+def test_batch_size_must_be_a_multiple_of_the_group_size(make):
+    with pytest.raises(ConfigError, match=r"batch_size=6 is not a multiple of the group size 4"):
         make(one_each(40), groups=np.arange(40) // 4, hard_negatives=True, batch_size=6)
 
 
-def test_batches_move_whole(make):
+def test_batch_moves_to_a_device(make):
     batch = make(one_each(16))[0]
     moved = batch.to("meta")
-    assert moved.encoded["text"].pooled.device.type == "meta"
+    assert moved.features["text"].pooled.device.type == "meta"
     assert moved.present["vision"].device.type == "meta"
     np.testing.assert_array_equal(moved.rows, batch.rows)
 
 
-# --- modalities that are to be missing -------------------------------------------------------
+# --- missing modalities ----------------------------------------------------------------------
 
 
-def seen(batches, name, epochs=3):
-    """{row: the values of present[name] it ever had}."""
-    found = {}
+def presence(batches, name, epochs=3):
+    """{row: the values of present[name] in all epochs}."""
+    values = {}
     for step in range(epochs * batches.steps_per_epoch):
         batch = batches[step]
-        for row, there in zip(batch.rows, batch.present[name].tolist(), strict=True):
-            found.setdefault(int(row), set()).add(there)
-    return found
+        for row, present in zip(batch.rows, batch.present[name].tolist(), strict=True):
+            values.setdefault(int(row), set()).add(present)
+    return values
 
 
-def test_a_share_of_rows_lacks_a_modality_for_good(make):
+def test_missing_modalities_stay_missing_in_all_epochs(make):
     batches = make(one_each(400), missing={"vision": 0.3})
-    found = seen(batches, "vision")
-    assert all(len(values) == 1 for values in found.values())
-    kept = {row for row, values in found.items() if True in values}
-    # with two modalities, a row that lost one takes no part
-    assert kept == set(found)
+    values = presence(batches, "vision")
+    # of two modalities a row needs both
+    assert all(row_values == {True} for row_values in values.values())
     assert 0.6 * 400 < batches.blocks.size < 0.8 * 400
     other = make(one_each(400), missing={"vision": 0.3}, seed=1)
     assert set(other.blocks.ravel()) != set(batches.blocks.ravel())
-    assert {True} == set.union(*seen(make(one_each(40)), "vision").values())
+    assert {True} == set.union(*presence(make(one_each(40)), "vision").values())
 
 
-def test_groups_stay_whole_though_rows_of_them_lack_something(make):
+def test_groups_stay_whole_if_their_rows_lack_modalities(make):
     groups = np.arange(80) // 4
     batches = make(one_each(80), groups=groups, hard_negatives=True, missing={"text": 0.5})
     for step in range(2 * batches.steps_per_epoch):
-        batch = batches[step]
-        counts = np.bincount(groups[batch.rows], minlength=20)
+        counts = np.bincount(groups[batches[step].rows], minlength=20)
         assert set(counts) <= {0, 4}
-    found = seen(batches, "text")
-    assert {False} in found.values()
-    assert {True} in found.values()
+    values = presence(batches, "text")
+    assert all(len(row_values) == 1 for row_values in values.values())
+    assert {False} in values.values()
+    assert {True} in values.values()

@@ -1,4 +1,4 @@
-"""Random crops: how much is kept, of what shape, and that left stays left."""
+"""Random crops: their size and shape, without flips."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from edge_lib.data.augment import random_crop
 
 @pytest.fixture
 def boxes(monkeypatch):
-    """Every box that is cropped while the test runs."""
-    seen = []
+    """The boxes of all crops during a test."""
+    boxes = []
     crop = Image.Image.crop
-    monkeypatch.setattr(Image.Image, "crop", lambda i, box: seen.append(box) or crop(i, box))
-    return seen
+    monkeypatch.setattr(Image.Image, "crop", lambda i, box: boxes.append(box) or crop(i, box))
+    return boxes
 
 
 @pytest.mark.parametrize("size", [(96, 96), (320, 200), (31, 500)], ids=str)
@@ -49,7 +49,7 @@ def test_crops_reach_every_edge(boxes):
     assert min(left.max(), top.max()) > 5
 
 
-def test_no_flip_and_no_turn():
+def test_crops_are_neither_flipped_nor_rotated():
     torch.manual_seed(0)
     x, y = np.meshgrid(np.arange(0, 240, 5), np.arange(0, 240, 5))
     image = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
@@ -73,8 +73,8 @@ def test_crops_follow_the_seed():
     assert len(set(crops(1))) == 5
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50), (3, 3)], ids=str)
-def test_tiny_images_survive(size):
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50), (3, 3)])
+def test_crops_of_tiny_images_keep_size_and_colour(size):
     torch.manual_seed(0)
     colour = (200, 10, 90)
     for _ in range(50):

@@ -1,10 +1,10 @@
-"""What a model reads of a conversation, and which of its tokens it learns to say."""
+"""Chat: the token ids of a conversation, and which of them are labelled."""
 
 import pytest
 
 from edge_lib.data.chat import IGNORE, Chat, ChatError
 
-TALK = [
+CONVERSATION = [
     {"role": "user", "content": "<image>\nwhat?"},
     {"role": "assistant", "content": "red two"},
     {"role": "user", "content": "why?"},
@@ -13,15 +13,15 @@ TALK = [
 
 
 def pairs(chat, messages):
-    """Each token, with whether it is learned."""
+    """Each token, with whether it is labelled."""
     ids, labels = chat.encode(messages)
     assert all(label in (IGNORE, token) for token, label in zip(ids, labels, strict=True))
     tokens = chat.tokenizer.convert_ids_to_tokens(ids)
     return [(token, label != IGNORE) for token, label in zip(tokens, labels, strict=True)]
 
 
-def learned(chat, messages):
-    """The text of the tokens that are learned."""
+def labelled(chat, messages):
+    """The text of the labelled tokens."""
     return chat.tokenizer.decode([label for label in chat.encode(messages)[1] if label != IGNORE])
 
 
@@ -34,21 +34,21 @@ def chat(make_tokenizer):
 # --- labels ----------------------------------------------------------------------------------
 
 
-def test_answers_and_what_ends_them_are_learned(chat):
+def test_answers_and_their_end_tokens_are_labelled(chat):
     header = ["<|im_start|>", "system", "Ċ", "help", "<|im_end|>", "Ċ"]
-    asked = ["<|im_start|>", "user", "Ċ", *["<image>"] * 3, "Ċ", "what", "?", "<|im_end|>", "Ċ"]
-    again = ["Ċ", "<|im_start|>", "user", "Ċ", "why", "?", "<|im_end|>", "Ċ"]
+    first = ["<|im_start|>", "user", "Ċ", *["<image>"] * 3, "Ċ", "what", "?", "<|im_end|>", "Ċ"]
+    second = ["Ċ", "<|im_start|>", "user", "Ċ", "why", "?", "<|im_end|>", "Ċ"]
     role = ["<|im_start|>", "assistant", "Ċ"]
-    assert pairs(chat, TALK) == [
-        *((token, False) for token in (*header, *asked, *role)),
+    assert pairs(chat, CONVERSATION) == [
+        *((token, False) for token in (*header, *first, *role)),
         *(("red", True), ("Ġtwo", True), ("<|im_end|>", True)),
-        *((token, False) for token in (*again, *role)),
+        *((token, False) for token in (*second, *role)),
         *(("no", True), ("<|im_end|>", True), ("Ċ", False)),
     ]
 
 
-def test_a_token_across_the_border_belongs_to_the_header(make_tokenizer):
-    """And one across the border of two words of the answer to the answer."""
+def test_token_across_the_border_belongs_to_the_header(make_tokenizer):
+    """A token across two words of the answer belongs to the answer."""
     chat = Chat(make_tokenizer("Ċye", "s", "osoĠ", "help", split=False), {}, 100)
     messages = [
         {"role": "user", "content": "yes"},
@@ -65,31 +65,27 @@ def test_a_token_across_the_border_belongs_to_the_header(make_tokenizer):
     ]
 
 
-def test_a_header_that_ends_in_a_space_of_no_width(make_tokenizer):
-    """Some tokenizers' offsets leave out spaces: they are told apart by where they stand."""
+def test_header_may_end_in_a_space_without_offset(make_tokenizer):
+    """Some tokenizers' offsets leave out spaces; a token is then placed by its neighbour's end."""
     template = (
         "{% for turn in messages %}{{ turn['role'] + ': ' + turn['content'] + '<|im_end|>' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     )
     tokenizer = make_tokenizer(template=template, trim_offsets=True)
     messages = [{"role": "user", "content": "hm"}, {"role": "assistant", "content": "a  b c"}]
-    assert learned(Chat(tokenizer, {}, 100), messages) == "a  b c<|im_end|>"
+    assert labelled(Chat(tokenizer, {}, 100), messages) == "a  b c<|im_end|>"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    ["déjà 🙂🙃 vu", "one\n\ntwo\n", "", "<|im_start|>user\nme?"],
-    ids=["not ascii", "newlines", "empty", "special token"],
-)
-def test_the_whole_answer_is_learned_whatever_it_says(chat, answer):
+@pytest.mark.parametrize("answer", ["déjà 🙂🙃 vu", "one\n\ntwo\n", "", "<|im_start|>user\nme?"])
+def test_answers_with_unusual_characters_are_labelled_whole(chat, answer):
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-    assert learned(chat, messages) == f"{answer}<|im_end|>"
+    assert labelled(chat, messages) == f"{answer}<|im_end|>"
 
 
-def test_a_prompt_is_the_beginning_of_what_is_learned(chat):
-    ids, labels = chat.encode(TALK)
+def test_prompt_ends_where_the_labels_begin(chat):
+    ids, labels = chat.encode(CONVERSATION)
     for turn in (1, 3):
-        prompt = chat.prompt(TALK[:turn])
+        prompt = chat.prompt(CONVERSATION[:turn])
         assert ids[: len(prompt)] == prompt
         assert labels[len(prompt) - 1] == IGNORE
         assert labels[len(prompt)] == ids[len(prompt)]
@@ -98,7 +94,7 @@ def test_a_prompt_is_the_beginning_of_what_is_learned(chat):
 # --- placeholders and system prompts ---------------------------------------------------------
 
 
-def test_every_placeholder_becomes_its_number_of_soft_tokens(chat):
+def test_placeholders_become_their_number_of_soft_tokens(chat):
     messages = [
         {"role": "user", "content": "<image><image>\n<audio>?"},
         {"role": "assistant", "content": "no"},
@@ -106,41 +102,41 @@ def test_every_placeholder_becomes_its_number_of_soft_tokens(chat):
     ids, labels = chat.encode(messages)
     image, audio = (chat.placeholders[name] for name in ("image", "audio"))
     start = ids.index(image)
-    newline, asked = (chat.tokenizer.convert_tokens_to_ids(token) for token in ("Ċ", "?"))
-    assert ids[start : start + 10] == [*[image] * 6, newline, audio, audio, asked]
+    newline, mark = (chat.tokenizer.convert_tokens_to_ids(token) for token in ("Ċ", "?"))
+    assert ids[start : start + 10] == [*[image] * 6, newline, audio, audio, mark]
     assert (ids.count(image), ids.count(audio)) == (6, 2)
     assert not {image, audio} & {*labels}
     assert chat.prompt(messages[:1]).count(image) == 6
     assert chat.count(messages) == {"image": 2, "audio": 1}
-    assert chat.count(TALK) == {"image": 1, "audio": 0}
+    assert chat.count(CONVERSATION) == {"image": 1, "audio": 0}
 
 
-def test_a_tokenizer_learns_placeholders_once(make_tokenizer):
+def test_placeholders_are_added_to_the_tokenizer_once(make_tokenizer):
     tokenizer = make_tokenizer()
     size = len(tokenizer)
     first = Chat(tokenizer, {"image": 3, "audio": 2}, 100).placeholders
     assert sorted(first.values()) == [size, size + 1]
     assert Chat(tokenizer, {"image": 5}, 100).placeholders == {"image": first["image"]}
     assert len(tokenizer) == size + 2
-    own = make_tokenizer("<image>")  # a word like any other, until it is asked for
+    own = make_tokenizer("<image>")  # an ordinary word of this tokenizer
     known = own.convert_tokens_to_ids("<image>")
     chat = Chat(own, {"image": 2}, 100)
     assert chat.placeholders == {"image": known}
     assert chat.prompt([{"role": "user", "content": "x<image>x"}]).count(known) == 2
 
 
-def test_a_system_prompt_stands_before_messages_that_have_none(make_tokenizer):
-    def read(system, messages):
+def test_system_prompt_is_added_to_messages_without_one(make_tokenizer):
+    def prompt(system, messages):
         chat = Chat(make_tokenizer(), {}, 100, system)
         return chat.tokenizer.decode(chat.prompt(messages))
 
-    asked = [{"role": "user", "content": "?"}]
+    question = [{"role": "user", "content": "?"}]
     after = "<|im_end|>\n<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n"
-    assert read("be kind", asked) == f"<|im_start|>system\nbe kind{after}"
-    assert read(None, asked) == f"<|im_start|>system\nhelp{after}"
-    own = [{"role": "system", "content": "be brief"}, *asked]
-    assert read("be kind", own) == f"<|im_start|>system\nbe brief{after}"
-    assert asked == [{"role": "user", "content": "?"}]
+    assert prompt("be kind", question) == f"<|im_start|>system\nbe kind{after}"
+    assert prompt(None, question) == f"<|im_start|>system\nhelp{after}"
+    own = [{"role": "system", "content": "be brief"}, *question]
+    assert prompt("be kind", own) == f"<|im_start|>system\nbe brief{after}"
+    assert question == [{"role": "user", "content": "?"}]
 
 
 # --- errors ----------------------------------------------------------------------------------
@@ -152,14 +148,14 @@ USER, ANSWER = {"role": "user", "content": "?"}, {"role": "assistant", "content"
     ("messages", "error"),
     [
         ([], "a conversation without messages"),
-        ([{**USER, "content": " \n"}, ANSWER], "a user's turn without text"),
-        ([USER], "no assistant's turn"),
-        ([USER, {**ANSWER, "content": "an <image>"}], "<image> in an assistant's turn"),
+        ([{**USER, "content": " \n"}, ANSWER], "a user turn without text"),
+        ([USER], "no assistant turn"),
+        ([USER, {**ANSWER, "content": "an <image>"}], "<image> in an assistant turn"),
         ([{**USER, "content": "<audio>"}, ANSWER], "<audio>, for which the model has no soft"),
     ],
     ids=["no message", "empty turn", "no answer", "placeholder in answer", "unknown placeholder"],
 )
-def test_what_is_wrong_with_a_conversation_is_said(make_tokenizer, messages, error):
+def test_unusable_conversations_raise_chat_errors(make_tokenizer, messages, error):
     chat = Chat(make_tokenizer(), {"image": 3}, 100)
     with pytest.raises(ChatError, match=error):
         chat.encode(messages)
@@ -168,20 +164,20 @@ def test_what_is_wrong_with_a_conversation_is_said(make_tokenizer, messages, err
             chat.prompt(messages)
 
 
-def test_a_placeholder_alone_is_a_question(chat):
+def test_placeholder_alone_is_a_question(chat):
     messages = [{"role": "user", "content": "<image>"}, ANSWER]
-    assert learned(chat, messages) == "no<|im_end|>"
+    assert labelled(chat, messages) == "no<|im_end|>"
 
 
-def test_soft_tokens_count_towards_the_length(make_tokenizer):
+def test_soft_tokens_count_towards_max_length(make_tokenizer):
     tokenizer = make_tokenizer()
-    length = len(Chat(tokenizer, {"image": 9}, 1000).encode(TALK)[0])
-    assert len(Chat(tokenizer, {"image": 10}, length + 1).encode(TALK)[0]) == length + 1
+    length = len(Chat(tokenizer, {"image": 9}, 1000).encode(CONVERSATION)[0])
+    assert len(Chat(tokenizer, {"image": 10}, length + 1).encode(CONVERSATION)[0]) == length + 1
     short = Chat(tokenizer, {"image": 10}, length)
     with pytest.raises(ChatError, match=f"{length + 1} tokens are more than max_length={length}"):
-        short.encode(TALK)
+        short.encode(CONVERSATION)
     with pytest.raises(ChatError, match="tokens are more than max_length=12"):
-        Chat(tokenizer, {"image": 10}, 12).prompt(TALK[:1])
+        Chat(tokenizer, {"image": 10}, 12).prompt(CONVERSATION[:1])
 
 
 @pytest.mark.parametrize(
@@ -190,23 +186,23 @@ def test_soft_tokens_count_towards_the_length(make_tokenizer):
         (
             "{% for turn in messages[-2:] %}{{ turn['role'] + turn['content'] }}{% endfor %}"
             "{% if add_generation_prompt %}{{ 'assistant' }}{% endif %}",
-            "renders the first turns otherwise",
+            "renders first turns differently",
         ),
         (
             "{% for turn in messages %}{{ turn['role'] + turn['content'] }}{% endfor %}"
             "{% if add_generation_prompt %}{{ 'model' }}{% endif %}",
-            "renders the first turns otherwise",
+            "renders first turns differently",
         ),
         (
             "{% for turn in messages %}{{ turn['role'] + turn['content'] }}{% endfor %}"
             "{% if add_generation_prompt %}{{ 'assistant' }}{% else %}{{ 'end' }}{% endif %}",
-            "renders the first turns otherwise",
+            "renders first turns differently",
         ),
         ("{{ raise_exception('take turns') }}", "refuses the conversation: take turns"),
     ],
     ids=["last turns only", "other prompt", "text after the end", "raises"],
 )
-def test_a_template_that_cannot_be_followed_is_named(make_tokenizer, template, error):
+def test_unsuitable_templates_raise_chat_errors(make_tokenizer, template, error):
     chat = Chat(make_tokenizer(template=template), {"image": 3}, 100)
     with pytest.raises(ChatError, match=error):
-        chat.encode(TALK)
+        chat.encode(CONVERSATION)

@@ -1,4 +1,4 @@
-"""The table: what counts as missing, what is skipped and told, what becomes an image."""
+"""The table: missing values, skipped rows, decoded images and clips."""
 
 import io
 import logging
@@ -33,15 +33,15 @@ def table_of(**columns):
 # --- captions --------------------------------------------------------------------------------
 
 
-def test_empty_captions_are_skipped_with_their_ids(make_table, caplog):
+def test_captions_that_are_empty_are_skipped_with_their_ids(make_table, caplog):
     texts = [["one"], None, [], ["", "  \n"], [None, " two ", "", "three"]]
     table = make_table([{"id": f"r{i}", "texts": t} for i, t in enumerate(texts)])
     with caplog.at_level(logging.WARNING):
         assert table.captions == ["one", "two", "three"]
     assert table.caption_rows.tolist() == [0, 4, 4]
     assert table.skipped == {"no caption": ["r1", "r2", "r3"]}
-    told = [record.getMessage() for record in caplog.records]
-    assert [f"small: skipped {name}: no caption" for name in ("r1", "r2", "r3")] == told
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"small: skipped {name}: no caption" for name in ("r1", "r2", "r3")]
 
 
 def test_captions_may_be_plain_strings():
@@ -51,27 +51,27 @@ def test_captions_may_be_plain_strings():
     assert table.skipped == {"no caption": ["1", "2"]}
 
 
-def test_a_table_without_captions_says_so_for_each_row(encode_image):
+def test_table_without_captions_skips_every_row(encode_image):
     table = table_of(image=[encode_image()] * 3)
     assert table.captions == []
     assert table.caption_rows.dtype == np.int64
     assert table.skipped["no caption"] == ["0", "1", "2"]
 
 
-def test_rows_without_id_or_group_stand_for_themselves():
+def test_rows_without_id_or_group_are_numbered():
     table = table_of(texts=["a", "b", "c"])
     assert table.ids == ["0", "1", "2"]
     assert len(set(table.groups)) == 3
 
 
-def test_rows_with_a_null_id_stand_for_themselves(make_table):
+def test_rows_with_a_null_id_are_numbered(make_table):
     table = make_table([{"id": None}, {"id": "b"}, {"id": None}])
     assert table.captions == []
     assert table.ids == ["0", "b", "2"]
     assert table.skipped == {"no caption": ["0", "b", "2"]}
 
 
-def test_rows_with_a_null_group_stand_for_themselves(make_table):
+def test_rows_with_a_null_group_are_groups_of_one(make_table):
     groups = make_table([{"group": 1}, {"group": None}, {"group": 1}, {"group": None}]).groups
     assert len(np.unique(groups)) == 3
     assert groups[0] == groups[2]
@@ -81,7 +81,7 @@ def test_ids_are_strings_whatever_the_source_holds():
     assert table_of(id=[10, 11], texts=["a", "b"]).ids == ["10", "11"]
 
 
-def test_what_is_not_null_is_told_without_reading_it(make_table, encode_image):
+def test_has_finds_non_null_cells_without_decoding(make_table, encode_image):
     table = make_table([{"image": encode_image()}, {"image": None}, {"image": b"", "texts": []}])
     assert table.has("image").tolist() == [True, False, True]
     assert table.has("texts").tolist() == [False, False, True]
@@ -95,7 +95,7 @@ def test_what_is_not_null_is_told_without_reading_it(make_table, encode_image):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P", "PA", "1"])
-def test_any_mode_becomes_rgb(make_table, encode_image, mode):
+def test_images_of_any_mode_become_rgb(make_table, encode_image, mode):
     format = "TIFF" if mode == "PA" else "PNG"
     table = make_table([{"id": "a", "image": encode_image(1, format, mode)}])
     (image,) = table.images([0])
@@ -106,7 +106,7 @@ def test_any_mode_becomes_rgb(make_table, encode_image, mode):
     assert not table.skipped
 
 
-def test_cmyk_jpeg_becomes_rgb(make_table):
+def test_images_in_cmyk_become_rgb(make_table):
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (250, 10, 10)).convert("CMYK").save(buffer, "JPEG")
     (image,) = make_table([{"image": buffer.getvalue()}]).images([0])
@@ -115,7 +115,7 @@ def test_cmyk_jpeg_becomes_rgb(make_table):
     assert red > 200 > 60 > max(green, blue)
 
 
-def test_sixteen_bit_grey_keeps_its_shades(make_table):
+def test_images_in_16_bit_grey_keep_their_shades(make_table):
     shades = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
     buffer = io.BytesIO()
     Image.fromarray(shades).save(buffer, "PNG")
@@ -124,7 +124,7 @@ def test_sixteen_bit_grey_keeps_its_shades(make_table):
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_image_is_skipped_and_told(make_table, encode_image, broken, caplog, kind):
+def test_images_that_do_not_decode_are_skipped(make_table, encode_image, broken, caplog, kind):
     rows = [{"id": "good", "image": encode_image()}, {"id": "bad", "image": broken[kind]}]
     table = make_table([*rows, {"id": "late", "image": encode_image(1)}])
     with caplog.at_level(logging.WARNING):
@@ -137,13 +137,13 @@ def test_a_broken_image_is_skipped_and_told(make_table, encode_image, broken, ca
 
 
 @pytest.mark.parametrize("nothing", [None, b""], ids=["null", "empty"])
-def test_no_bytes_are_a_missing_image(make_table, nothing):
+def test_images_without_bytes_are_missing(make_table, nothing):
     table = make_table([{"id": "empty", "image": nothing}])
     assert table.images([0]) == [None]
     assert table.skipped == {"no image": ["empty"]}
 
 
-def test_a_decompression_bomb_is_skipped(make_table, encode_image, monkeypatch):
+def test_images_with_too_many_pixels_are_skipped(make_table, encode_image, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     table = make_table([{"id": "bomb", "image": encode_image()}])
     assert table.images([0]) == [None]
@@ -151,15 +151,15 @@ def test_a_decompression_bomb_is_skipped(make_table, encode_image, monkeypatch):
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
-def test_a_decoder_that_gives_up_is_skipped(make_table, encode_image):
-    """Pillow's AVIF plugin raises RuntimeError, which is none of the usual errors."""
+def test_images_with_unusual_decoder_errors_are_skipped(make_table, encode_image):
+    """Pillow's AVIF plugin raises RuntimeError, unlike other decoders."""
     content = encode_image(format="AVIF", size=(24, 24)).replace(b"pitm", b"free")
     table = make_table([{"id": "avif", "image": content}])
     assert table.images([0]) == [None]
     assert table.skipped == {"image does not decode": ["avif"]}
 
 
-def test_an_item_is_counted_once(make_table):
+def test_skipped_items_are_counted_once(make_table):
     table = make_table([{"id": "bad", "image": b"text"}, {"id": "worse", "image": b"text"}])
     for _ in range(3):
         table.images([1, 0])
@@ -189,7 +189,7 @@ def test_image_cells_may_be_bytes_with_a_path(encode_image, tmp_path):
     assert table.skipped == {"image does not decode": ["3"], "no image": ["4", "5", "6"]}
 
 
-def test_a_table_without_an_image_column_has_no_images():
+def test_table_without_an_image_column_has_no_images():
     table = table_of(texts=["a", "b"])
     assert table.images([0, 1]) == [None, None]
     assert table.skipped["no image"] == ["0", "1"]
@@ -198,13 +198,13 @@ def test_a_table_without_an_image_column_has_no_images():
 @pytest.mark.parametrize(
     "rows", [[2, 0], np.array([2, 0]), range(2, -1, -2)], ids=["list", "array", "range"]
 )
-def test_rows_come_as_asked(make_table, encode_image, rows):
+def test_images_follow_the_order_of_rows(make_table, encode_image, rows):
     table = make_table([{"image": encode_image(i, size=(8 + i, 8))} for i in range(3)])
     assert [image.width for image in table.images(rows)] == [10, 8]
     assert table.images([]) == []
 
 
-def test_nothing_is_decoded_that_nobody_asks_for(make_table, encode_image, monkeypatch):
+def test_images_are_decoded_only_when_they_are_read(make_table, encode_image, monkeypatch):
     rows = [{"id": "x", "image": encode_image(), "texts": ["a"]}]
     rows += [{"id": "y", "image": b"broken", "texts": ["b"]}]
     table = make_table(rows)
@@ -228,7 +228,7 @@ def sound(seconds=0.1, rate=16000, channels=1, format="WAV"):
     return buffer.getvalue()
 
 
-def test_broken_and_missing_clips_are_skipped_with_their_ids(make_table, caplog):
+def test_clips_that_are_broken_or_missing_are_skipped_with_their_ids(make_table, caplog):
     whole = sound()
     audio = [whole, None, b"", b"not a sound", whole[:20], sound(0), sound(60, 8000, 2)]
     table = make_table([{"id": f"r{i}", "audio": value} for i, value in enumerate(audio)])
@@ -241,7 +241,7 @@ def test_broken_and_missing_clips_are_skipped_with_their_ids(make_table, caplog)
     assert "small: skipped r5: audio does not decode: no samples" in caplog.text
 
 
-def test_clips_may_lie_in_files(tmp_path):
+def test_clips_may_be_files(tmp_path):
     (tmp_path / "a.flac").write_bytes(sound(format="FLAC"))
     cells = [{"bytes": None, "path": str(tmp_path / name)} for name in ("a.flac", "gone.flac")]
     table = table_of(audio=cells)

@@ -1,4 +1,4 @@
-"""Fusions: any non-empty subset, and nothing else, decides what comes out."""
+"""Fusions: the present modalities alone decide the output, for any non-empty subset of them."""
 
 from itertools import chain, combinations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from edge_lib.config import FusionConfig
-from edge_lib.nn.fusion import FUSIONS
+from edge_lib.config.registry import FUSIONS
+from edge_lib.nn.fusion import build_fusion
 
 B, D = 6, 16
 LENGTHS = {"vision": 3, "audio": 1, "text": 2}
@@ -19,10 +20,10 @@ CONFIG = FusionConfig(
 @pytest.fixture(params=FUSIONS)
 def fusion(request):
     torch.manual_seed(0)
-    # three modalities, which a config with a target among them could not name
+    # all three, of which a config has one as its target
     config = CONFIG.model_copy(update={"modalities": list(LENGTHS)})
-    fusion = FUSIONS[request.param](config, D)
-    for parameter in fusion.parameters():  # not the zeros that some start from
+    fusion = build_fusion(request.param, config, D)
+    for parameter in fusion.parameters():  # some are initialised to zeros
         torch.nn.init.normal_(parameter, std=0.3)
     return fusion
 
@@ -37,7 +38,7 @@ def presence(names):
 
 
 @pytest.mark.parametrize("names", SUBSETS, ids="+".join)
-def test_absent_modalities_change_nothing_whatever_they_hold(fusion, names):
+def test_fusion_ignores_values_of_absent_modalities(fusion, names):
     inputs, present = sequences(), presence(names)
     whole = fusion(inputs, present)
     garbage = {
@@ -53,7 +54,7 @@ def test_absent_modalities_change_nothing_whatever_they_hold(fusion, names):
 
 
 @pytest.mark.parametrize("names", SUBSETS, ids="+".join)
-def test_every_present_modality_matters_to_embedding_and_prefix(fusion, names):
+def test_fusion_depends_on_every_present_modality(fusion, names):
     whole = fusion(sequences(), presence(names))
     for name in names:
         changed = sequences() | {name: sequences(seed=2)[name]}
@@ -62,7 +63,7 @@ def test_every_present_modality_matters_to_embedding_and_prefix(fusion, names):
         assert (other.prefix - whole.prefix)[whole.mask].abs().max() > 1e-3
 
 
-def test_rows_do_not_touch_one_another(fusion):
+def test_fusion_keeps_rows_independent(fusion):
     inputs = sequences()
     torch.manual_seed(3)
     present = {name: torch.rand(B) < 0.6 for name in LENGTHS}
@@ -70,12 +71,12 @@ def test_rows_do_not_touch_one_another(fusion):
     for row in range(B):
         one = fusion(
             {name: part[row : row + 1] for name, part in inputs.items()},
-            {name: there[row : row + 1] for name, there in present.items()},
+            {name: mask[row : row + 1] for name, mask in present.items()},
         )
         torch.testing.assert_close(one.embedding[0], whole.embedding[row], atol=1e-5, rtol=1e-4)
 
 
-def test_a_row_without_any_modality_is_finite_with_finite_gradients(fusion):
+def test_fusion_of_no_modality_is_finite_with_finite_gradients(fusion):
     inputs = {name: part.requires_grad_() for name, part in sequences().items()}
     fused = fusion(inputs, presence(()))
     assert fused.embedding.isfinite().all()
@@ -84,10 +85,10 @@ def test_a_row_without_any_modality_is_finite_with_finite_gradients(fusion):
     assert all(part.grad is None or part.grad.eq(0).all() for part in inputs.values())
 
 
-def test_gradients_reach_every_parameter_and_present_input(fusion):
+def test_fusion_gradients_reach_every_parameter_and_present_input(fusion):
     inputs = {name: part.requires_grad_() for name, part in sequences().items()}
     present = presence(LENGTHS)
-    present["audio"][0] = False  # so that what stands for an absent one is used
+    present["audio"][0] = False  # so that the learned vector of an absent one is used
     present["vision"][1] = False
     present["text"][2] = False
     fused = fusion(inputs, present)
@@ -98,19 +99,19 @@ def test_gradients_reach_every_parameter_and_present_input(fusion):
     assert inputs["audio"].grad[1].abs().sum() > 0
 
 
-def test_prefix_is_the_sequences_or_the_latents():
+def test_fusion_prefix_is_the_sequences_or_the_latents():
     inputs, present = sequences(), presence(("vision",))
     config = CONFIG.model_copy(update={"modalities": list(LENGTHS)})
     for name, length in (("concat", 6), ("gated", 6), ("cross_attention", 4)):
-        fused = FUSIONS[name](config, D)(inputs, present)
+        fused = build_fusion(name, config, D)(inputs, present)
         assert fused.prefix.shape == (B, length, D)
         kept = length if name == "cross_attention" else LENGTHS["vision"]
         assert fused.mask.sum(1).tolist() == [kept] * B
 
 
-def test_gates_share_one_among_those_present():
+def test_gated_weights_of_present_modalities_sum_to_one():
     torch.manual_seed(0)
-    fusion = FUSIONS["gated"](CONFIG, D)
+    fusion = build_fusion("gated", CONFIG, D)
     inputs = sequences()
     both = fusion(inputs, presence(("vision", "audio"))).weights
     torch.testing.assert_close(both.sum(1), torch.ones(B))
@@ -119,10 +120,10 @@ def test_gates_share_one_among_those_present():
     torch.testing.assert_close(alone, torch.tensor([[0.0, 1.0]]).expand(B, 2))
 
 
-def test_two_equal_sequences_are_weighed_by_the_gate_alone():
-    """Against the formula: sum over modalities of softmax(gate) * mix(mean)."""
+def test_gated_fusion_equals_its_formula():
+    """The sum over modalities of softmax(gate) * mix(mean)."""
     torch.manual_seed(0)
-    fusion = FUSIONS["gated"](CONFIG, D)
+    fusion = build_fusion("gated", CONFIG, D)
     inputs, present = sequences(), presence(("vision", "audio"))
     means = torch.stack(
         [fusion.norms[name](inputs[name]).mean(1) for name in CONFIG.modalities], dim=1

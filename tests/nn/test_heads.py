@@ -1,4 +1,4 @@
-"""Poolers and projections: shapes, padding, gradients, and the Perceiver against plain algebra."""
+"""Poolers and heads: shapes, padding, gradients; the Perceiver against a plain implementation."""
 
 import itertools
 import math
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from edge_lib.config import ModalityConfig
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.nn.heads import MatryoshkaHead, ModalityHead
-from edge_lib.nn.poolers import POOLERS
+from edge_lib.nn.heads import MatryoshkaHead, build_head
+from edge_lib.nn.poolers import build_pooler
 from edge_lib.nn.positions import add_positions
 
 TOKEN_WIDTH, POOLED_WIDTH, WIDTH = 12, 6, 16
@@ -22,16 +22,16 @@ def seeded():
     torch.manual_seed(0)
 
 
-def settings(pooler, **changes):
+def head_config(pooler, **changes):
     shape = {"width": WIDTH, "num_heads": 4, "num_latents": 5, "num_layers": 2}
     return ModalityConfig(encoder="x", pooler=pooler, **{**shape, **changes})
 
 
 def make_pooler(name, **changes):
-    return POOLERS[name](settings(name, **changes), TOKEN_WIDTH, POOLED_WIDTH)
+    return build_pooler(head_config(name, **changes), TOKEN_WIDTH, POOLED_WIDTH)
 
 
-def encoded(lengths=(7, 3, 1), padded=7, dtype=torch.float32):
+def encoder_output(lengths=(7, 3, 1), padded=7, dtype=torch.float32):
     mask = torch.arange(padded) < torch.tensor(lengths)[:, None]
     tokens = torch.randn(len(lengths), padded, TOKEN_WIDTH, dtype=dtype) * mask[..., None]
     return EncoderOutput(tokens, mask, torch.randn(len(lengths), POOLED_WIDTH, dtype=dtype))
@@ -47,30 +47,30 @@ def encoded(lengths=(7, 3, 1), padded=7, dtype=torch.float32):
         ("perceiver", 5, WIDTH),
     ],
 )
-def test_shapes(name, length, width):
+def test_poolers_and_heads_have_their_shapes(name, length, width):
     pooler = make_pooler(name)
-    assert pooler.width == width
-    assert pooler(encoded()).shape == (3, length, width)
-    head = ModalityHead(settings(name), [8, 4], TOKEN_WIDTH, POOLED_WIDTH)
-    sequence, pooled = head(encoded())
+    assert pooler.dim == width
+    assert pooler(encoder_output()).shape == (3, length, width)
+    head = build_head(head_config(name), [8, 4], TOKEN_WIDTH, POOLED_WIDTH)
+    sequence, pooled = head(encoder_output())
     assert (sequence.shape, pooled.shape) == ((3, length, 8), (3, 8))
 
 
-def test_a_window_averages_squares_of_a_grid():
-    batch = encoded(lengths=(36,), padded=36)
+def test_token_pooler_averages_squares_of_a_grid():
+    batch = encoder_output(lengths=(36,), padded=36)
     pooler = make_pooler("tokens", window=2)
     rows = torch.tensor([[0, 1, 6, 7], [2, 3, 8, 9]])  # of the first two squares of a 6 x 6 grid
     expected = torch.nn.functional.layer_norm(batch.tokens[0, rows], [TOKEN_WIDTH]).mean(1)
-    places = add_positions(torch.zeros(1, 9, TOKEN_WIDTH))
-    torch.testing.assert_close((pooler(batch) - places)[0, :2], expected)
+    positions = add_positions(torch.zeros(1, 9, TOKEN_WIDTH))
+    torch.testing.assert_close((pooler(batch) - positions)[0, :2], expected)
     assert pooler.mask(batch).shape == (1, 9)
     assert pooler.mask(batch).all()
-    with pytest.raises(ValueError, match="36 tokens are not a square grid of 4 x 4"):
+    with pytest.raises(ValueError, match="36 tokens do not form a square grid of 4 x 4"):
         make_pooler("tokens", window=4)(batch)
 
 
-def test_simple_poolers_by_hand():
-    batch = encoded()
+def test_simple_poolers_equal_their_formulas():
+    batch = encoder_output()
     torch.testing.assert_close(make_pooler("pooled")(batch)[:, 0], batch.pooled)
     torch.testing.assert_close(make_pooler("cls")(batch)[:, 0], batch.tokens[:, 0])
     expected = [batch.tokens[i, :n].mean(0) for i, n in enumerate((7, 3, 1))]
@@ -78,8 +78,8 @@ def test_simple_poolers_by_hand():
 
 
 @pytest.mark.parametrize("name", ["pooled", "mean", "cls", "attention", "perceiver"])
-def test_rows_do_not_see_one_another(name):
-    pooler, batch = make_pooler(name).eval(), encoded()
+def test_poolers_keep_rows_independent(name):
+    pooler, batch = make_pooler(name).eval(), encoder_output()
     alone = [
         pooler(
             EncoderOutput(batch.tokens[i : i + 1], batch.mask[i : i + 1], batch.pooled[i : i + 1])
@@ -93,14 +93,14 @@ def test_rows_do_not_see_one_another(name):
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_what_stands_on_padding_changes_nothing(name):
-    pooler, batch = make_pooler(name).eval(), encoded()
+def test_poolers_ignore_values_on_padding(name):
+    pooler, batch = make_pooler(name).eval(), encoder_output()
     garbage = torch.where(batch.mask[..., None], batch.tokens, 100 * torch.randn_like(batch.tokens))
     wider = F.pad(garbage, (0, 0, 0, 4), value=50.0), F.pad(batch.mask, (0, 4), value=False)
     expected = pooler(batch)
     for tokens, mask in ((garbage, batch.mask), wider):
-        found = pooler(EncoderOutput(tokens, mask, batch.pooled))
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        actual = pooler(EncoderOutput(tokens, mask, batch.pooled))
+        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
     (gradient,) = torch.autograd.grad(
         pooler(EncoderOutput(garbage.requires_grad_(), batch.mask, batch.pooled)).square().sum(),
         garbage,
@@ -110,8 +110,8 @@ def test_what_stands_on_padding_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_every_seen_token_counts(name):
-    pooler, batch = make_pooler(name).eval(), encoded()
+def test_poolers_depend_on_valid_tokens(name):
+    pooler, batch = make_pooler(name).eval(), encoder_output()
     before = pooler(batch)
     changed = batch.tokens.clone()
     changed[1, 2] += torch.randn(TOKEN_WIDTH)
@@ -121,8 +121,8 @@ def test_every_seen_token_counts(name):
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_a_row_without_tokens_is_finite_forward_and_backward(name):
-    pooler, batch = make_pooler(name), encoded((7, 0, 2))
+def test_poolers_of_a_row_without_tokens_are_finite(name):
+    pooler, batch = make_pooler(name), encoder_output((7, 0, 2))
     output = pooler(batch)
     assert output.isfinite().all()
     others = EncoderOutput(batch.tokens[[0, 2]], batch.mask[[0, 2]], batch.pooled[[0, 2]])
@@ -137,18 +137,18 @@ def test_a_row_without_tokens_is_finite_forward_and_backward(name):
 
 
 @pytest.mark.parametrize("name", ["pooled", "mean", "cls", "attention", "perceiver"])
-def test_every_parameter_learns(name):
-    head = ModalityHead(settings(name), [8, 4], TOKEN_WIDTH, POOLED_WIDTH)
+def test_head_gradients_reach_every_parameter(name):
+    head = build_head(head_config(name), [8, 4], TOKEN_WIDTH, POOLED_WIDTH)
     target = torch.randn(3, 8)
-    (head(encoded())[1] - target).square().sum().backward()
-    still = [n for n, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum()]
-    assert still == []
+    (head(encoder_output())[1] - target).square().sum().backward()
+    unused = [n for n, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert unused == []
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_gradient_reaches_every_latent(num_layers):
+def test_perceiver_gradients_reach_every_latent(num_layers):
     pooler = make_pooler("perceiver", num_layers=num_layers)
-    output = pooler(encoded())
+    output = pooler(encoder_output())
     # the final norm makes a plain sum of outputs constant
     (output * torch.randn_like(output)).sum().backward()
     assert (pooler.latents.grad.abs().sum(-1) > 0).all()
@@ -156,16 +156,16 @@ def test_gradient_reaches_every_latent(num_layers):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_latents_give_different_outputs():
-    output = make_pooler("perceiver")(encoded())[0]
+def test_perceiver_latents_give_different_outputs():
+    output = make_pooler("perceiver")(encoder_output())[0]
     assert torch.cdist(output, output).add(torch.eye(5) * 9).min() > 1e-3
 
 
-# --- the Perceiver, written plainly ----------------------------------------------------------
+# --- the Perceiver without batches ----------------------------------------------------------
 
 
-def perceiver_by_hand(w, tokens, mask, num_layers, num_heads):
-    """Row by row and head by head, over the tokens that are seen alone; float64."""
+def plain_perceiver(w, tokens, mask, num_layers, num_heads):
+    """Row by row and head by head, over the valid tokens; float64."""
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdim=True)
@@ -177,15 +177,15 @@ def perceiver_by_hand(w, tokens, mask, num_layers, num_heads):
 
     rows = []
     for row_tokens, row_mask in zip(tokens, mask, strict=True):
-        seen = linear(norm(row_tokens[row_mask], "embed.0"), "embed.1")
-        for place, channel in itertools.product(range(len(seen)), range(seen.shape[1])):
-            angle = place / 10000 ** ((channel - channel % 2) / seen.shape[1])
-            seen[place, channel] += math.cos(angle) if channel % 2 else math.sin(angle)
+        valid = linear(norm(row_tokens[row_mask], "embed.0"), "embed.1")
+        for place, channel in itertools.product(range(len(valid)), range(valid.shape[1])):
+            angle = place / 10000 ** ((channel - channel % 2) / valid.shape[1])
+            valid[place, channel] += math.cos(angle) if channel % 2 else math.sin(angle)
         latents = w["latents"]
         for n in range(num_layers):
             layer = f"layers.{n}"
             queries = norm(latents, f"{layer}.norm_latents")
-            context = torch.cat([norm(seen, f"{layer}.norm_tokens"), queries])
+            context = torch.cat([norm(valid, f"{layer}.norm_tokens"), queries])
             q = linear(queries, f"{layer}.to_q")
             kv = linear(context, f"{layer}.to_kv")
             size = q.shape[-1]
@@ -204,15 +204,13 @@ def perceiver_by_hand(w, tokens, mask, num_layers, num_heads):
 
 
 @pytest.mark.parametrize(("num_layers", "num_heads"), [(1, 1), (2, 4), (3, 2)])
-def test_perceiver_equals_plain_algebra(num_layers, num_heads):
+def test_perceiver_equals_plain_implementation(num_layers, num_heads):
     pooler = make_pooler("perceiver", num_layers=num_layers, num_heads=num_heads).double()
     with torch.no_grad():
         for parameter in pooler.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    batch = encoded((7, 3, 0), dtype=torch.float64)
-    expected = perceiver_by_hand(
-        pooler.state_dict(), batch.tokens, batch.mask, num_layers, num_heads
-    )
+    batch = encoder_output((7, 3, 0), dtype=torch.float64)
+    expected = plain_perceiver(pooler.state_dict(), batch.tokens, batch.mask, num_layers, num_heads)
     torch.testing.assert_close(pooler(batch), expected, atol=1e-10, rtol=1e-10)
 
 
@@ -228,7 +226,7 @@ def test_matryoshka_head_is_as_wide_as_its_largest_dim(dims):
     torch.testing.assert_close(pooled, sequence.mean(1))
 
 
-def test_order_of_dims_does_not_change_the_head():
+def test_matryoshka_head_ignores_the_order_of_dims():
     x = torch.randn(2, 3, WIDTH)
     outputs = []
     for dims in ([8, 4], [4, 8]):
@@ -237,41 +235,41 @@ def test_order_of_dims_does_not_change_the_head():
     torch.testing.assert_close(*outputs, atol=0, rtol=0)
 
 
-def test_one_vector_is_its_own_sequence():
-    head = ModalityHead(settings("mean"), [8], TOKEN_WIDTH, POOLED_WIDTH)
-    sequence, pooled = head(encoded())
+def test_head_of_one_vector_gives_it_as_sequence():
+    head = build_head(head_config("mean"), [8], TOKEN_WIDTH, POOLED_WIDTH)
+    sequence, pooled = head(encoder_output())
     torch.testing.assert_close(sequence[:, 0], pooled)
 
 
 @pytest.mark.parametrize("name", ["attention", "perceiver"])
-def test_width_must_divide_among_heads(name):
+def test_pooler_width_must_divide_among_heads(name):
     with pytest.raises((ValueError, AssertionError), match="num_heads"):
         make_pooler(name, width=10, num_heads=4)
 
 
-def test_dropout_acts_in_training_alone():
-    head = ModalityHead(settings("mean", dropout=0.5), [8], TOKEN_WIDTH, POOLED_WIDTH)
-    batch = encoded()
+def test_head_dropout_acts_in_training_only():
+    head = build_head(head_config("mean", dropout=0.5), [8], TOKEN_WIDTH, POOLED_WIDTH)
+    batch = encoder_output()
     assert not torch.equal(head(batch)[1], head(batch)[1])
     head.eval()
     assert torch.equal(head(batch)[1], head(batch)[1])
 
 
 @pytest.mark.parametrize("name", ["attention", "perceiver"])
-def test_attention_knows_where_a_token_stands(name):
-    pooler, batch = make_pooler(name), encoded((7, 7))
+def test_poolers_depend_on_token_positions(name):
+    pooler, batch = make_pooler(name), encoder_output((7, 7))
     turned = EncoderOutput(batch.tokens.flip(1), batch.mask, batch.pooled)
     assert not torch.allclose(pooler(batch), pooler(turned), atol=1e-3)
 
 
-def test_all_tokens_pooled_at_the_end_leave_padding_out():
-    head = ModalityHead(settings("tokens"), [8], TOKEN_WIDTH, POOLED_WIDTH).double()
-    batch = encoded((7, 3), dtype=torch.float64)
+def test_token_pooler_head_ignores_padding():
+    head = build_head(head_config("tokens"), [8], TOKEN_WIDTH, POOLED_WIDTH).double()
+    batch = encoder_output((7, 3), dtype=torch.float64)
     sequence, pooled = head(batch)
     assert torch.equal(head.sequence_mask(batch), batch.mask)
     torch.testing.assert_close(pooled[1], sequence[1, :3].mean(0))
     batch.tokens[1, 3:] = 9
     torch.testing.assert_close(head(batch)[1], pooled)
-    # a token's place counts: the same tokens in another order are pooled to something else
+    # positions count: the same tokens in another order give another vector
     batch.tokens[0] = batch.tokens[0].flip(0)
     assert not torch.allclose(head(batch)[1][0], pooled[0])

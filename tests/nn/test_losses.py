@@ -1,8 +1,9 @@
-"""Losses against the implementations they replace, and against brute force where none exists."""
+"""Losses against other implementations, and against brute force where none exists."""
 
 import importlib.util
 import pathlib
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -11,7 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from edge_lib.bench.matryoshka import matryoshka_losses
-from edge_lib.nn.losses import LogitScale, info_nce, matryoshka_info_nce, pairwise_loss
+from edge_lib.config import ExperimentConfig, LossConfig
+from edge_lib.data.alignment_batches import Batch
+from edge_lib.experiments.align import AlignmentTask
+from edge_lib.nn.losses import LogitScale, build_loss, info_nce, matryoshka_info_nce
 from edge_lib.nn.one_pass import BackpropType
 
 DIMS = [32, 8, 16]
@@ -58,7 +62,7 @@ def float64(*tensors):
     return [x.detach().double().requires_grad_() for x in tensors]
 
 
-# --- the same as others ----------------------------------------------------------------------
+# --- against other libraries --------------------------------------------------------------------
 
 
 class Stub(nn.Module):
@@ -71,8 +75,8 @@ class Stub(nn.Module):
         return 32
 
 
-@pytest.mark.parametrize("weights", [None, [1.0, 0.25, 2.0]], ids=str)
-def test_equals_sentence_transformers(weights):
+@pytest.mark.parametrize("weights", [None, [1.0, 0.25, 2.0]])
+def test_matryoshka_loss_equals_sentence_transformers(weights):
     st = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
     a, b = features()
     scale, stub = leaf_scale(), Stub()
@@ -96,7 +100,7 @@ def open_clip_loss():
     return module.ClipLoss()
 
 
-def test_equals_open_clip():
+def test_matryoshka_loss_equals_open_clip():
     clip_loss = open_clip_loss()
     a, b = features()
     scale = leaf_scale()
@@ -120,13 +124,13 @@ def test_bench_rivals_compute_the_same_loss():
         assert_same(grads(rival(), a, b, scale), expected)
 
 
-# --- the same as itself -----------------------------------------------------------------------
+# --- against a plain loop ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]], ids=str)
 @pytest.mark.parametrize("chunk", [None, 1, 7, 24, 100])
-@pytest.mark.parametrize("scale", [1 / 0.07, 60.0, 90.0], ids=["one exp", "limit", "beyond"])
-def test_equals_float64_loop(dims, chunk, scale):
+@pytest.mark.parametrize("scale", [1 / 0.07, 60.0, 90.0])  # a shared exp, its limit, and beyond
+def test_matryoshka_loss_equals_float64_loop(dims, chunk, scale):
     a, b = features()
     scale = leaf_scale(scale)
     a64, b64, s64 = float64(a, b, scale)
@@ -138,7 +142,7 @@ def test_equals_float64_loop(dims, chunk, scale):
 
 
 @pytest.mark.parametrize("chunk", [None, 2])
-def test_gradcheck(chunk):
+def test_matryoshka_loss_passes_gradcheck(chunk):
     a, b = features(batch=5, width=6, dtype=torch.float64)
     present = torch.tensor([True, True, False, True, True])
     for mask in (None, present):
@@ -150,7 +154,7 @@ def test_gradcheck(chunk):
         )
 
 
-def test_single_dim_is_one_of_the_dims_unscaled():
+def test_sample_single_dim_uses_one_dim_unscaled():
     a, b = (x.detach() for x in features())
     scale = torch.tensor(14.0)
     weights = [1.0, 2.0, 3.0]
@@ -166,7 +170,7 @@ def test_single_dim_is_one_of_the_dims_unscaled():
     assert set(draws) == set(DIMS)
 
 
-def test_no_gradient_work_in_evaluation(monkeypatch):
+def test_loss_without_gradients_skips_their_computation(monkeypatch):
     from edge_lib.nn import one_pass
 
     a, b = features()
@@ -176,7 +180,7 @@ def test_no_gradient_work_in_evaluation(monkeypatch):
         assert torch.equal(info_nce(a, b, leaf_scale()), expected)
 
 
-def test_backward_twice():
+def test_loss_can_be_differentiated_twice():
     a, b = features()
     loss = info_nce(a, b, leaf_scale())
     (once,) = torch.autograd.grad(loss, a, retain_graph=True)
@@ -190,7 +194,7 @@ def test_backward_twice():
      {"chunk": 0}, {"present": torch.ones(24)}, {"present": torch.ones(23, dtype=torch.bool)}],
     ids=["dim 0", "dim 33", "dim twice", "no dims", "weights", "chunk", "float mask", "short mask"],
 )  # fmt: skip
-def test_wrong_arguments(wrong):
+def test_loss_rejects_invalid_arguments(wrong):
     a, b = features()
     with pytest.raises(ValueError, match=next(iter(wrong))):
         matryoshka_info_nce(a, b, leaf_scale(), **{"dims": DIMS, **wrong})
@@ -202,8 +206,8 @@ def test_wrong_arguments(wrong):
 
 
 @pytest.mark.parametrize("chunk", [None, 5])
-@pytest.mark.parametrize("scale", [14.0, 100.0], ids=str)
-def test_missing_items_are_nobodys_business(chunk, scale):
+@pytest.mark.parametrize("scale", [14.0, 100.0])
+def test_missing_items_change_neither_loss_nor_gradients(chunk, scale):
     a, b = features()
     present = torch.rand(24) < 0.6
     scale = leaf_scale(scale)
@@ -218,7 +222,7 @@ def test_missing_items_are_nobodys_business(chunk, scale):
     assert not ours[2][~present].any()
 
 
-def test_nothing_present():
+def test_loss_without_present_pairs_is_zero():
     a, b = features()
     scale = leaf_scale()
     with torch.no_grad():
@@ -227,14 +231,12 @@ def test_nothing_present():
         assert torch.equal(x, torch.zeros_like(x))
 
 
-# --- numbers at their limits ------------------------------------------------------------------
+# --- extreme numbers --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "present", [None, torch.tensor([True] * 22 + [False] * 2)], ids=["all rows", "22 of 24 rows"]
-)
-def test_scale_of_100_with_opposed_vectors(present):
-    """Row 0 is opposed to everything, so exp(S - scale) would be 0 all along it in fp32."""
+@pytest.mark.parametrize("present", [None, torch.tensor([True] * 22 + [False] * 2)])
+def test_loss_is_exact_at_scale_100_with_opposed_vectors(present):
+    """Row 0 is opposed to all others: exp(S - scale) would be 0 along it in fp32."""
     a, b = features()
     with torch.no_grad():
         b[:] = a[1] + 0.1 * torch.randn_like(b)
@@ -249,7 +251,7 @@ def test_scale_of_100_with_opposed_vectors(present):
     assert ours[1][0].norm() > 0
 
 
-def test_zero_vectors():
+def test_loss_of_zero_vectors_is_finite():
     a, b = features()
     with torch.no_grad():
         a[3] = 0
@@ -263,8 +265,8 @@ def test_zero_vectors():
     assert dscale.isfinite()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision(dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_loss_of_half_precision_sums_in_fp32(dtype):
     a, b = features(dtype=dtype)
     scale = leaf_scale()
     a64, b64, s64 = float64(a, b, scale)
@@ -275,7 +277,7 @@ def test_half_precision(dtype):
     assert_same(ours, theirs, rtol=1e-2)
 
 
-def test_autocast():
+def test_loss_under_autocast_is_fp32():
     a, b = features()
     scale = leaf_scale()
     plain = grads(matryoshka_info_nce(a, b, scale, DIMS), a, b, scale)
@@ -289,7 +291,7 @@ def test_autocast():
     assert torch.isclose(mixed, matryoshka_info_nce(head(a), head(b), scale, DIMS), rtol=2e-2)
 
 
-def test_logit_scale_is_clamped_but_can_come_back():
+def test_logit_scale_is_clamped_but_keeps_its_gradient():
     scale = LogitScale()
     assert torch.isclose(scale(), torch.tensor(1 / 0.07))
     with torch.no_grad():
@@ -302,13 +304,21 @@ def test_logit_scale_is_clamped_but_can_come_back():
 
 # --- several modalities ------------------------------------------------------------------------
 
-PAIRS = [("v", "a"), ("v", "t"), ("a", "t")]
+MODALITIES = ("vision", "audio", "text")
+PAIRS = [("vision", "audio"), ("vision", "text"), ("audio", "text")]
 
 
-def three(seed=0, rows=24):
-    torch.manual_seed(seed)
-    embeddings = {name: torch.randn(rows, 32, requires_grad=True) for name in "vat"}
-    return embeddings, {name: torch.rand(rows) < 0.6 for name in "vat"}
+def random_modalities(rows=24):
+    torch.manual_seed(0)
+    embeddings = {name: torch.randn(rows, 32, requires_grad=True) for name in MODALITIES}
+    return embeddings, {name: torch.rand(rows) < 0.6 for name in MODALITIES}
+
+
+def alignment_task(pairs, weights, dims):
+    """The task of an aligner that returns its inputs as embeddings."""
+    loss = LossConfig(pairs=pairs, pair_weights=weights, dims=dims, temperature=1 / 9)
+    sections = {name: {"encoder": "x"} for name in MODALITIES}
+    return AlignmentTask(nn.Identity(), ExperimentConfig(name="x", loss=loss, **sections))
 
 
 def brute_force(embeddings, present, pairs, weights, scale, dims):
@@ -321,32 +331,52 @@ def brute_force(embeddings, present, pairs, weights, scale, dims):
     return total / sum(weights)
 
 
-@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[1:], PAIRS[:1]], ids=str)
-def test_pairwise_loss_equals_brute_force_on_the_rows_that_are_there(pairs):
-    embeddings, present = three()
-    scale = leaf_scale()
+@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[1:], PAIRS[:1]], ids=["three", "two", "one"])
+def test_alignment_loss_equals_brute_force_on_present_rows(pairs):
+    embeddings, present = random_modalities()
     weights = [0.5 + i for i in range(len(pairs))]
-    ours = pairwise_loss(embeddings, present, pairs, weights, scale, dims=[32, 8])
-    used = sorted({name for pair in pairs for name in pair})
-    exact = dict(zip("vat", float64(*embeddings.values()), strict=True))
-    (scale64,) = float64(scale)
-    theirs = brute_force(exact, present, pairs, weights, scale64, [32, 8])
+    task = alignment_task(pairs, weights, [32, 8])
+    ours = task(Batch(0, np.arange(24), embeddings, present))
+    names = sorted({name for pair in pairs for name in pair})
+    exact = dict(zip(MODALITIES, float64(*embeddings.values()), strict=True))
+    log_scale = task.loss.logit_scale.log_scale
+    (exact_scale,) = float64(log_scale)
+    theirs = brute_force(exact, present, pairs, weights, exact_scale.exp(), [32, 8])
     assert_same(
-        grads(ours, scale, *(embeddings[name] for name in used)),
-        grads(theirs, scale64, *(exact[name] for name in used)),
+        grads(ours, log_scale, *(embeddings[name] for name in names)),
+        grads(theirs, exact_scale, *(exact[name] for name in names)),
     )
 
 
-def test_a_modality_that_is_wholly_missing_costs_nothing_and_learns_nothing():
-    embeddings, present = three()
-    present["a"] = torch.zeros_like(present["a"])
-    embeddings["a"] = torch.full_like(embeddings["a"], torch.nan).requires_grad_()
-    loss = pairwise_loss(embeddings, present, PAIRS, None, torch.tensor(9.0), dims=[32])
-    kept = present["v"] & present["t"]
-    alone = info_nce(embeddings["v"][kept], embeddings["t"][kept], torch.tensor(9.0))
+def test_alignment_loss_of_a_missing_modality_is_zero():
+    embeddings, present = random_modalities()
+    present["audio"] = torch.zeros_like(present["audio"])
+    embeddings["audio"] = torch.full_like(embeddings["audio"], torch.nan).requires_grad_()
+    task = alignment_task(PAIRS, None, [32])
+    loss = task(Batch(0, np.arange(24), embeddings, present))
+    kept = present["vision"] & present["text"]
+    scale = task.loss.logit_scale().detach()
+    alone = info_nce(embeddings["vision"][kept], embeddings["text"][kept], scale)
     torch.testing.assert_close(loss, alone / 3)
     loss.backward()
-    assert embeddings["a"].grad.eq(0).all()
+    assert embeddings["audio"].grad.eq(0).all()
+
+
+def test_build_loss_gives_every_key_to_the_loss():
+    a, b = (x.detach() for x in features())
+    present = torch.rand(24) < 0.7
+    config = LossConfig(dims=DIMS, weights=[1, 2, 3], chunk=5, temperature=0.1)
+    expected = matryoshka_info_nce(
+        a, b, torch.tensor(10.0), config.dims, config.weights, present=present
+    )
+    loss = build_loss(config)
+    assert loss.chunk == 5
+    torch.testing.assert_close(loss(a, b, present), expected)
+    single = build_loss(config.model_copy(update={"sample_single_dim": True}))
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    options = {"sample_single_dim": True, "generator": generators[0]}
+    expected = matryoshka_info_nce(a, b, torch.tensor(10.0), config.dims, config.weights, **options)
+    torch.testing.assert_close(single(a, b, generator=generators[1]), expected)
 
 
 # --- several processes ------------------------------------------------------------------------
@@ -375,14 +405,15 @@ def step(model, x, y, **kwargs):
     return loss.detach(), torch.autograd.grad(loss, list(model.parameters()))
 
 
-def pairwise_step(own):
-    """Loss and gradients of this rank's rows; audio is all on the first rank, images on both."""
-    embeddings, present = three(rows=WORLD * LOCAL)
-    present["a"] = torch.arange(WORLD * LOCAL) < LOCAL
-    mine = {name: x.detach().double()[own].requires_grad_() for name, x in embeddings.items()}
-    there = {name: x[own] for name, x in present.items()}
-    loss = pairwise_loss(mine, there, PAIRS, [1, 2, 3], torch.tensor(9.0), dims=[32, 8])
-    return loss.detach(), *torch.autograd.grad(loss, list(mine.values()))
+def alignment_step(own):
+    """Loss and gradients of this rank's rows; only the first rank has audio."""
+    embeddings, present = random_modalities(rows=WORLD * LOCAL)
+    present["audio"] = torch.arange(WORLD * LOCAL) < LOCAL
+    share = {name: x.detach().double()[own].requires_grad_() for name, x in embeddings.items()}
+    masks = {name: x[own] for name, x in present.items()}
+    batch = Batch(0, np.arange(WORLD * LOCAL)[own], share, masks)
+    loss = alignment_task(PAIRS, [1, 2, 3], [32, 8])(batch)
+    return loss.detach(), *torch.autograd.grad(loss, list(share.values()))
 
 
 def one_rank(rank, folder):
@@ -391,7 +422,7 @@ def one_rank(rank, folder):
     torch.set_num_threads(1)
     model, x, y = model_and_batch()
     own = slice(rank * LOCAL, (rank + 1) * LOCAL)
-    found = {}
+    results = {}
     for name, present in PRESENT.items():
         for chunk in (None, 4):
             mask = None if present is None else present[own]
@@ -399,21 +430,21 @@ def one_rank(rank, folder):
             for g in gradients:
                 dist.all_reduce(g)
                 g /= WORLD  # what DistributedDataParallel does
-            found[name, chunk] = [loss, *gradients]
-    found["pairwise"] = pairwise_step(own)
+            results[name, chunk] = [loss, *gradients]
+    results["alignment"] = alignment_step(own)
     a, b = model["a"](x[own]).detach(), model["b"](y[own]).detach()
     for kind in BackpropType:
         leaves = a.clone().requires_grad_(), b.clone().requires_grad_()
-        found[kind] = torch.autograd.grad(
+        results[kind] = torch.autograd.grad(
             info_nce(*leaves, torch.tensor(9.0), backprop=kind), leaves
         )
     seeded = {"sample_single_dim": True, "generator": torch.Generator().manual_seed(3)}
-    found["single"] = step(model, x[own], y[own], **seeded)[0]
+    results["single"] = step(model, x[own], y[own], **seeded)[0]
     with pytest.raises(ValueError, match="generator"):
         step(model, x[own], y[own], sample_single_dim=True)
     with pytest.raises(RuntimeError, match="batch sizes differ"):
         step(model, x[: LOCAL - rank], y[: LOCAL - rank])
-    torch.save(found, f"{folder}/{rank}.pt")
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -426,44 +457,44 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("name", PRESENT)
-def test_two_processes_equal_one(ranks, name, chunk):
+def test_loss_on_two_processes_equals_one(ranks, name, chunk):
     model, x, y = model_and_batch()
     loss, gradients = step(model, x, y, present=PRESENT[name])
-    for found in ranks:
-        assert_same(found[name, chunk], [loss, *gradients], rtol=1e-9)
+    for results in ranks:
+        assert_same(results[name, chunk], [loss, *gradients], rtol=1e-9)
 
 
-def test_two_processes_equal_one_when_a_rank_lacks_a_modality(ranks):
-    loss, *gradients = pairwise_step(slice(None))
-    for rank, found in enumerate(ranks):
+def test_alignment_loss_on_two_processes_equals_one(ranks):
+    loss, *gradients = alignment_step(slice(None))
+    for rank, results in enumerate(ranks):
         own = slice(rank * LOCAL, (rank + 1) * LOCAL)
         expected = [loss, *(WORLD * gradient[own] for gradient in gradients)]
-        assert_same(found["pairwise"], expected, rtol=1e-9)
+        assert_same(results["alignment"], expected, rtol=1e-9)
 
 
-def test_two_processes_draw_the_same_size(ranks):
+def test_sample_single_dim_draws_the_same_on_all_processes(ranks):
     model, x, y = model_and_batch()
     seeded = {"sample_single_dim": True, "generator": torch.Generator().manual_seed(3)}
     expected = step(model, x, y, **seeded)[0]
-    assert all(torch.isclose(found["single"], expected) for found in ranks)
+    assert all(torch.isclose(results["single"], expected) for results in ranks)
 
 
-def test_backprop_local_stops_at_the_rank(ranks):
+def test_backprop_local_keeps_gradients_within_the_rank(ranks):
     model, x, y = model_and_batch()
     a, b = (f.detach().requires_grad_() for f in (model["a"](x), model["b"](y)))
     (full,) = torch.autograd.grad(loop(a, b, 9.0, [8]), a)
-    for rank, found in enumerate(ranks):
+    for rank, results in enumerate(ranks):
         own = slice(rank * LOCAL, (rank + 1) * LOCAL)
         rows, far = torch.zeros(WORLD * LOCAL, 1, dtype=torch.bool), b.detach()
         rows[own] = True
-        # what b hears from this rank's rows alone: the rows of the others are constants
+        # b's gradient from this rank's rows alone: the rows of other ranks are constants
         normal = [F.normalize(x, dim=1) for x in (a.detach(), torch.where(rows, b, far))]
         logits = 9.0 * normal[0] @ normal[1].T
         logits = torch.where(rows, logits, logits.detach())
         labels = torch.arange(len(a))
         loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
         (near,) = torch.autograd.grad(loss, b)
-        local, everywhere = found[BackpropType.LOCAL], found[BackpropType.GLOBAL]
+        local, everywhere = results[BackpropType.LOCAL], results[BackpropType.GLOBAL]
         assert_same(local, [WORLD * full[own], WORLD * near[own]], rtol=1e-9)
         assert_same(everywhere[:1], local[:1], rtol=1e-9)
         assert not torch.allclose(everywhere[1], local[1])

@@ -2,9 +2,11 @@
 
 from conversation_helpers import assistant, user
 
+from edge_lib.data.conversations import read_conversations
+
 
 def test_conversations_skip_and_count_unusable_rows(make_table, encode_image):
-    picture, answer = encode_image(), assistant("yes")
+    image, answer = encode_image(), assistant("yes")
     turns = {
         "fine": [user(" why? "), answer],
         "null": None,
@@ -21,7 +23,7 @@ def test_conversations_skip_and_count_unusable_rows(make_table, encode_image):
     }
     rows = [{"id": name, "turns": row} for name, row in turns.items()]
     rows[-2]["image_ids"] = ["elsewhere"]
-    with_image = {"image": picture, "kind": "seen"}
+    with_image = {"image": image, "kind": "seen"}
     with_clip = {"audio": b"fLaC"}
     rows += [
         {"id": "image", "turns": [user("<image>"), answer], **with_image},
@@ -32,14 +34,14 @@ def test_conversations_skip_and_count_unusable_rows(make_table, encode_image):
         {"id": "clip twice", "turns": [user("<audio><audio>"), answer], **with_clip},
     ]
     table = make_table(rows)
-    conversations = table.conversations
+    conversations = read_conversations(table)
     names = [table.ids[row] for row in conversations.rows]
     assert names == ["fine", "in an answer", "image", "clip", "clip unused"]
     assert conversations.messages[0] == [user("why?"), answer]
     assert conversations.kinds == [*["conversation"] * 2, "seen", *["conversation"] * 2]
-    assert conversations.pictures == [[], [], [12], [], []]
+    assert conversations.image_rows == [[], [], [12], [], []]
     assert table.skipped == {
-        "no conversation": ["none", "no answer"],
+        "no assistant turn": ["none", "no answer"],
         "a turn without role or text": ["empty", "no text", "no role", "unknown role"],
         "<image> without an image": ["no image", "unknown image", "image twice"],
         "an image without <image>": ["image unused"],
@@ -56,9 +58,7 @@ def test_conversations_refer_to_images_in_the_order_of_image_ids(make_table, enc
             {"turns": [user("<image><image>"), assistant("both")], "image_ids": ["b", "a"]},
         ]
     )
-    assert table.conversations.rows.tolist() == [2, 3]
-    assert table.conversations.pictures == [
-        [2],
-        [1, 0],
-    ]  # a row that has image_id a refers to itself
+    conversations = read_conversations(table)
+    assert conversations.rows.tolist() == [2, 3]
+    assert conversations.image_rows == [[2], [1, 0]]  # a row with image_id "a" refers to itself
     assert not table.skipped

@@ -95,9 +95,8 @@ def test_generated_path_ignores_keys_at_their_defaults(tmp_path):
 def test_opening_tables_does_not_load_espeak(config, tmp_path, encode_image):
     spoken = config.model_copy(update={"scenes": ScenesConfig(**SIZES, speech=True)})
     load_table(spoken, "test")  # speaks, in processes of its own
-    file = str(tmp_path / "images.parquet")
-    pq.write_table(pa.table({"image": [encode_image()], "caption": ["one"]}), file)
-    files = {"train": [file], "val": [file], "test": [file]}
+    files = {split: [f"{tmp_path}/{split}.parquet"] for split in ("train", "val", "test")}
+    pq.write_table(pa.table({"image": [encode_image()], "caption": ["one"]}), *files["test"])
     parquet = DataConfig(source="parquet", parquet=files, cache_dir=config.cache_dir)
     tables = ((config, [*SPLITS.values()]), (spoken, ["test"]), (parquet, ["test"]))
     code = "".join(LOAD.format(config=c.model_dump_json(), splits=splits) for c, splits in tables)

@@ -8,6 +8,7 @@ import pytest
 from conversation_helpers import assistant, llava_turns, load_conversations, user
 
 from edge_lib.config import ConfigError, ConversationsConfig
+from edge_lib.data.conversations import read_conversations
 
 SMALL = {"train_scenes": 7, "val_scenes": 3, "test_scenes": 3, "per_scene": 4}
 ORCA = [
@@ -38,8 +39,9 @@ def test_parquet_conversations_use_the_one_table_schema(tmp_path, encode_image):
     files = {split: [str(tmp_path / f"{split}-*.parquet")] for split in ("train", "val")}
     config = ConversationsConfig(source="parquet", parquet=files)
     table = load_conversations(config, tmp_path, "train")
-    assert table.conversations.messages == [turns]
-    assert table.conversations.pictures == [[0]]
+    conversations = read_conversations(table)
+    assert conversations.messages == [turns]
+    assert conversations.image_rows == [[0]]
     assert table.skipped == {"<audio> without a clip": ["one"]}
     with pytest.raises(ConfigError, match=r"no column 'turns'; it has \['id'\]"):
         load_conversations(config, tmp_path, "val")
@@ -60,9 +62,9 @@ def test_instructions_follow_the_conversations(orca, llava, name, source):
     alone, table = (load_conversations(c, orca / "cache", "train") for c in (plain, config))
     assert len(table) == len(alone) + 4
     assert table.fingerprint != alone.fingerprint
-    after, before = table.conversations, alone.conversations
+    after, before = read_conversations(table), read_conversations(alone)
     assert after.messages[:-2] == before.messages
-    assert after.pictures == [*before.pictures, [], []]
+    assert after.image_rows == [*before.image_rows, [], []]
     assert after.messages[-2:] == [
         [{"role": "system", "content": "Be brief."}, user("One plus one?"), assistant("Two.")],
         [user("Why?"), assistant("So.\u2028And so.")],
@@ -74,7 +76,7 @@ def test_instructions_follow_the_conversations(orca, llava, name, source):
     assert [image is None for image in images] == [False] * len(alone.image_rows) + [True]
     if source == "scenes":
         val = load_conversations(config, orca / "cache", "val")
-        assert set(val.conversations.kinds) == {"caption", "qa"}
+        assert set(read_conversations(val).kinds) == {"caption", "qa"}
 
 
 def test_instructions_reject_files_of_another_shape(orca):

@@ -4,6 +4,7 @@ import pytest
 from conversation_helpers import contents, llava_turns, load_conversations
 
 from edge_lib.config import ConfigError
+from edge_lib.data.conversations import read_conversations
 
 
 def test_llava_reads_published_entries(llava, tmp_path):
@@ -30,7 +31,7 @@ def test_llava_reads_published_entries(llava, tmp_path):
         ]
     )
     table = load_conversations(config, tmp_path, "train")
-    conversations = table.conversations
+    conversations = read_conversations(table)
     names = [table.ids[row] for row in conversations.rows]
     assert names == ["x-0", "x-1", "7-2", "t-3", "llava-4"]
     assert [contents(messages, "user") for messages in conversations.messages] == [
@@ -49,14 +50,14 @@ def test_llava_reads_published_entries(llava, tmp_path):
     ]
     widths = [image and image.width for image in table.images(table.image_rows)]
     by_conversation = [
-        [widths[table.pictures[row]] for row in rows] for rows in conversations.pictures
+        [widths[table.image_index[row]] for row in rows] for rows in conversations.image_rows
     ]
     assert by_conversation == [[10], [10], [11], [], [11]]
     assert widths == [10, 11, None, 12]  # all rows without an image share one item
     assert conversations.kinds == ["llava"] * 5
     assert table.skipped == {
         "<image> without an image": ["m-5", "t-6"],
-        "no conversation": ["n-7", "n-8"],
+        "no assistant turn": ["n-7", "n-8"],
         "a turn without role or text": ["o-9"],
         "no image": ["t-3"],
     }
@@ -77,7 +78,8 @@ def test_llava_reads_entries_with_several_images(llava, tmp_path):
     assert table.ids == ["p-0", "q-1", "r-2", "b.jpg"]  # b is no entry's first image
     images = table.images(table.image_rows)
     widths = [
-        [images[table.pictures[row]].width for row in rows] for rows in table.conversations.pictures
+        [images[table.image_index[row]].width for row in rows]
+        for rows in read_conversations(table).image_rows
     ]
     assert widths == [[10, 11], [12, 10]]
     assert table.skipped == {"an image without <image>": ["r-2"]}
@@ -89,7 +91,7 @@ def test_llava_counts_a_missing_image_file_when_it_is_decoded(llava, tmp_path):
         for name in ("gone.jpg", "a.jpg")
     ]
     table = load_conversations(llava(entries), tmp_path, "train")
-    assert table.conversations.pictures == [[0], [1]]
+    assert read_conversations(table).image_rows == [[0], [1]]
     assert not table.skipped
     missing, image = table.images(table.image_rows)
     assert (missing, image.width) == (None, 10)

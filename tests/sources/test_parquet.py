@@ -29,7 +29,7 @@ def load(tmp_path):
 
     def load(*patterns, **columns):
         files = list(map(str, patterns))
-        parquet = ParquetConfig(train=files, val=files, test=files, **columns)
+        parquet = ParquetConfig(train=files, val=["val.parquet"], test=["test.parquet"], **columns)
         config = DataConfig(source="parquet", parquet=parquet, cache_dir=tmp_path / "cache")
         return load_table(config, "train")
 
@@ -154,7 +154,7 @@ def test_parquet_reads_audio_without_images(tmp_path):
     features = Features({"sound": Audio(), "sentence": Value("string")})
     table = pa.table(columns).cast(features.arrow_schema)
     pq.write_table(table, tmp_path / "a.parquet")
-    files = {split: [str(tmp_path / "a.parquet")] for split in ("train", "val", "test")}
+    files = {"train": ["train.parquet"], "val": ["val.parquet"], "test": [f"{tmp_path}/a.parquet"]}
     names = {"image_column": None, "audio_column": "sound", "caption_column": "sentence"}
     config = DataConfig(
         source="parquet", parquet=ParquetConfig(**files, **names), cache_dir=tmp_path / "cache"

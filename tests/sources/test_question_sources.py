@@ -20,7 +20,7 @@ def test_scene_questions_share_one_image_per_scene(scenes):
     table = load_table(scenes, "qa-train")
     assert len(table) == len(table.questions.texts) == 30
     assert table.image_rows.tolist() == [0, 5, 10, 15, 20, 25]
-    assert table.pictures.tolist() == [row // 5 for row in range(30)]
+    assert table.image_index.tolist() == [row // 5 for row in range(30)]
     assert len(table.items("vision")) == 6
     assert all(table.images(table.image_rows))
     assert not table.skipped
@@ -44,18 +44,17 @@ def test_questions_skip_and_count_empty_texts_and_answers(make_table):
 def test_caption_questions_have_captions_as_answers(encode_image, tmp_path):
     images = [encode_image(seed) for seed in range(3)]
     texts = [["a cat", "one cat"], [""], ["a dog"]]
-    pq.write_table(pa.table({"image": images, "caption": texts}), tmp_path / "rows.parquet")
-    file = [str(tmp_path / "rows.parquet")]
+    pq.write_table(pa.table({"image": images, "caption": texts}), tmp_path / "train.parquet")
     data = DataConfig(
         source="parquet",
-        parquet={"train": file, "val": file, "test": file},
+        parquet={split: [f"{tmp_path}/{split}.parquet"] for split in ("train", "val", "test")},
         questions={"source": "captions"},
         cache_dir=tmp_path,
     )
     table = load_table(data, "qa-train")
     assert table.questions.texts == ["What is in this image?"] * 2 + ["Describe this image."] * 2
     assert table.questions.answers == [["a cat", "one cat"], ["a dog"]] * 2
-    assert table.pictures.tolist() == [0, 1, 2, 0, 1, 2]
+    assert table.image_index.tolist() == [0, 1, 2, 0, 1, 2]
     assert table.groups.tolist() == [-1, -2, -3, -1, -2, -3]  # bootstrap resamples whole images
     assert table.skipped["no answer"] == ["1-0", "1-1"]
     assert [image.size for image in table.images(table.image_rows)] == [(12, 10)] * 3
@@ -96,7 +95,7 @@ def test_vqav2_reads_published_files(vqav2, tmp_path):
     assert table.questions.answers == [["red"] * 7 + ["blue"] * 3, ["2"]]
     assert table.questions.kinds == ["other", "number"]
     assert table.skipped == {"no answer": ["3"]}
-    assert table.pictures.tolist() == [0, 0, 1]
+    assert table.image_index.tolist() == [0, 0, 1]
     image, missing = table.images(table.image_rows)
     assert image.size == (12, 10)
     assert missing is None

@@ -10,8 +10,8 @@ from line_targets import Line, Points, fit_line, train_config
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edge_lib.experiments.align import train_aligner
-from edge_lib.features.extract import extract_features
+from edge_lib.experiments.align import AlignmentTask, train_aligner
+from edge_lib.features.extract import write_features
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
 from edge_lib.training.accelerator import sharding_plugin
@@ -78,7 +78,7 @@ def test_sharding_plugin_follows_the_config(monkeypatch):
     fsdp = sharding_plugin(train_config(sharding="fsdp2"), 8)["fsdp_plugin"]
     assert fsdp.fsdp_version == 2
     assert fsdp.reshard_after_forward is True
-    assert fsdp.ignored_modules == "streams"
+    assert fsdp.ignored_modules == "prefix_sources"
     with pytest.raises(RuntimeError, match="zero2 needs DeepSpeed: pip install deepspeed"):
         sharding_plugin(train_config(sharding="zero2"), 8)
     monkeypatch.setattr("edge_lib.training.accelerator.is_deepspeed_available", lambda: True)
@@ -113,10 +113,12 @@ def test_schedule_rises_and_falls():
 
 
 def test_optimizer_decays_only_matrices(small_align):
-    aligner = Aligner(small_align(), {"vision": (16, 16), "text": (0, 384)})
-    decayed, plain = make_optimizer(aligner, train_config(weight_decay=0.1)).param_groups
+    config = small_align()
+    widths = {"vision": (16, 16), "text": (0, 384)}
+    task = AlignmentTask(Aligner(config.modalities, config.loss.dims, widths), config)
+    decayed, plain = make_optimizer(task, train_config(weight_decay=0.1)).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0)
-    assert any(p is aligner.logit_scale.log_scale for p in plain["params"])
+    assert any(p is task.loss.logit_scale.log_scale for p in plain["params"])
     assert all(p.ndim >= 2 for p in decayed["params"])
 
 
@@ -126,9 +128,13 @@ RANDOM = (
 )
 
 
+def encode(config):
+    write_features(config.data, config.feature_spec)
+
+
 @pytest.fixture(scope="module")
 def encoded(small_align):
-    extract_features(small_align())
+    encode(small_align())
 
 
 def final_state(folder):
@@ -189,10 +195,10 @@ def test_changed_encoder_refuses_to_resume_old_heads(small_align, tiny_vision, t
     copy = tmp_path / "encoder"
     shutil.copytree(tiny_vision, copy)
     config = small_align(f"vision.encoder={copy}")
-    extract_features(config)
+    encode(config)
     trained(config, tmp_path / "run")
     weights = load_file(copy / "model.safetensors")
     save_file({name: 2 * value for name, value in weights.items()}, copy / "model.safetensors")
-    extract_features(config)
-    with pytest.raises(WorkerError, match="data or encoders changed"):
+    encode(config)
+    with pytest.raises(WorkerError, match="features changed since this run started"):
         trained(config, tmp_path / "run")

@@ -13,14 +13,14 @@ def modality_problems(config) -> Iterator[str]:
             yield f"{key} names {', '.join(missing)}, which has no section"
     for name in set(fusion) & set(config.modalities):
         if config.modalities[name].pooler == "tokens":
-            yield f"{name}.pooler=tokens gives every token; fusion needs a pooled modality"
+            yield f"{name}.pooler=tokens keeps every token, but fusion needs a pooled modality"
     for name, modality in config.modalities.items():
         if modality.augment and not config.features.online:
             yield f"{name}.augment needs features.online=true: a store keeps one view of an image"
 
 
 def loading_problems(config) -> Iterator[str]:
-    """Loader processes where batches come from an accelerator; training online where it cannot."""
+    """Loader processes for batches on an accelerator; models that cannot be trained online."""
     if config.train.num_workers and (config.features.online or config.features.on_device):
         yield "train.num_workers must be 0 with features.online or features.on_device"
     if (config.qa or config.vlm) and config.features.online:
@@ -46,12 +46,14 @@ def process_problems(config) -> Iterator[str]:
 
 
 def sharding_problems(config) -> Iterator[str]:
-    for key, train in train_sections(config).items():
+    """Sharded models that are small enough for one device."""
+    for key, train in {"train": config.train, **train_sections(config)}.items():
         if train.sharding and not key.startswith("vlm."):
             yield f"{key}.sharding: only vlm.stages can be sharded"
 
 
 def evaluation_problems(config) -> Iterator[str]:
+    """Sizes that the embedding does not have."""
     widest = max(config.loss.dims)
     if wider := [dim for dim in config.evaluate.dims or () if dim > widest]:
         yield f"evaluate.dims {wider} exceed the embedding, which has {widest} dims (loss.dims)"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Count, Positive, RepoPath, Section
+from edge_lib.config.registry import CONVERSATION_SOURCES, one_of
 
 
 class LlavaConfig(Section):
@@ -27,7 +28,7 @@ class ConversationsConfig(Section):
     can be added to them.
     """
 
-    source: Literal["scenes", "llava", "parquet"] = "scenes"
+    source: Annotated[str, one_of(CONVERSATION_SOURCES)] = "scenes"
     train_scenes: Positive = 8000
     val_scenes: Positive = 250
     test_scenes: Positive = 500
@@ -47,6 +48,6 @@ class ConversationsConfig(Section):
 
     @model_validator(mode="after")
     def _source_has_a_section(self):
-        if self.source != "scenes" and getattr(self, self.source) is None:
+        if getattr(self, self.source, self) is None:
             raise ValueError(f"source {self.source!r} needs data.conversations.{self.source}")
         return self

@@ -1,7 +1,7 @@
 """The tables of an experiment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -9,7 +9,7 @@ from edge_lib.config.base import Fraction, RepoPath, Section
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.questions import QuestionsConfig
-from edge_lib.config.registry import SOURCES
+from edge_lib.config.registry import SOURCES, one_of
 from edge_lib.config.scenes import ScenesConfig
 
 
@@ -44,7 +44,7 @@ class CommonVoiceConfig(Section):
 class DataConfig(Section):
     """A source and its section, and what is done to its training rows."""
 
-    source: Literal[tuple(SOURCES)] = "scenes"
+    source: Annotated[str, one_of(SOURCES)] = "scenes"
     scenes: ScenesConfig = ScenesConfig()
     parquet: ParquetConfig | None = None
     common_voice: CommonVoiceConfig | None = None
@@ -60,6 +60,6 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _source_has_a_section(self):
-        if getattr(self, self.source) is None:
+        if getattr(self, self.source, self) is None:  # a source may do without a section
             raise ValueError(f"source {self.source!r} needs a data.{self.source} section")
         return self

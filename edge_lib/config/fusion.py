@@ -1,15 +1,15 @@
 """Fusions of several modalities."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Count, Positive, Section
 from edge_lib.config.modalities import ModalityName
-from edge_lib.config.registry import FUSIONS
+from edge_lib.config.registry import FUSIONS, one_of
 from edge_lib.config.train import TrainConfig
 
-FusionName = Literal[tuple(FUSIONS)]
+FusionName = Annotated[str, one_of(FUSIONS)]
 
 
 class FusionConfig(Section):

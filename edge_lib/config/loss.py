@@ -1,18 +1,18 @@
 """The contrastive loss."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Positive, Section
 from edge_lib.config.modalities import ModalityName
-from edge_lib.config.registry import LOSSES
+from edge_lib.config.registry import LOSSES, one_of
 
 
 class LossConfig(Section):
     """A loss over Matryoshka sizes. The largest dim is the width of the shared embedding."""
 
-    kind: Literal[tuple(LOSSES)] = "info_nce"
+    kind: Annotated[str, one_of(LOSSES)] = "info_nce"
     pairs: list[tuple[ModalityName, ModalityName]] | None = Field(None, description="null: all")
     pair_weights: list[float] | None = None
     dims: list[Positive] = [256, 128, 64, 32, 16, 8]

@@ -1,7 +1,9 @@
 """The kinds of input. Adding one adds an entry here and a section to `ExperimentConfig`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
+
+from edge_lib.config.registry import one_of
 
 
 @dataclass(frozen=True)
@@ -50,4 +52,4 @@ MODALITIES = {
         ),
     )
 }
-ModalityName = Literal[tuple(MODALITIES)]
+ModalityName = Annotated[str, one_of(MODALITIES)]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Positive, Section
-from edge_lib.config.registry import POOLERS
+from edge_lib.config.registry import POOLERS, one_of
 
 
 class EncoderConfig(Section):
@@ -22,7 +22,7 @@ class ModalityConfig(EncoderConfig):
     """An encoder, and the pooler, adapter and projection trained on its outputs."""
 
     augment: bool = Field(False, description="random crops; needs features.online")
-    pooler: Literal[tuple(POOLERS)] = "pooled"
+    pooler: Annotated[str, one_of(POOLERS)] = "pooled"
     window: Positive = Field(1, description="pooler tokens averages squares of this side")
     num_latents: Positive = 8
     num_layers: Positive = 1

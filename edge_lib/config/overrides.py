@@ -56,12 +56,6 @@ def _is_open(word: str) -> bool:
 
 
 def _parse_element(element: Any) -> list[dict]:
-    return (
-        parse_overrides(element) if isinstance(element, Mapping) else [_parse_assignment(element)]
-    )
-
-
-def _parse_element(element: Any) -> list[dict]:
     if isinstance(element, Mapping):
         return parse_overrides(element)
     return [_parse_assignment(element)]

@@ -1,10 +1,11 @@
 """Sources of questions about images."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Count, Positive, RepoPath, Section
+from edge_lib.config.registry import QUESTION_SOURCES, one_of
 
 
 class VQAv2Config(Section):
@@ -28,7 +29,7 @@ class GQAConfig(Section):
 class QuestionsConfig(Section):
     """Questions about images: generated from scenes or captions, or read from VQAv2 or GQA."""
 
-    source: Literal["scenes", "captions", "vqav2", "gqa"] = "scenes"
+    source: Annotated[str, one_of(QUESTION_SOURCES)] = "scenes"
     train_scenes: Positive = 8000
     val_scenes: Positive = 500
     test_scenes: Positive = 1000
@@ -44,6 +45,6 @@ class QuestionsConfig(Section):
 
     @model_validator(mode="after")
     def _source_has_a_section(self):
-        if self.source in ("vqav2", "gqa") and getattr(self, self.source) is None:
+        if getattr(self, self.source, self) is None:
             raise ValueError(f"source {self.source!r} needs a data.questions.{self.source} section")
         return self

@@ -1,10 +1,14 @@
 """What a config may choose by name: one dict for each kind of thing.
 
-A value says where the code lies ("module:name") and is imported when it is first used, so reading a
-config imports neither torch nor transformers, and a table of one source loads no other.
+A value is the place of the code ("module:name"), imported when it is first used: reading a config
+imports neither torch nor transformers, and opening a table imports no other source.
 """
 
-from pkgutil import resolve_name as load_registered
+import pkgutil
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from pydantic import AfterValidator
 
 POOLERS = {
     "pooled": "edge_lib.nn.poolers:PooledPooler",
@@ -42,14 +46,17 @@ CONVERSATION_SOURCES = {
     "llava": "edge_lib.sources.llava:load",
     "parquet": "edge_lib.sources.chat_parquet:load",
 }
+load_registered = pkgutil.resolve_name
 
-__all__ = [
-    "CONVERSATION_SOURCES",
-    "DECODERS",
-    "FUSIONS",
-    "LOSSES",
-    "POOLERS",
-    "QUESTION_SOURCES",
-    "SOURCES",
-    "load_registered",
-]
+
+def one_of(registry: Mapping[str, object]) -> AfterValidator:
+    """The type of a name: Annotated[str, one_of(POOLERS)]. Names may be registered later."""
+
+    def validate(name: str) -> str:
+        if name not in registry:
+            nearest = get_close_matches(name, registry, n=1)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            raise ValueError(f"unknown name; {hint}allowed: {', '.join(registry)}")
+        return name
+
+    return AfterValidator(validate)

@@ -1,4 +1,4 @@
-"""Image augmentation. It needs encoders that run online: a feature store holds one view."""
+"""Image augmentation. It needs features.online: a feature store holds one view."""
 
 import math
 

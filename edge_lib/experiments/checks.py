@@ -53,28 +53,22 @@ def _config_problems(config: ExperimentConfig) -> Iterator[str]:
 
 def _checks(config: ExperimentConfig) -> Iterator[Callable[[], None]]:
     """The checks of the sections that the config has; each raises ConfigError."""
-    for modality in config.modalities.values():
+    for name, modality in config.modalities.items():
         yield partial(resolve_model, modality.encoder, modality.weights)
-    for split in SPLITS:
-        if config.modalities:
-            yield partial(_check_columns, config, split)
-        if config.qa:
-            yield partial(_check_questions, config, split)
-        if config.vlm:
-            yield partial(_check_conversations, config, split)
+        yield from (partial(_check_column, config, split, name) for split in SPLITS)
+    for check, section in ((_check_questions, config.qa), (_check_conversations, config.vlm)):
+        if section:
+            yield from (partial(check, config, split) for split in SPLITS)
     if config.modalities:
         yield partial(_check_rows, config, load_table, config.train)
     if config.fusion:
         yield partial(_check_rows, config, fusion_table, config.fusion.train)
 
 
-def _check_columns(config: ExperimentConfig, split: str) -> None:
-    """Every modality has items in a split."""
-    table = load_table(config.data, split)
-    columns = {name: MODALITIES[name].column for name in config.modalities}
-    if absent := [name for name, column in columns.items() if not table.has(column).any()]:
-        lines = (f"{name}: no row of {table.name} has {columns[name]}" for name in absent)
-        raise ConfigError("\n".join(lines))
+def _check_column(config: ExperimentConfig, split: str, modality: str) -> None:
+    table, column = load_table(config.data, split), MODALITIES[modality].column
+    if not table.has(column).any():
+        raise ConfigError(f"{modality}: no row of {table.name} has {column}")
 
 
 def _check_rows(config: ExperimentConfig, open_table: Callable, train: TrainConfig) -> None:
@@ -97,11 +91,13 @@ def _check_questions(config: ExperimentConfig, split: str) -> None:
 
 def _check_conversations(config: ExperimentConfig, split: str) -> None:
     table = load_table(config.data, f"{CONVERSATIONS}{split}")
-    if not len(read_conversations(table).rows):
+    conversations = read_conversations(table)
+    if not len(conversations.rows):
         raise ConfigError(f"{table.name}: no conversation can be used")
     for stage, train in config.vlm.stages.items() if split == "train" else ():
-        count, name = len(stage_conversations(table, stage).rows), f"{table.name}: conversations"
-        _ = StepDataset(f"vlm.stages.{stage}: {name}", count, train.batch_size, 0).steps_per_epoch
+        count = len(stage_conversations(conversations, stage).rows)
+        name = f"vlm.stages.{stage}: {table.name}: conversations"
+        _ = StepDataset(name, count, train.batch_size, config.seed).steps_per_epoch
 
 
 def _encodable(table: Table, modality: str) -> SimpleNamespace:

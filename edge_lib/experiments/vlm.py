@@ -60,7 +60,7 @@ def train_vlm(
         examples = {n: f.gather(np.flatnonzero(f.valid)[:1]) for n, f in features.items()}
         vlm = VLM.new(load_prefix_sources(config, aligner_folder), config.vlm.model, examples)
     vlm.train_adapters(stage == "lora")
-    conversations = stage_conversations(train, stage)
+    conversations = stage_conversations(read_conversations(train), stage)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     size, options = train_config.batch_size, (rank, world_size, train_config.accumulation)
     batches = ChatBatches(conversations, train, features, vlm.chat, size, config.seed, *options)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
-from edge_lib.data.conversations import Conversations, read_conversations
+from edge_lib.data.conversations import Conversations
 from edge_lib.data.encoder_output import EncoderOutput, Features, MultimodalOutput
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
@@ -40,9 +40,8 @@ class FusedFeatures:
         return MultimodalOutput({"vision": self.vision.gather(rows), "audio": audio})
 
 
-def stage_conversations(table: Table, stage: str) -> Conversations:
-    """The conversations of a table that a stage trains on."""
-    conversations = read_conversations(table)
+def stage_conversations(conversations: Conversations, stage: str) -> Conversations:
+    """Those that a stage trains on."""
     # text-only rows give the projector no gradient
     return conversations.with_items() if stage == "projector" else conversations
 

@@ -1,5 +1,7 @@
 """The base of all frozen encoders, and one forward pass of an encoder."""
 
+import logging
+
 import torch
 from torch import nn
 
@@ -7,6 +9,9 @@ from edge_lib.config import MODALITIES, EncoderConfig
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features.weights import resolve_model
+
+# when transformers imports it, it warns on every CPU that an optional kernel is not installed
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

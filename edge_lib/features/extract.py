@@ -44,7 +44,7 @@ def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return _write_features(data, spec, only)
     spec.cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(spec.cache_dir / "encode.lock"):  # of a sweep's points the first encodes
+    with FileLock(spec.cache_dir / "encode.lock"):  # points of a sweep wait for the first one
         return _write_features(data, spec, only)
 
 

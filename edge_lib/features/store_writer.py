@@ -84,7 +84,7 @@ class StoreWriter:
     def finish(self) -> None:
         """Wait for the shards of other processes; process 0 then writes the manifest."""
         first = int(os.environ.get("RANK", 0)) == 0
-        # process 0 vouches for all shards, so it must not take a corrupt one of another process
+        # process 0 completes the store, so it checks the shards of other processes as well
         ready = is_whole if first and int(os.environ.get("WORLD_SIZE", 1)) > 1 else find_shard
         for shard in range(self.num_shards):
             while not ready(self.folder, shard):
@@ -124,7 +124,7 @@ class StoreWriter:
 
 
 class _ShardRows:
-    """What the encoder gave for each item of a shard; None for items that were skipped."""
+    """The outputs for each item of a shard; None for items that were skipped."""
 
     def __init__(self, start: int, stop: int, dtype: torch.dtype):
         self.start, self.dtype = start, dtype

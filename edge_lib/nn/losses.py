@@ -112,13 +112,8 @@ class MatryoshkaInfoNCE(nn.Module):
 
     @classmethod
     def from_config(cls, config: LossConfig) -> "MatryoshkaInfoNCE":
-        return cls(
-            config.dims,
-            config.weights,
-            config.chunk,
-            config.sample_single_dim,
-            config.temperature,
-        )
+        options = config.chunk, config.sample_single_dim, config.temperature
+        return cls(config.dims, config.weights, *options)
 
     def forward(
         self,
@@ -128,17 +123,8 @@ class MatryoshkaInfoNCE(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """a, b (B, D), present (B,) bool -> loss (). generator: of `sample_single_dim`."""
-        return matryoshka_info_nce(
-            a,
-            b,
-            self.logit_scale(),
-            self.dims,
-            self.weights,
-            chunk=self.chunk,
-            present=present,
-            sample_single_dim=self.sample_single_dim,
-            generator=generator,
-        )
+        options = self.weights, self.chunk, present, self.sample_single_dim, generator
+        return matryoshka_info_nce(a, b, self.logit_scale(), self.dims, *options)
 
 
 def build_loss(config: LossConfig) -> nn.Module:

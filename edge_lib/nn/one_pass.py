@@ -35,14 +35,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 EPS = 1e-12  # the cosines and the gradient of a shorter vector are 0
-
-
 BAND = 2**19  # entries of a matrix that go through a CPU's cache at a time: 2 MB in fp32
-
-
 EXCLUDED = -1e4  # logit of a pair that does not exist; finite, so that 0 * EXCLUDED is still 0
-
-
 SAFE_EXP = 60.0  # up to this scale exp(S) stays within fp32, as do its sums, without a shift
 
 

@@ -52,8 +52,6 @@ def find_aligner(source: AlignerSource) -> Path:
     config = load_config(source.config, source.overrides)
     run = Run.of(config, source.notebook.stem)
     if run_state(run.folder) != "done":
-        print(
-            f"no aligner yet: running {source.notebook.name} first, logs in {run.logs}", flush=True
-        )
+        print(f"no aligner yet: running {source.notebook.name} first, logs in {run}/logs", flush=True)
         execute_notebook(source.notebook, run.folder, config)
     return run.checkpoints / "best"

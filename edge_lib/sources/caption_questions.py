@@ -1,4 +1,4 @@
-"""Questions made of any table with captions: what is in the image? The captions are the answers."""
+"""Generic questions about the images of any table, with their captions as answers."""
 
 from datasets import Dataset, concatenate_datasets
 

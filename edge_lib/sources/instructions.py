@@ -17,7 +17,7 @@ ROLE_OF_COLUMN = {"system_prompt": "system", "question": "user", "response": "as
 
 
 def add_instructions(table: Table, config: ConversationsConfig, split: str) -> Table:
-    """The table, and after its rows the instructions of the split, if the config names some."""
+    """The table, followed by the instructions of the split, if the config names any."""
     patterns = config.instructions.files.get(split, []) if config.instructions else []
     if not patterns:
         return table

@@ -1,4 +1,4 @@
-"""What a source of tables is made of."""
+"""The parts of a source of tables."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from audio_helpers import encode, sine
 
-from edge_lib.data.audio import RATE, decode
+from edge_lib.data.audio import RATE, decode_audio
 from edge_lib.sources.scenes.speech import to_flac
 
 

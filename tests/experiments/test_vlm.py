@@ -164,15 +164,19 @@ def chat_test(make_config, aligner_folder):
 
 
 class ConstantModel:
-    """A stub that always gives the same answer and records its inputs."""
+    """A stub that always gives the same answer and records each question with its images."""
 
     def __init__(self, text, config):
         self.text, self.inputs = text, []
         self.chat = Chat(load_tokenizer(config.language), {"image": 1}, 60)
 
     def answer(self, messages, prefixes, **generate_kwargs):
-        images = prefixes["image"].pooled if prefixes else [None] * len(messages)
-        self.inputs += zip([m[-1]["content"] for m in messages], images, strict=True)
+        images = list(prefixes["image"].pooled) if prefixes else []
+        for text in [conversation[-1]["content"] for conversation in messages]:
+            count = text.count("<image>")
+            self.inputs.append((text, images[:count]))
+            del images[:count]
+        assert not images
         return [self.text] * len(messages)
 
 
@@ -190,8 +194,8 @@ def test_generate_answers_asks_first_questions_with_and_without_images(chat_test
     assert list(texts[:count]) == list(texts[count : 2 * count]) == questions
     assert list(texts[2 * count :]) == [text.removeprefix("<image>\n") for text in questions]
     own = features["image"].gather([row for (row,) in conversations.image_rows]).pooled
-    assert torch.equal(torch.stack(images[:count]), own)
-    another = torch.stack(images[count : 2 * count])
+    assert torch.equal(torch.stack([image for (image,) in images[:count]]), own)
+    another = torch.stack([image for (image,) in images[count : 2 * count]])
     assert not (another == own).all(1).any()
     references = answers["own"].reference.tolist()
     assert references == [m[1]["content"] for m in conversations.messages]

@@ -9,7 +9,6 @@ import socket
 import numpy as np
 import pytest
 import torch
-from edge_lib.features.encoders import load_encoder
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -34,12 +33,13 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from edge_lib.config import ConfigError, ModalityConfig
+from edge_lib.config import ConfigError, EncoderConfig, ModalityConfig
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.features import weights as pretrained
+from edge_lib.features import weights as weights_module
 from edge_lib.features.audio import _WhisperEncoder
+from edge_lib.features.encoder import load_encoder
 from edge_lib.features.weights import check_minilm, encoder_fingerprint, locate
-from edge_lib.nn.heads import ModalityHead
+from edge_lib.nn.heads import build_head
 
 SIDE = 32
 VIT = {
@@ -76,13 +76,13 @@ def resnet():
     model = ResNetModel(ResNetConfig(**shape, layer_type="basic"))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # else evaluation mode would not differ from no normalisation at all
+            # with the initial statistics, batch norm in evaluation mode changes nothing
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     return model
 
 
-# name: (model, its class, what the hub's preprocessor_config.json says)
+# name: (model, its class, content of preprocessor_config.json)
 CHECKPOINTS = {
     "clip": (lambda: CLIPVisionModel(CLIPVisionConfig(**VIT)), CLIPVisionModel, CLIP_PROCESSOR),
     "clip-two-towers": (clip_two_towers, CLIPModel, CLIP_PROCESSOR),
@@ -114,15 +114,15 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """{name: folder of a checkpoint, as one from the hub looks}."""
+    """{name: folder of a checkpoint, with the files of one from the hub}."""
     torch.manual_seed(123)
-    made = {}
+    folders = {}
     for name, (build, _, processor) in CHECKPOINTS.items():
-        made[name] = tmp_path_factory.mktemp(name)
-        build().save_pretrained(made[name])
+        folders[name] = tmp_path_factory.mktemp(name)
+        build().save_pretrained(folders[name])
         text = json.dumps({**processor, **NORMALISE})
-        (made[name] / "preprocessor_config.json").write_text(text)
-    return made
+        (folders[name] / "preprocessor_config.json").write_text(text)
+    return folders
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def tiny_bert(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def minilm():
-    return load_encoder("text", ModalityConfig(encoder="all-MiniLM-L6-v2"))
+    return load_encoder("text", EncoderConfig(encoder="all-MiniLM-L6-v2"))
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def copy(folders, tmp_path):
 
 
 def config(folder, **changes):
-    return ModalityConfig(encoder=str(folder), **changes)
+    return EncoderConfig(encoder=str(folder), **changes)
 
 
 def images(count=3, size=(SIDE, SIDE)):
@@ -171,28 +171,28 @@ def weights(encoder):
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_vision_equals_the_model_it_wraps(folders, name):
+def test_vision_encoder_equals_its_model(folders, name):
     encoder = load_encoder("vision", config(folders[name]))
     features = encoder.prepare(images())
-    encoded = encoder(**features)
+    output = encoder(**features)
     model = CHECKPOINTS[name][1].from_pretrained(folders[name]).eval()
     with torch.no_grad():
-        output = getattr(model, "vision_model", model)(pixel_values=features["pixel_values"])
-    tokens, pooled = output.last_hidden_state, output.pooler_output
+        expected = getattr(model, "vision_model", model)(pixel_values=features["pixel_values"])
+    tokens, pooled = expected.last_hidden_state, expected.pooler_output
     if name in FEATURE_MAPS:
         batch, channels, height, width = tokens.shape
         assert height == width > 1
         tokens = tokens.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         pooled = pooled.reshape(batch, channels)
-    torch.testing.assert_close(encoded.tokens, tokens, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(encoded.pooled, pooled, atol=1e-6, rtol=1e-6)
-    assert encoded.mask.shape == tokens.shape[:2]
-    assert encoded.mask.dtype == torch.bool
-    assert encoded.mask.all()
-    assert torch.cdist(encoded.pooled, encoded.pooled)[0, 1] > 1e-3, "it looks at the pixels"
+    torch.testing.assert_close(output.tokens, tokens, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(output.pooled, pooled, atol=1e-6, rtol=1e-6)
+    assert output.mask.shape == tokens.shape[:2]
+    assert output.mask.dtype == torch.bool
+    assert output.mask.all()
+    assert torch.cdist(output.pooled, output.pooled)[0, 1] > 1e-3, "it depends on the pixels"
 
 
-def test_pixels_are_normalised_as_the_checkpoint_says(folders):
+def test_vision_encoder_normalises_with_the_checkpoint_values(folders):
     encoder = load_encoder("vision", config(folders["clip"]))
     pixels = encoder.prepare(images(2))["pixel_values"]
     raw = np.stack([np.asarray(image) for image in images(2)]) / 255
@@ -200,7 +200,7 @@ def test_pixels_are_normalised_as_the_checkpoint_says(folders):
     torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_images_of_other_sizes_are_resized_and_cropped_by_pillow(folders):
+def test_vision_encoder_resizes_and_crops_with_pillow(folders):
     encoder = load_encoder("vision", config(folders["clip"]))
     (image,) = images(1, (120, 64))
     pixels = encoder.prepare([image])["pixel_values"]
@@ -209,14 +209,14 @@ def test_images_of_other_sizes_are_resized_and_cropped_by_pillow(folders):
     torch.testing.assert_close(pixels[0].permute(1, 2, 0), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_images_of_a_batch_do_not_see_one_another(folders):
+def test_vision_encoder_keeps_images_of_a_batch_independent(folders):
     encoder = load_encoder("vision", config(folders["resnet"]))
     together = encoder(**encoder.prepare(images()))
     alone = [encoder(**encoder.prepare([image])).pooled for image in images()]
     torch.testing.assert_close(torch.cat(alone), together.pooled, atol=1e-6, rtol=1e-5)
 
 
-def test_half_precision_checkpoints_load_in_single(folders, tmp_path):
+def test_vision_encoder_loads_half_precision_as_fp32(folders, tmp_path):
     model = CLIPVisionModel.from_pretrained(folders["clip"]).half()
     model.save_pretrained(tmp_path)
     shutil.copy(folders["clip"] / "preprocessor_config.json", tmp_path)
@@ -235,7 +235,7 @@ def test_encoders_are_frozen_and_stay_in_evaluation_mode(folders, minilm, name):
     ).pooled.requires_grad
 
 
-def test_encoded_moves_with_what_it_lacks(folders):
+def test_encoder_output_without_tokens_moves_to_a_device(folders):
     encoder = load_encoder("vision", config(folders["clip"]))
     pooled = encoder(**encoder.prepare(images())).pooled
     moved = EncoderOutput(None, None, pooled).to("meta")
@@ -245,25 +245,25 @@ def test_encoded_moves_with_what_it_lacks(folders):
 # --- text ------------------------------------------------------------------------------------
 
 
-def test_text_equals_sentence_transformers(minilm):
-    encoded = minilm(**minilm.prepare(TEXTS))
-    expected = SentenceTransformer(str(pretrained.MINILM), device="cpu").encode(TEXTS)
-    torch.testing.assert_close(encoded.pooled, torch.from_numpy(expected), atol=1e-5, rtol=0)
-    torch.testing.assert_close(encoded.pooled.norm(dim=1), torch.ones(3), atol=1e-5, rtol=0)
+def test_text_encoder_equals_sentence_transformers(minilm):
+    output = minilm(**minilm.prepare(TEXTS))
+    expected = SentenceTransformer(str(weights_module.MINILM), device="cpu").encode(TEXTS)
+    torch.testing.assert_close(output.pooled, torch.from_numpy(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.pooled.norm(dim=1), torch.ones(3), atol=1e-5, rtol=0)
 
 
-def test_text_mask_covers_the_tokens_and_pools_to_the_sentence(minilm):
-    encoded = minilm(**minilm.prepare(TEXTS))
+def test_text_encoder_pools_over_its_mask(minilm):
+    output = minilm(**minilm.prepare(TEXTS))
     lengths = [len(minilm.model.tokenizer(text)["input_ids"]) for text in TEXTS]
-    assert encoded.mask.dtype == torch.bool
-    assert encoded.mask.sum(1).tolist() == lengths
-    assert encoded.tokens.shape == (3, max(lengths), 384)
-    means = torch.stack([encoded.tokens[i, :n].mean(0) for i, n in enumerate(lengths)])
+    assert output.mask.dtype == torch.bool
+    assert output.mask.sum(1).tolist() == lengths
+    assert output.tokens.shape == (3, max(lengths), 384)
+    means = torch.stack([output.tokens[i, :n].mean(0) for i, n in enumerate(lengths)])
     expected = nn.functional.normalize(means, dim=1)
-    torch.testing.assert_close(encoded.pooled, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.pooled, expected, atol=1e-5, rtol=0)
 
 
-def test_neighbours_and_their_padding_change_nothing(minilm):
+def test_text_encoder_keeps_texts_of_a_batch_independent(minilm):
     together = minilm(**minilm.prepare(TEXTS))
     for row, text in enumerate(TEXTS):
         alone = minilm(**minilm.prepare([text]))
@@ -275,43 +275,43 @@ def test_neighbours_and_their_padding_change_nothing(minilm):
         torch.testing.assert_close(together.pooled[row], alone.pooled[0], atol=1e-5, rtol=0)
 
 
-def test_long_texts_are_cut_to_what_the_model_reads(minilm):
-    encoded = minilm(**minilm.prepare(["red " * 1000]))
-    assert encoded.mask.shape == (1, minilm.model.max_seq_length)
+def test_text_encoder_truncates_long_texts(minilm):
+    output = minilm(**minilm.prepare(["red " * 1000]))
+    assert output.mask.shape == (1, minilm.model.max_seq_length)
 
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_minilm_is_shipped_and_needs_no_network(no_network, name):
-    assert locate(name) == pretrained.MINILM
-    load_encoder("text", ModalityConfig(encoder=name))
+    assert locate(name) == weights_module.MINILM
+    load_encoder("text", EncoderConfig(encoder=name))
 
 
-def test_a_tampered_minilm_is_refused(tmp_path, monkeypatch):
+def test_minilm_with_another_checksum_is_rejected(tmp_path, monkeypatch):
     check_minilm()
-    content = bytearray((pretrained.MINILM / "model.safetensors").read_bytes())
+    content = bytearray((weights_module.MINILM / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "model.safetensors").write_bytes(content)
-    monkeypatch.setattr(pretrained, "MINILM", tmp_path)
-    monkeypatch.setitem(pretrained.SHIPPED, "all-MiniLM-L6-v2", tmp_path)
+    monkeypatch.setattr(weights_module, "MINILM", tmp_path)
+    monkeypatch.setitem(weights_module.SHIPPED, "all-MiniLM-L6-v2", tmp_path)
     with pytest.raises(RuntimeError, match="not the published"):
         check_minilm()
     with pytest.raises(RuntimeError, match="not the published"):
-        load_encoder("text", ModalityConfig(encoder="all-MiniLM-L6-v2"))
+        load_encoder("text", EncoderConfig(encoder="all-MiniLM-L6-v2"))
 
 
-# --- names and identities --------------------------------------------------------------------
+# --- names and fingerprints ------------------------------------------------------------------
 
 
-def test_names_are_looked_for_among_shipped_then_local_then_the_hub(folders):
+def test_locate_prefers_shipped_then_local_then_hub_names(folders):
     assert locate(str(folders["clip"])) == folders["clip"]
     assert locate("openai/clip-vit-base-patch32") == "openai/clip-vit-base-patch32"
     random_clip = locate("openai/clip-vit-base-patch32", "random")
-    assert random_clip == pretrained.ASSETS / "architectures" / "clip-vit-base-patch32"
+    assert random_clip == weights_module.ASSETS / "architectures" / "clip-vit-base-patch32"
     assert locate("some/model", "random") == "some/model"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json", "config.json"])
-def test_identity_follows_the_files_that_matter(copy, name):
+def test_fingerprint_changes_with_each_file_of_the_checkpoint(copy, name):
     before = encoder_fingerprint(config(copy))
     content = bytearray((copy / name).read_bytes())
     content[-2] ^= 1
@@ -319,16 +319,36 @@ def test_identity_follows_the_files_that_matter(copy, name):
     assert encoder_fingerprint(config(copy)) != before
 
 
-def test_identity_ignores_all_else(copy):
+def test_fingerprint_ignores_other_files_and_times(copy):
     before = encoder_fingerprint(config(copy))
     (copy / "README.md").write_text("a card")
     os.utime(copy / "model.safetensors", (1, 1))
     assert encoder_fingerprint(config(copy)) == before
-    assert (
-        encoder_fingerprint(config(copy, pooler="mean", num_latents=3, dropout=0.5, width=32))
-        == before
-    )
-    assert encoder_fingerprint(config(copy, weights="random")) != before
+
+
+# another valid value of each key; a new key needs one here
+OTHER_VALUES = {
+    "encoder": "tiny-resnet",
+    "revision": "abc",
+    "weights": "random",
+    "augment": True,
+    "pooler": "mean",
+    "window": 2,
+    "num_latents": 3,
+    "num_layers": 2,
+    "num_heads": 2,
+    "width": 32,
+    "dropout": 0.5,
+}
+
+
+@pytest.mark.parametrize("key", ModalityConfig.model_fields)
+def test_fingerprint_changes_with_the_keys_of_the_encoder_alone(copy, key):
+    modality = ModalityConfig(encoder=str(copy))
+    changed = ModalityConfig(**{"encoder": str(copy), key: OTHER_VALUES[key]})
+    assert changed != modality
+    one, two = (encoder_fingerprint(m.encoder_config) for m in (modality, changed))
+    assert (one != two) == (key in EncoderConfig.model_fields)
 
 
 # --- random weights --------------------------------------------------------------------------
@@ -341,21 +361,21 @@ def states():
 @pytest.mark.parametrize("modality", ["vision", "text"])
 def test_random_weights_are_the_same_each_time(folders, tiny_bert, no_network, modality):
     folder = folders["clip"] if modality == "vision" else tiny_bert
-    built = []
+    encoders = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = states()
-        built.append(load_encoder(modality, config(folder, weights="random")))
-        assert states() == before, "the caller's random numbers go on as if nothing had been"
-    assert torch.equal(*map(weights, built))
+        encoders.append(load_encoder(modality, config(folder, weights="random")))
+        assert states() == before, "the caller's generators are unchanged"
+    assert torch.equal(*map(weights, encoders))
     inputs = images() if modality == "vision" else TEXTS
-    one, two = (encoder(**encoder.prepare(inputs)) for encoder in built)
+    one, two = (encoder(**encoder.prepare(inputs)) for encoder in encoders)
     assert torch.equal(one.pooled, two.pooled)
     assert one.pooled.std() > 0
     assert one.mask.shape == one.tokens.shape[:2]
 
 
-def test_random_weights_are_not_the_saved_ones(folders):
+def test_random_weights_differ_from_the_saved_ones(folders):
     saved, fresh = (
         load_encoder("vision", config(folders["clip"], weights=kind))
         for kind in ("pretrained", "random")
@@ -363,11 +383,11 @@ def test_random_weights_are_not_the_saved_ones(folders):
     assert not torch.allclose(weights(saved), weights(fresh))
 
 
-def test_random_text_is_pooled_over_its_own_tokens(tiny_bert):
+def test_random_text_encoder_pools_over_its_mask(tiny_bert):
     encoder = load_encoder("text", config(tiny_bert, weights="random"))
-    encoded = encoder(**encoder.prepare(TEXTS))
-    means = [encoded.tokens[i][encoded.mask[i]].mean(0) for i in range(3)]
-    torch.testing.assert_close(encoded.pooled, torch.stack(means), atol=1e-5, rtol=1e-5)
+    output = encoder(**encoder.prepare(TEXTS))
+    means = [output.tokens[i][output.mask[i]].mean(0) for i in range(3)]
+    torch.testing.assert_close(output.pooled, torch.stack(means), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -378,14 +398,14 @@ def test_random_text_is_pooled_over_its_own_tokens(tiny_bert):
     ],
     ids=["clip", "mpnet"],
 )
-def test_shipped_architectures_need_no_hub(no_network, modality, name, tokens, pooled):
-    encoder = load_encoder(modality, ModalityConfig(encoder=name, weights="random"))
-    encoded = encoder(**encoder.prepare(images(1) if modality == "vision" else ["two"]))
-    assert (encoded.tokens.shape, encoded.pooled.shape) == (tokens, pooled)
-    assert encoded.pooled.isfinite().all()
+def test_shipped_architectures_need_no_network(no_network, modality, name, tokens, pooled):
+    encoder = load_encoder(modality, EncoderConfig(encoder=name, weights="random"))
+    output = encoder(**encoder.prepare(images(1) if modality == "vision" else ["two"]))
+    assert (output.tokens.shape, output.pooled.shape) == (tokens, pooled)
+    assert output.pooled.isfinite().all()
 
 
-def test_the_large_architecture_is_vit_l_14_at_336():
+def test_shipped_clip_large_is_vit_l_14_at_336():
     name = "openai/clip-vit-large-patch14-336"
     folder = locate(name, "random")
     shape = AutoConfig.from_pretrained(folder)
@@ -423,7 +443,7 @@ def whisper_extractor():
 
 @pytest.fixture(scope="module", params=["encoder", "whole", "with head"])
 def whisper(request, tmp_path_factory):
-    """A folder with a Whisper as it is found, and its encoder."""
+    """A folder with a Whisper in one of its published forms, and its encoder."""
     torch.manual_seed(0)
     model = WhisperForConditionalGeneration(WhisperConfig(**WHISPER)).eval()
     kinds = {"encoder": model.model.encoder, "whole": model.model, "with head": model}
@@ -438,23 +458,23 @@ def noise(seconds, seed=0):
 
 
 def audio(folder, **options):
-    return load_encoder("audio", ModalityConfig(encoder=str(folder), **options))
+    return load_encoder("audio", EncoderConfig(encoder=str(folder), **options))
 
 
-def test_whisper_gives_what_transformers_gives(whisper):
+def test_whisper_equals_transformers(whisper):
     folder, model = whisper
     encoder, clips = audio(folder), [noise(0.7), noise(1.6, 1)]
-    found = encoder(**encoder.prepare(clips))
+    output = encoder(**encoder.prepare(clips))
     features = whisper_extractor()(clips, sampling_rate=16000, return_tensors="pt")
     expected = model(features.input_features).last_hidden_state
-    assert found.mask.sum(1).tolist() == [35, 80]  # a token each 20 ms
-    assert torch.equal(found.tokens[found.mask], expected[found.mask])
-    means = [tokens[mask].mean(0) for tokens, mask in zip(expected, found.mask, strict=True)]
-    torch.testing.assert_close(found.pooled, torch.stack(means))
+    assert output.mask.sum(1).tolist() == [35, 80]  # a token each 20 ms
+    assert torch.equal(output.tokens[output.mask], expected[output.mask])
+    means = [tokens[mask].mean(0) for tokens, mask in zip(expected, output.mask, strict=True)]
+    torch.testing.assert_close(output.pooled, torch.stack(means))
     assert not any(p.requires_grad for p in encoder.parameters())
 
 
-def test_a_clip_is_heard_alike_in_any_company(whisper):
+def test_whisper_keeps_clips_of_a_batch_independent(whisper):
     encoder = audio(whisper[0])
     clips = [noise(0.5), noise(1.9, 1), noise(5.0, 2)]
     together = encoder(**encoder.prepare(clips))
@@ -464,30 +484,30 @@ def test_a_clip_is_heard_alike_in_any_company(whisper):
         torch.testing.assert_close(alone.tokens[0], together.tokens[row])
 
 
-def test_padding_never_reaches_a_head(whisper):
+def test_whisper_padding_changes_no_head(whisper):
     encoder = audio(whisper[0])
-    found = encoder(**encoder.prepare([noise(0.5), noise(1.0, 1)]))
-    garbage = found.tokens.masked_fill(~found.mask[..., None], 1e3)
+    output = encoder(**encoder.prepare([noise(0.5), noise(1.0, 1)]))
+    garbage = output.tokens.masked_fill(~output.mask[..., None], 1e3)
     for pooler in ("mean", "attention", "perceiver"):
-        head = ModalityHead(ModalityConfig(encoder="x", pooler=pooler, width=8), [4], 16, 16)
-        clean = head(found)[1]
-        torch.testing.assert_close(head(EncoderOutput(garbage, found.mask, found.pooled))[1], clean)
+        head = build_head(ModalityConfig(encoder="x", pooler=pooler, width=8), [4], 16, 16)
+        padded = EncoderOutput(garbage, output.mask, output.pooled)
+        torch.testing.assert_close(head(padded)[1], head(output)[1])
 
 
-def test_a_clip_over_the_window_is_cut_and_said_to_be(whisper):
+def test_whisper_truncates_clips_over_its_window(whisper):
     encoder, long = audio(whisper[0]), noise(60)
     assert [encoder.truncates(clip) for clip in (noise(1.9), noise(2.0), long)] == [
         False,
         False,
         True,
     ]
-    found = encoder(**encoder.prepare([long]))
+    output = encoder(**encoder.prepare([long]))
     expected = encoder(**encoder.prepare([long[:32000]]))
-    assert torch.equal(found.tokens, expected.tokens)
-    assert found.mask.all()
+    assert torch.equal(output.tokens, expected.tokens)
+    assert output.mask.all()
 
 
-def test_audio_spectrogram_transformer(tmp_path):
+def test_ast_equals_transformers(tmp_path):
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = ASTModel(ASTConfig(**shape, intermediate_size=24, max_length=100)).eval()
@@ -495,20 +515,20 @@ def test_audio_spectrogram_transformer(tmp_path):
     extractor = ASTFeatureExtractor(max_length=100)
     extractor.save_pretrained(tmp_path)
     encoder, clips = audio(tmp_path), [noise(0.5), noise(0.9, 1)]
-    found = encoder(**encoder.prepare(clips))
+    output = encoder(**encoder.prepare(clips))
     expected = model(**extractor(clips, sampling_rate=16000, return_tensors="pt"))
-    assert torch.equal(found.tokens, expected.last_hidden_state)
-    assert torch.equal(found.pooled, expected.pooler_output)
+    assert torch.equal(output.tokens, expected.last_hidden_state)
+    assert torch.equal(output.pooled, expected.pooler_output)
     assert [encoder.truncates(clip) for clip in (noise(1.0), noise(1.1))] == [False, True]
 
 
-def test_other_audio_models_are_refused_by_name(tmp_path):
+def test_audio_encoder_rejects_other_model_types(tmp_path):
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="is a bert; audio encoders:"):
         audio(tmp_path)
 
 
-def test_random_whisper_large_is_the_published_shape():
+def test_shipped_whisper_large_has_the_published_size():
     architecture = AutoConfig.from_pretrained(locate("openai/whisper-large-v3", "random"))
     with torch.device("meta"):
         encoder = _WhisperEncoder(architecture)

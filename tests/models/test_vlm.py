@@ -41,7 +41,7 @@ def make_vlm_on(language_folder):
     time.
     """
 
-    def make(prefix_sources, language=None, **keys):
+    def make(prefix_sources, /, language=None, **keys):
         lora = {"rank": 4, "alpha": 8}
         language = {"model": str(language_folder), "lora": lora} | (language or {})
         config = VLMModelConfig(language=language, **{"max_new_tokens": 6} | keys)

@@ -62,7 +62,9 @@ def test_quantised_models_take_less_memory_and_train(executed):
         assert (run / name / "checkpoints" / "best" / "adapters.safetensors").exists()
     for name in ("training", "exact_match", "captions"):
         assert (run / f"figures/{name}.png").stat().st_size > 5000
-    assert all(len(alt) > 40 for alt in figure_alts(executed[2]))
+    alts = figure_alts(executed[2])
+    assert len(alts) == 4
+    assert all(len(alt) > 40 for alt in alts)
 
 
 def test_demo_says_which_answers_are_right_and_how_many(executed):

@@ -13,7 +13,7 @@ from edge_lib.data.vocabulary import BOS, EOS, PAD
 from edge_lib.nn.decoders.blocks import KeysValues, Stack
 from edge_lib.nn.positions import add_positions
 
-# of embeddings: small beside the outputs of layers, so that layers matter from the first step on
+# of embeddings: small beside the outputs of layers, which then count from the first step on
 INIT_STD = 0.05
 
 

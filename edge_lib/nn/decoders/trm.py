@@ -54,19 +54,10 @@ class RecursiveDecoder(Decoder):
 
     @classmethod
     def from_config(cls, config: DecoderConfig, dim_prefix: int, vocab_size: int):
-        return cls(
-            dim_prefix,
-            vocab_size,
-            config.width,
-            config.layers,
-            config.heads,
-            config.norm,
-            config.inner_steps,
-            config.outer_steps,
-            config.latent,
-            config.update,
-            config.deep_supervision,
-        )
+        sizes = config.width, config.layers, config.heads, config.norm
+        steps = config.inner_steps, config.outer_steps
+        options = config.latent, config.update, config.deep_supervision
+        return cls(dim_prefix, vocab_size, *sizes, *steps, *options)
 
     def recur(self, inputs: Tensor, run_stack: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Inputs (B, A, W) -> y (B, A, W) after each step."""

@@ -1,6 +1,6 @@
 """Benchmarks against named rivals: `python -m edge_lib.bench NAME [--json]`.
 
-A benchmark is a function without arguments, of the name of its module, that returns a flat dict of
+A benchmark is a function without arguments, named like its module, that returns a flat dict of
 numbers. `X.ours`, `X.RIVAL` and `X.RIVAL.ratio` (rival / ours) are printed as one row.
 """
 

@@ -49,7 +49,7 @@ def vlm() -> dict[str, float]:
 
 
 def build(name: str, **language) -> VLM:
-    """A VLM with random weights, on an aligner that passes on every patch."""
+    """A VLM with random weights, on an aligner that keeps every patch."""
     language_config = {"model": name, "weights": "random", "lora": LoRAConfig()} | language
     if torch.cuda.is_available():
         language_config |= {"device_map": "cuda"}
@@ -119,7 +119,7 @@ def _head_work(name: str) -> Callable[[], tuple[float, Tensor]]:
 
 @dataclass
 class _HeadOnly:
-    """Stands for a language model whose last states are known."""
+    """Stub of a language model whose last hidden states are given."""
 
     head: torch.nn.Linear
 

@@ -1,4 +1,4 @@
-"""01 and the points of its sweeps: train an aligner and test its retrieval."""
+"""Notebook 01 and the points of its sweeps: train an aligner and test its retrieval."""
 
 import os
 from pathlib import Path
@@ -110,7 +110,7 @@ def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, flo
 
 
 def probe_metrics(config: ExperimentConfig, aligner: Aligner, dims: list[int]) -> dict[str, float]:
-    """The metrics that only the experiment's source can give, if it has any."""
+    """Metrics of the probe that the data source defines; empty if it has none."""
     probe = get_source(config.data).probe
 
     def embed(table: Table) -> dict[str, Tensor]:

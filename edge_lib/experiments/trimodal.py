@@ -1,4 +1,4 @@
-"""02: train fusions on the heads of an aligner, and test them with any subset of the modalities.
+"""Notebook 02: train fusions on the heads of an aligner; test them on subsets of the modalities.
 
 The heads stay frozen; the target is another modality's embedding. Where the source has degraded
 splits, fusions train on them, to learn which modality to rely on.

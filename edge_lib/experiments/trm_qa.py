@@ -1,4 +1,4 @@
-"""03 and the points of its sweeps: train a decoder on questions about images, and test it."""
+"""Notebook 03 and the points of its sweeps: train and test a decoder on questions about images."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ QA_SPLITS = tuple(f"{QUESTIONS}{split}" for split in SPLITS)
 
 
 def vision_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
-    """What it takes to encode the questions' images: the vision encoder of the saved aligner."""
+    """All that is needed to encode the questions' images, by the saved aligner's vision encoder."""
     modalities = Aligner.untrained(aligner_folder).modalities
     if "vision" not in modalities:
         raise ConfigError(f"{aligner_folder}: the aligner has no vision, which questions need")
@@ -178,7 +178,7 @@ def layer_tokens(
     model: QAModel, table: Table, store: FeatureStore, questions_per_image: int
 ) -> float:
     """Rows that pass through a layer for a question and answer of average length, where
-    `questions_per_image` questions share a prefix. Times a layer's parameters and two, its FLOPs.
+    `questions_per_image` questions share a prefix. FLOPs are twice this times a layer's parameters.
     """
     encode, questions = model.vocabulary.encode, table.questions
     question = np.mean([len(ids) for ids in encode(questions.texts)])

@@ -1,4 +1,4 @@
-"""06: train a vision-language model on conversations, in stages."""
+"""Notebook 06: train a vision-language model on conversations, in stages."""
 
 import hashlib
 import os

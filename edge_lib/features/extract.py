@@ -1,7 +1,7 @@
 """Feature extraction: each frozen encoder runs once over each table, in shards, on all processes.
 
-Of W processes, process r encodes every W-th shard. They share files and nothing else, so no
-collective can time out while one of them still has hours of work.
+Of W processes, process r encodes the shards r, r + W, r + 2W, ... They share only files, without
+collectives that could time out while one of them still has hours of work.
 """
 
 import os

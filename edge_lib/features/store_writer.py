@@ -52,7 +52,7 @@ class StoreWriter:
         return exists and all(map(self.has, range(self.num_shards)))
 
     def write(self, shard: int, encoder: Encoder) -> None:
-        """Encode the items of one shard and put its file in place."""
+        """Encode the items of one shard and write its file."""
         config = self.spec.features
         start = shard * config.shard_rows
         stop = min(start + config.shard_rows, len(self.items))

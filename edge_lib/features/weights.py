@@ -77,8 +77,8 @@ def check_minilm() -> None:
 
 
 def encoder_fingerprint(config: EncoderConfig) -> str:
-    """Names everything that an encoder's output depends on: every key of its config, its weights
-    and preprocessing (a digest of a folder's files, or the commit of a hub model).
+    """Identifies everything that an encoder's output depends on: every key of its config, its
+    weights and preprocessing (a digest of a folder's files, or the commit of a hub model).
     """
     source = resolve_model(config.encoder, config.weights)
     if isinstance(source, str):

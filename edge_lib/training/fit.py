@@ -148,7 +148,7 @@ class Trainer:
         )
 
     def save_if_best(self, evaluate: Evaluate) -> None:
-        """Every process evaluates the whole set, so no process waits in a collective."""
+        """Evaluate in every process, on the whole set, so that none waits in a collective."""
         model = self.accelerator.unwrap_model(self.model)
         with self.average.applied():
             metrics = evaluate_model(model, evaluate)

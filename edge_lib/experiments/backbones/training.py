@@ -1,4 +1,4 @@
-"""How the tiny backbones are trained and published."""
+"""Training and publication of the tiny backbones."""
 
 import os
 import shutil

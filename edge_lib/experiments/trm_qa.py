@@ -1,7 +1,6 @@
 """Notebook 03 and the points of its sweeps: train and test a decoder on questions about images."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from edge_lib.runs import Run
 from edge_lib.runs.files import replace_text
 from edge_lib.sources import kind_sets, load_table
 from edge_lib.sources.splits import QUESTIONS, SPLITS
-from edge_lib.training.device import local_device
+from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.fit import fit
 
 QA_SPLITS = tuple(f"{QUESTIONS}{split}" for split in SPLITS)
@@ -47,8 +46,7 @@ def train_decoder(
     qa = _with_learning_rate(config, decoder)
     vocabulary = learn_vocabulary(train, qa.vocab_size)
     features, store = open_features(spec, train)["vision"], open_store(spec, "vision", val)
-    ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    batches = QABatches(train, features, vocabulary, qa, config.seed, *ranks)
+    batches = QABatches(train, features, vocabulary, qa, config.seed, *process_rank())
     weights = (aligner_folder / "model.safetensors").read_bytes()
     run.ensure_unchanged("aligner", hashlib.sha256(weights).hexdigest())
     run.ensure_unchanged("features", store_names(spec, train, val))
@@ -149,7 +147,7 @@ def measure_decoder(
     store = open_store(spec, "vision", test)
     model = QAModel.from_pretrained(run_folder / "checkpoints/best").to(local_device())
     answers = answer_table(model, test, store, qa.max_answer)
-    if os.environ["RANK"] == "0":
+    if process_rank()[0] == 0:
         replace_text(run_folder / "answers.csv", answers.to_csv(index=False))
     sets = kind_sets(config.data, test.questions.kinds)
     metrics = qa_metrics(by_kind(answers, test.groups, sets), decoder) | {

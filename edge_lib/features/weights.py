@@ -62,7 +62,7 @@ def _check_hub(name: str) -> None:
             HfApi().model_info(name, timeout=10)
     except Exception as error:  # invalid name, no network, no such model, no access
         raise ConfigError(
-            f"{name} is neither shipped nor a folder, and the hub does not give it: {error}"
+            f"{name} is neither shipped nor a folder, and cannot be fetched from the hub: {error}"
         ) from None
 
 

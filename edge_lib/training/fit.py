@@ -165,7 +165,7 @@ class Trainer:
         self.update_interrupt_message()
 
     def update_interrupt_message(self) -> None:
-        again = f"run the cell again to go on from step {self.checkpoint}"
+        again = f"run the cell again to resume from step {self.checkpoint}"
         set_interrupt_message(f"stopped at step {self.progress.step}; {again}")
 
 

@@ -15,12 +15,13 @@ def run_notebook(name: str, folder: Path, overrides: str, **parameters) -> nbfor
     """Execute notebooks/NAME.ipynb in `folder`, with folder/run as its run folder. Returns the
     executed notebook, folder/out.ipynb.
 
-    On one thread: beside other tests, threads of such small models only wait for one another.
+    On one core: beside other tests, threads of such small models only wait for one another, and
+    importing the library costs a second process more than it computes.
     """
     output = folder / "out.ipynb"
     parameters |= {"overrides": overrides, "run_dir": str(folder / "run")}
     notebook = ROOT / f"notebooks/{name}.ipynb"
-    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1", LOKY_MAX_CPU_COUNT="1"):
         papermill.execute_notebook(notebook, output, parameters, cwd=folder, progress_bar=False)
     return nbformat.read(output, as_version=4)
 

@@ -1,30 +1,40 @@
-"""03_trm_qa, executed by papermill on a smaller config; its aligner is made first."""
+"""03_trm_qa, executed by papermill on a smaller config; its aligner is trained first."""
+
+import shutil
 
 import pandas as pd
 import pytest
 from notebook_runs import printed_text, read_metrics, run_notebook
 
+from edge_lib.config import load_config
+from edge_lib.runs import Run
+
 SMALL = (
     "data.questions.train_scenes=160 data.questions.val_scenes=20 data.questions.test_scenes=40 "
-    "data.questions.max_objects=4 qa.train.epochs=60 qa.train.batch_size=64 "
+    "data.questions.max_objects=4 qa.train.epochs=24 qa.train.batch_size=64 "
     "qa.train.eval_every=150 evaluate.bootstrap=100 "
     "qa.plain.width=32 qa.trm.width=32 qa.plain.layers=2 qa.plain.lr=6e-3 qa.curriculum=null "
+    "features.num_processes=1 "
 )
 ALIGNER = (
     "data.scenes.train_size=128 data.scenes.val_size=16 data.scenes.test_size=16 "
     "data.scenes.swap_size=2 train.batch_size=32 train.epochs=1 evaluate.tsne_rows=16 "
-    "evaluate.tsne_perplexity=5"
+    "evaluate.tsne_perplexity=5 features.num_processes=1"
 )
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
+    """Run folder and executed notebook. The aligner's run, below the repository, is removed."""
     folder = tmp_path_factory.mktemp("qa")
     cache = f"data.cache_dir={folder / 'cache'}"
-    points = f"sweep.folder={folder / 'points'}"
-    aligner = f"'aligner.overrides={ALIGNER} {cache}'"
-    notebook = run_notebook("03_trm_qa", folder, f"{SMALL} {cache} {points} {aligner}")
-    return folder / "run", notebook
+    points, aligner = f"sweep.folder={folder / 'points'}", f"{ALIGNER} {cache}"
+    overrides = f"{SMALL} {cache} {points} 'aligner.overrides={aligner}'"
+    aligner_run = Run.of(load_config("params/tiny/align_qa.yaml", aligner), "01_align")
+    try:
+        yield folder / "run", run_notebook("03_trm_qa", folder, overrides)
+    finally:
+        shutil.rmtree(aligner_run.folder)
 
 
 def test_aligner_is_trained_first_and_the_notebook_says_so(executed):

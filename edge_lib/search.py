@@ -3,7 +3,7 @@
 1. The index stores rows normalised at full width, split into disjoint blocks of columns ([0:64],
    [64:1024], ...), and the inverse norm of every prefix. The dot product at a dim is the sum of its
    blocks' products, so nothing is stored twice and a small dim reads little memory. The first
-   block is stored column by column: searches scan it in full and never gather single rows of it.
+   block is stored column by column: searches scan it in full and never read single rows of it.
 2. Exact search works on chunks of rows. Within a chunk, the maxima of groups of 64 rows show which
    groups can contain one of the k best; only the rows of those groups are compared.
 3. Coarse-to-fine search takes a shortlist at one dim and adds the products of the remaining blocks.

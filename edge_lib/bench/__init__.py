@@ -1,6 +1,6 @@
 """Benchmarks against named rivals: `python -m edge_lib.bench NAME [--json]`.
 
-A benchmark is a function without arguments, of the name of its module, that returns a flat dict of
+A benchmark is a function without arguments, named like its module, that returns a flat dict of
 numbers. `X.ours`, `X.RIVAL` and `X.RIVAL.ratio` (rival / ours) are printed as one row.
 """
 
@@ -14,7 +14,7 @@ BENCHMARKS = {  # modules, imported only when run
     "retrieval": "Matryoshka search of 262,144 embeddings against faiss: time, recall, memory",
     "store": "training steps from the feature store against encoding in every step",
     "trm": "recursive decoder: generation with a cache against generation without",
-    "vlm": "language model with a remembered image prefix, and its head: time and memory",
+    "vlm": "language model with a cached image prefix, and its head: time and memory",
 }
 
 

@@ -49,7 +49,7 @@ def vlm() -> dict[str, float]:
 
 
 def build(name: str, **language) -> VLM:
-    """A VLM with random weights, on an aligner that passes on every patch."""
+    """A VLM with random weights, on an aligner that keeps every patch."""
     language_config = {"model": name, "weights": "random", "lora": LoRAConfig()} | language
     if torch.cuda.is_available():
         language_config |= {"device_map": "cuda"}
@@ -73,20 +73,22 @@ def first_token(model: VLM) -> dict[str, float]:
     answer = partial(model.answer, CONVERSATIONS, max_new_tokens=1)
     functions = {
         "ours": partial(answer, {}, model.cache_image(image)),
-        "reads_again": partial(answer, {"image": image}),
+        "without_cache": partial(answer, {"image": image}),
     }
-    same = functions["ours"]() == functions["reads_again"]()
+    same = functions["ours"]() == functions["without_cache"]()
     return compare("seconds.first_token", functions, rounds=5) | {"same_token": float(same)}
 
 
 def head_memory() -> dict[str, float]:
     """Peak MB of the head and its loss, forward and backward."""
-    ours, rival = (peak_memory(_head_work, name) for name in ("ours", "all_places"))
-    (loss, gradient), (loss_all, gradient_all) = (_head_work(n)() for n in ("ours", "all_places"))
+    ours, rival = (peak_memory(_head_work, name) for name in ("ours", "all_positions"))
+    (loss, gradient), (loss_all, gradient_all) = (
+        _head_work(n)() for n in ("ours", "all_positions")
+    )
     return {
         "memory_mb.head.ours": ours,
-        "memory_mb.head.all_places": rival,
-        "memory_mb.head.all_places.ratio": rival / ours,
+        "memory_mb.head.all_positions": rival,
+        "memory_mb.head.all_positions.ratio": rival / ours,
         "head.loss_difference": abs(loss - loss_all),
         "head.gradient_difference": (gradient - gradient_all).abs().max().item(),
     }
@@ -119,7 +121,7 @@ def _head_work(name: str) -> Callable[[], tuple[float, Tensor]]:
 
 @dataclass
 class _HeadOnly:
-    """Stands for a language model whose last states are known."""
+    """Stub of a language model whose last hidden states are given."""
 
     head: torch.nn.Linear
 

@@ -1,4 +1,4 @@
-"""Checks that need several sections of an `ExperimentConfig`: a message for each problem."""
+"""Checks that need several sections of an `ExperimentConfig`; each yields a message per problem."""
 
 from collections.abc import Iterator
 
@@ -46,14 +46,14 @@ def process_problems(config) -> Iterator[str]:
 
 
 def sharding_problems(config) -> Iterator[str]:
-    """Sharded models that are small enough for one device."""
+    """Sharding of anything but the stages of a VLM: other models fit on one device."""
     for key, train in {"train": config.train, **train_sections(config)}.items():
         if train.sharding and not key.startswith("vlm."):
             yield f"{key}.sharding: only vlm.stages can be sharded"
 
 
 def evaluation_problems(config) -> Iterator[str]:
-    """Sizes that the embedding does not have."""
+    """Evaluated dims that exceed the width of the embedding."""
     widest = max(config.loss.dims)
     if wider := [dim for dim in config.evaluate.dims or () if dim > widest]:
         yield f"evaluate.dims {wider} exceed the embedding, which has {widest} dims (loss.dims)"

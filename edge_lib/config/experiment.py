@@ -29,7 +29,7 @@ from edge_lib.config.sweep import SweepConfig
 from edge_lib.config.train import TrainConfig
 from edge_lib.config.vlm import VLMConfig
 
-# where and how fast an experiment runs, but not what comes out
+# keys that decide where and how fast an experiment runs, and cannot change its results
 NOT_RESULTS = {
     "launch": {"node_rank", "rdzv_endpoint"},
     "features": {"num_processes"},
@@ -73,7 +73,7 @@ class ExperimentConfig(Section):
 
     @property
     def feature_spec(self) -> FeatureSpec:
-        """What it takes to encode this experiment's inputs, or to open their features."""
+        """All that is needed to encode this experiment's inputs, or to open their features."""
         return FeatureSpec(self.modalities, self.features, self.data.cache_dir)
 
     @property

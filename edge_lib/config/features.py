@@ -1,4 +1,4 @@
-"""How frozen encoders are run, and what is kept of their outputs."""
+"""Feature extraction: how frozen encoders are run, and what is kept of their outputs."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -9,8 +9,8 @@ from edge_lib.config.registry import POOLERS, one_of
 
 
 class EncoderConfig(Section):
-    """A frozen encoder. Everything that its outputs depend on is a key of this section: encoders
-    get nothing else, and the fingerprint of a feature store covers all of it.
+    """A frozen encoder. Everything that its outputs depend on is a key of this section, the only
+    config that encoders get; the fingerprint of a feature store covers all of it.
     """
 
     encoder: str = Field(description="a shipped name, a local folder, or a hub name")

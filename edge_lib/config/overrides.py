@@ -30,7 +30,7 @@ def parse_overrides(overrides: Overrides) -> list[dict]:
 
 
 def reason(error: Exception) -> str:
-    """What a parser objects to, on one line."""
+    """The message of a parser's error, on one line."""
     return getattr(error, "problem", None) or str(error).splitlines()[0]
 
 

@@ -1,6 +1,6 @@
-"""What a config may choose by name: one dict for each kind of thing.
+"""Registries of what a config may choose by name: poolers, losses, fusions, decoders, sources.
 
-A value is the place of the code ("module:name"), imported when it is first used: reading a config
+A value is an import path ("module:name"), imported when it is first used: reading a config
 imports neither torch nor transformers, and opening a table imports no other source.
 """
 
@@ -29,7 +29,7 @@ DECODERS = {
     "trm": "edge_lib.nn.decoders.trm:RecursiveDecoder",
 }
 
-# A source is a function (DataConfig, split) -> Table, or a `sources.Source` that has more to it.
+# A source is a function (DataConfig, split) -> Table, or a `sources.source.Source`.
 SOURCES = {
     "scenes": "edge_lib.sources.scenes.table:SOURCE",
     "parquet": "edge_lib.sources.parquet:load",

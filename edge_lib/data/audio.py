@@ -1,4 +1,4 @@
-"""Sound in its normal form: mono float32 at 16 kHz."""
+"""Decode audio files to mono float32 at 16 kHz."""
 
 import io
 import math

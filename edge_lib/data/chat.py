@@ -22,7 +22,7 @@ IGNORE = -100  # a label that cross-entropy leaves out
 
 
 class ChatError(ValueError):
-    """A conversation that the model cannot be given."""
+    """A conversation that cannot be turned into an input of the model."""
 
 
 class Chat:

@@ -25,7 +25,7 @@ class ChatBatch:
     attention_mask: torch.Tensor  # (B, S) bool, False on padding
     labels: torch.Tensor  # (B, S) IGNORE except on assistant turns
     prefixes: dict[str, EncoderOutput]  # features of all images, of all clips, in order
-    tokens: float  # labelled tokens of one update / its batches: the denominator of a mean loss
+    tokens: float  # labelled tokens per batch, averaged over the update: divides the summed loss
 
     def to(self, device) -> "ChatBatch":
         ids = (x.to(device) for x in (self.input_ids, self.attention_mask, self.labels))
@@ -94,8 +94,8 @@ class ChatBatches(StepDataset):
         return rng.permutation(np.concatenate(by_length).reshape(-1, self.batch_size)).ravel()
 
     def _tokens_per_batch(self, step: int) -> float:
-        """Mean number of labels in the batches of one update: processes and accumulated batches
-        have unequally many, and their gradients are averaged.
+        """Mean number of labels per batch of an update. Batches have different numbers of labels,
+        but gradients are averaged over processes and accumulated batches with equal weights.
         """
         first = step - step % self.accumulation
         drawn = [self.units(number) for number in range(first, first + self.accumulation)]

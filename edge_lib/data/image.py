@@ -1,4 +1,4 @@
-"""Images in their normal form: PIL, RGB."""
+"""Decode image files to RGB PIL images."""
 
 import io
 

@@ -19,7 +19,7 @@ class QABatch:
     images: EncoderOutput  # of N
     question_ids: torch.Tensor  # (B, Q)
     answer_ids: torch.Tensor  # (B, A)
-    tokens: float  # answer tokens of all processes / processes: the denominator of a mean loss
+    tokens: float  # answer tokens per process, on average: divides the summed loss
 
     def to(self, device) -> "QABatch":
         ids = self.question_ids.to(device), self.answer_ids.to(device)

@@ -14,8 +14,8 @@ class StepDataset(Dataset):
     """`dataset[step]` is this process's share of the batch of a step. Subclasses define
     `__getitem__` and `ids`.
 
-    A unit is what is shuffled: a row, a group of rows, an image with its questions. The last units
-    of an epoch that fill no batch are left out.
+    Units are shuffled: a unit is a row, a group of rows, or an image with its questions. The last
+    units of an epoch that fill no batch are left out.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The one table that every source becomes, read lazily.
+"""The table format that all sources share, read lazily.
 
 Columns: `id`, `image` (encoded bytes), `texts` (captions), `audio` (encoded bytes), `question`,
 `answers`, `kind` (of the question), `group` (rows that are edits of one another), `image_id` (rows

@@ -1,1 +1,1 @@
-"""What notebooks launch: one file a notebook."""
+"""Training and evaluation that the notebooks launch; the main file of each has its name."""

@@ -1,6 +1,5 @@
-"""01 and the points of its sweeps: train an aligner and test its retrieval."""
+"""Notebook 01 and the points of its sweeps: train an aligner and test its retrieval."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from edge_lib.models import Aligner
 from edge_lib.nn.losses import build_loss
 from edge_lib.runs import Run
 from edge_lib.sources import get_source, load_table
-from edge_lib.training.device import local_device
+from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.fit import fit
 
 
@@ -87,8 +86,7 @@ def alignment_batches(config: ExperimentConfig, table: Table) -> AlignmentBatche
         config.seed,
         config.data.missing,
         config.data.hard_negatives,
-        int(os.environ.get("RANK", 0)),
-        int(os.environ.get("WORLD_SIZE", 1)),
+        *process_rank(),
     )
 
 
@@ -110,7 +108,7 @@ def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, flo
 
 
 def probe_metrics(config: ExperimentConfig, aligner: Aligner, dims: list[int]) -> dict[str, float]:
-    """The metrics that only the experiment's source can give, if it has any."""
+    """Metrics of the probe that the data source defines; empty if it has none."""
     probe = get_source(config.data).probe
 
     def embed(table: Table) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""03: the answers and the attention of a decoder at each step of its recursion."""
+"""Notebook 03: the answers and the attention of a decoder at each step of its recursion."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

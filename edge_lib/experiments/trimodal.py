@@ -1,10 +1,9 @@
-"""02: train fusions on the heads of an aligner, and test them with any subset of the modalities.
+"""Notebook 02: train fusions on the heads of an aligner; test them on subsets of the modalities.
 
 The heads stay frozen; the target is another modality's embedding. Where the source has degraded
 splits, fusions train on them, to learn which modality to rely on.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from edge_lib.nn.losses import build_loss
 from edge_lib.runs import Run
 from edge_lib.sources import load_table, splits
 from edge_lib.sources.splits import DEGRADED
+from edge_lib.training.device import process_rank
 from edge_lib.training.fit import fit
 
 
@@ -90,9 +90,8 @@ def train_fusions(
         return {**scores, "score": float(recall["recall"].mean())}
 
     seconds, data = 0, config.data
-    ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     for seed, folder in folders.items():
-        options = data.missing, data.hard_negatives, *ranks
+        options = data.missing, data.hard_negatives, *process_rank()
         batches = AlignmentBatches(train, features, fusion.train, seed, *options)
         set_seed(seed)
         task = FusionTask(Fuser(aligner, fusion), config, seed)

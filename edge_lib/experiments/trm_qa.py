@@ -1,7 +1,6 @@
-"""03 and the points of its sweeps: train a decoder on questions about images, and test it."""
+"""Notebook 03 and the points of its sweeps: train and test a decoder on questions about images."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +22,14 @@ from edge_lib.runs import Run
 from edge_lib.runs.files import replace_text
 from edge_lib.sources import kind_sets, load_table
 from edge_lib.sources.splits import QUESTIONS, SPLITS
-from edge_lib.training.device import local_device
+from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.fit import fit
 
 QA_SPLITS = tuple(f"{QUESTIONS}{split}" for split in SPLITS)
 
 
 def vision_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
-    """What it takes to encode the questions' images: the vision encoder of the saved aligner."""
+    """All that is needed to encode the questions' images, by the saved aligner's vision encoder."""
     modalities = Aligner.untrained(aligner_folder).modalities
     if "vision" not in modalities:
         raise ConfigError(f"{aligner_folder}: the aligner has no vision, which questions need")
@@ -47,8 +46,7 @@ def train_decoder(
     qa = _with_learning_rate(config, decoder)
     vocabulary = learn_vocabulary(train, qa.vocab_size)
     features, store = open_features(spec, train)["vision"], open_store(spec, "vision", val)
-    ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    batches = QABatches(train, features, vocabulary, qa, config.seed, *ranks)
+    batches = QABatches(train, features, vocabulary, qa, config.seed, *process_rank())
     weights = (aligner_folder / "model.safetensors").read_bytes()
     run.ensure_unchanged("aligner", hashlib.sha256(weights).hexdigest())
     run.ensure_unchanged("features", store_names(spec, train, val))
@@ -149,7 +147,7 @@ def measure_decoder(
     store = open_store(spec, "vision", test)
     model = QAModel.from_pretrained(run_folder / "checkpoints/best").to(local_device())
     answers = answer_table(model, test, store, qa.max_answer)
-    if os.environ["RANK"] == "0":
+    if process_rank()[0] == 0:
         replace_text(run_folder / "answers.csv", answers.to_csv(index=False))
     sets = kind_sets(config.data, test.questions.kinds)
     metrics = qa_metrics(by_kind(answers, test.groups, sets), decoder) | {
@@ -178,7 +176,7 @@ def layer_tokens(
     model: QAModel, table: Table, store: FeatureStore, questions_per_image: int
 ) -> float:
     """Rows that pass through a layer for a question and answer of average length, where
-    `questions_per_image` questions share a prefix. Times a layer's parameters and two, its FLOPs.
+    `questions_per_image` questions share a prefix. FLOPs are twice this times a layer's parameters.
     """
     encode, questions = model.vocabulary.encode, table.questions
     question = np.mean([len(ids) for ids in encode(questions.texts)])

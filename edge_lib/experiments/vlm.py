@@ -1,7 +1,6 @@
-"""06: train a vision-language model on conversations, in stages."""
+"""Notebook 06: train a vision-language model on conversations, in stages."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
 from edge_lib.sources import load_table
 from edge_lib.sources.splits import CONVERSATIONS, SPLITS
+from edge_lib.training.device import process_rank
 from edge_lib.training.fit import fit
 
 CHAT_SPLITS = tuple(f"{CONVERSATIONS}{split}" for split in SPLITS)
@@ -29,7 +29,8 @@ def load_prefix_sources(config: ExperimentConfig, aligner_folder: Path) -> Prefi
     strategy = config.vlm.fusion
     if strategy is None:
         return PrefixSources(Aligner.from_pretrained(aligner_folder))
-    folders = sorted(aligner_folder.parents[1].glob("fusion-*/checkpoints/best"))
+    folders = aligner_folder.parents[1].glob("fusion-*/checkpoints/best")
+    folders = sorted(folders, key=lambda path: int(path.parts[-3].removeprefix("fusion-")))
     fuser = Fuser.from_pretrained(folders[0]) if folders else None
     if fuser is None or strategy not in fuser.fusions:
         raise ConfigError(f"{aligner_folder}: its run trained no fusion {strategy!r}")
@@ -61,7 +62,7 @@ def train_vlm(
         vlm = VLM.new(load_prefix_sources(config, aligner_folder), config.vlm.model, examples)
     vlm.train_adapters(stage == "lora")
     conversations = stage_conversations(read_conversations(train), stage)
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, world_size = process_rank()
     size, options = train_config.batch_size, (rank, world_size, train_config.accumulation)
     batches = ChatBatches(conversations, train, features, vlm.chat, size, config.seed, *options)
     val_features = open_prefix_features(sources, spec, val)

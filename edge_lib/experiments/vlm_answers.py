@@ -1,4 +1,4 @@
-"""06: answers generated for the conversations of a table, with controls, and their cost."""
+"""Notebook 06: generated answers to the conversations of a table, with controls, and their cost."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""06: features for the placeholders of conversations, by the table's rows."""
+"""Notebook 06: features for the placeholders of conversations, by the table's rows."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def stage_conversations(conversations: Conversations, stage: str) -> Conversatio
 
 
 def prefix_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
-    """What it takes to encode the conversations' images and clips: encoders of the saved aligner.
+    """All that is needed to encode the conversations' images and clips, by the aligner's encoders.
 
     Raises ConfigError if the aligner lacks a modality, or the language model's name is unknown.
     """

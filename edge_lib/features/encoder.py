@@ -19,8 +19,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class Encoder(nn.Module):
     """A frozen backbone. `prepare` runs on the CPU, `forward` on the device of the weights.
 
-    A subclass sets `model` and calls `freeze`. It reads nothing but an `EncoderConfig`, because the
-    fingerprint of stored features covers that section and nothing else.
+    A subclass sets `model` and calls `freeze`. It depends on no config but an `EncoderConfig`,
+    because the fingerprint of stored features covers only that section.
     """
 
     def __init__(self, config: EncoderConfig):

@@ -1,10 +1,9 @@
 """Feature extraction: each frozen encoder runs once over each table, in shards, on all processes.
 
-Of W processes, process r encodes every W-th shard. They share files and nothing else, so no
-collective can time out while one of them still has hours of work.
+Of W processes, process r encodes the shards r, r + W, r + 2W, ... They share only files, without
+collectives that could time out while one of them still has hours of work.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from edge_lib.config import DataConfig, FeatureSpec
 from edge_lib.features.encoder import load_encoder
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.sources import load_table, splits
-from edge_lib.training.device import local_device
+from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.launch import launch
 
 Counts = dict[str, dict[str, int]]
@@ -41,7 +40,7 @@ def extract_features(
 
 def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:
     """`extract_features` in this process, which shares the work with those launched beside it."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if process_rank()[1] > 1:
         return _write_features(data, spec, only)
     spec.cache_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(spec.cache_dir / "encode.lock"):  # points of a sweep wait for the first one
@@ -76,7 +75,7 @@ def _store_writers(
 
 def missing_shards(writers: Iterable[StoreWriter]) -> Iterator[tuple[StoreWriter, int]]:
     """This process's shards that do not exist or are corrupt, with their writer."""
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = process_rank()
     by_folder = {writer.folder: writer for writer in writers}  # tables may share their captions
     shards = [(w, shard) for w in by_folder.values() for shard in range(w.num_shards)]
     return ((w, shard) for w, shard in shards[rank::world_size] if not w.has(shard))

@@ -1,5 +1,5 @@
-"""Models of a known architecture with random weights: the same each time, so that features of them
-can be stored.
+"""Models of a known architecture with random weights, which are the same each time, so that their
+features can be stored.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ from edge_lib.features.weights import MINILM
 
 
 def random_model(architecture, model_class=AutoModel) -> nn.Module:
-    """architecture: a transformers config."""
+    """An instance of `model_class` with random weights. architecture: a transformers config."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return getattr(model_class, "from_config", model_class)(architecture)

@@ -5,8 +5,8 @@
         manifest.json                       written last: the store is complete
 
 The fingerprint covers everything that the features depend on: items, encoder and its weights,
-preprocessing, precision. A change of any of them opens another folder. `extract.py` writes stores;
-reading maps the shards into memory and gathers a batch with one index per shard. An item is a
+preprocessing, precision. A change of any of them opens another folder. `store_writer.py` writes
+it; reading maps the shards into memory and gathers a batch with one index per shard. An item is a
 distinct image, a row's clip, or a caption.
 """
 
@@ -23,7 +23,7 @@ from edge_lib.data.table import Table
 from edge_lib.features.shards import find_shard, map_shard
 from edge_lib.features.weights import encoder_fingerprint
 
-FORMAT = 3  # raise it when the content of shards, or the way from pixels to an encoder, changes
+FORMAT = 3  # raise it when the content of shards, or what happens to items before encoding, changes
 
 
 class FeatureStore:

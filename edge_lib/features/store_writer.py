@@ -1,7 +1,6 @@
 """Writes the feature store of one modality of a table, shard by shard."""
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from edge_lib.features.items import Items
 from edge_lib.features.shards import find_shard, is_whole, map_shard, save_shard
 from edge_lib.features.store import FeatureStore, store_folder
 from edge_lib.runs.files import write_json
+from edge_lib.training.device import process_rank
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class StoreWriter:
         return exists and all(map(self.has, range(self.num_shards)))
 
     def write(self, shard: int, encoder: Encoder) -> None:
-        """Encode the items of one shard and put its file in place."""
+        """Encode the items of one shard and write its file."""
         config = self.spec.features
         start = shard * config.shard_rows
         stop = min(start + config.shard_rows, len(self.items))
@@ -83,13 +83,13 @@ class StoreWriter:
 
     def finish(self) -> None:
         """Wait for the shards of other processes; process 0 then writes the manifest."""
-        first = int(os.environ.get("RANK", 0)) == 0
+        rank, world_size = process_rank()
         # process 0 completes the store, so it checks the shards of other processes as well
-        ready = is_whole if first and int(os.environ.get("WORLD_SIZE", 1)) > 1 else find_shard
+        ready = is_whole if rank == 0 and world_size > 1 else find_shard
         for shard in range(self.num_shards):
             while not ready(self.folder, shard):
                 time.sleep(0.5)
-        if first:
+        if rank == 0:
             write_json(self.folder / "manifest.json", self._manifest())
         while not (self.folder / "manifest.json").exists():
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Vision encoders: whatever `AutoModel` makes of a vision config."""
+"""Vision encoders: any vision model that `AutoModel` can load."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ logging.disable_progress_bar()
 class VisionEncoder(Encoder):
     """CLIP, SigLIP, ConvNeXt, ResNet, DINOv2, ...
 
-    Of a checkpoint with two towers (CLIP) it is the vision tower. Feature maps (B, C, H, W) become
-    tokens (B, H*W, C).
+    Of a checkpoint with two towers (CLIP) only the vision tower is loaded. Feature maps
+    (B, C, H, W) become tokens (B, H*W, C).
     """
 
     def __init__(self, config: EncoderConfig):

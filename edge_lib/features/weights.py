@@ -62,7 +62,7 @@ def _check_hub(name: str) -> None:
             HfApi().model_info(name, timeout=10)
     except Exception as error:  # invalid name, no network, no such model, no access
         raise ConfigError(
-            f"{name} is neither shipped nor a folder, and the hub does not give it: {error}"
+            f"{name} is neither shipped nor a folder, and cannot be fetched from the hub: {error}"
         ) from None
 
 
@@ -77,8 +77,8 @@ def check_minilm() -> None:
 
 
 def encoder_fingerprint(config: EncoderConfig) -> str:
-    """Names everything that an encoder's output depends on: every key of its config, its weights
-    and preprocessing (a digest of a folder's files, or the commit of a hub model).
+    """Identifies everything that an encoder's output depends on: every key of its config, its
+    weights and preprocessing (a digest of a folder's files, or the commit of a hub model).
     """
     source = resolve_model(config.encoder, config.weights)
     if isinstance(source, str):

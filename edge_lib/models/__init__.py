@@ -1,4 +1,4 @@
-"""Models: modules put together, saved to a folder and loaded from it."""
+"""Complete models, saved to a folder and loaded from it."""
 
 from edge_lib.models.aligner import Aligner
 from edge_lib.models.fuser import Fuser

@@ -27,7 +27,7 @@ class ImageCache:
     """Keys and values of the start of a conversation about an image."""
 
     ids: list[int]  # S token ids, up to the last soft token
-    mask: Tensor  # (1, S) False where a soft token stands on padding
+    mask: Tensor  # (1, S) False where a soft token comes from padding
     cache: DynamicCache
 
 

@@ -13,7 +13,7 @@ FUSED = "fused"
 
 
 class PrefixSources(nn.Module):
-    """Vectors of images, of clips, or of both fused, for projectors.
+    """The input of the projectors: vectors of images, of clips, or of both fused.
 
     model: an aligner, or a fuser of which the first strategy is used.
     """

@@ -65,7 +65,7 @@ class QAModel(nn.Module):
         return (sequence, mask) if self.vision else (sequence[:, :0], mask[:, :0])
 
     def forward(self, batch: QABatch) -> Tensor:
-        """Mean cross-entropy of the answers' tokens; logits are computed for nothing else."""
+        """Mean cross-entropy () of the answers' tokens; logits are computed for no others."""
         context = self.decoder.read_context(*self.prefix(batch.images), batch.question_ids)
         losses = []
         for rows in _split_by_length(batch.answer_ids):

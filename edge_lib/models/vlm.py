@@ -1,6 +1,6 @@
 """The vision-language model: soft tokens from a frozen aligner, for a frozen language model.
 
-1. `Chat` turns messages into token ids, with as many for an `<image>` as it has soft tokens.
+1. `Chat` turns messages into token ids; an `<image>` becomes as many ids as it has soft tokens.
 2. `embed` looks up the words and puts projected vectors in place of `<image>` and `<audio>`.
 3. Projectors and adapters are trained; a checkpoint holds them and leaves out what is frozen.
 """
@@ -86,7 +86,7 @@ class VLM(GenerationMixin, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where token ids are looked up."""
+        """The device of the word embeddings, where token ids must be."""
         return self.get_input_embeddings().weight.device
 
     @property
@@ -95,7 +95,7 @@ class VLM(GenerationMixin, nn.Module):
         return [*self.language._no_split_modules]
 
     def get_input_embeddings(self) -> nn.Module:
-        """The words' embeddings, which may be tied to the head (Accelerate reads both)."""
+        """The word embeddings, which may be tied to the head (Accelerate reads both)."""
         return self.language.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -114,7 +114,7 @@ class VLM(GenerationMixin, nn.Module):
                 parameter.requires_grad_(trained)
 
     def forward(self, batch: ChatBatch) -> Tensor:
-        """Mean cross-entropy of the assistant tokens; logits are computed for nothing else."""
+        """Mean cross-entropy () of the assistant tokens; logits are computed for no others."""
         embedded, mask = self.embed(batch.input_ids, batch.attention_mask, batch.prefixes)
         inputs = self.language_inputs(embedded, mask)
         loss = supervised_loss(self.language, batch.labels, **inputs)
@@ -226,7 +226,7 @@ def _drop_frozen(module: nn.Module, state: dict, prefix: str, _) -> None:
 
 
 def _expect_no_frozen(module: nn.Module, incompatible) -> None:
-    """Of the keys that a checkpoint lacks, only trained ones are missing."""
+    """Report only trained weights as missing: checkpoints leave out frozen ones."""
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
     missing = [n for n in incompatible.missing_keys if n.removeprefix("module.") in trained]
     incompatible.missing_keys[:] = missing

@@ -103,7 +103,7 @@ class CrossAttentionFusion(Fusion):
     def forward(self, sequences: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         """{(B, L_m, D)}, {(B,)} -> embedding (B, D), prefix (B, num_latents, D)."""
         parts, masks = self.inputs(sequences, present)
-        # each modality's projection, bias included, tells the latents which modality a token is of
+        # a projection per modality, with its bias, lets the latents distinguish the modalities
         pairs = zip(self.modalities, parts, strict=True)
         tokens = torch.cat([self.embed[name](part) for name, part in pairs], dim=1)
         latents = self.latents.expand(len(tokens), -1, -1)

@@ -44,7 +44,7 @@ class MatryoshkaHead(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, L, dim_in) -> sequence (B, L, D), pooled (B, D), neither normalised.
 
-        mask (B, L), False where the sequence stands on padding.
+        mask (B, L), False where a vector comes from padding.
         """
         sequence = self.project(x)
         if mask is None:
@@ -68,7 +68,7 @@ class ModalityHead(nn.Module):
         return self.matryoshka(self.adapter(self.pooler(output)), self.sequence_mask(output))
 
     def sequence_mask(self, output: EncoderOutput) -> Tensor:
-        """(B, L) bool, False where a vector of the sequence stands on padding."""
+        """(B, L) bool, False where a vector of the sequence comes from padding."""
         return self.pooler.mask(output)
 
 

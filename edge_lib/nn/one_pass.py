@@ -15,10 +15,10 @@ d1 < ... < dK. Done one size at a time, that takes K matrix products forward and
    `dA_k = H_k B_k - A_k * sum_{j>=k} c_j`, where `c_j = rowsum(G_j * S_j) / |a_:dj|^2` comes from
    the norms. `B` is alike, and `dscale = sum(G * S) / scale`.
 4. Only a tile of rows is held at a time (`chunk`). The first walk over the tiles gathers the
-   column sums, the second recomputes the similarities and makes the gradient. The second walk goes
-   backwards, as the last tile is still there; with one tile nothing is computed twice.
-5. Across processes each rank owns a strip: its own rows against everybody's columns. Only `b` is
-   gathered; the ranks combine their column sums (one small gather), and then their parts of dB
+   column sums, the second recomputes the similarities and makes the gradient. The second walk is in
+   reverse order, as the last tile is still in memory; with one tile nothing is computed twice.
+5. Across processes each rank owns a strip: its own rows against the columns of all ranks. Only `b`
+   is gathered; the ranks combine their column sums (one small gather), and then their parts of dB
    (one reduce-scatter).
 
 Sums and similarities are in fp32, or in fp64 for fp64 inputs.
@@ -46,7 +46,7 @@ class BackpropType(Enum):
     GLOBAL: to the rank that made them, so that gradients are those of the global batch.
     LOCAL: only within this rank's own slice. `a` has its full gradient, `b` that of its own rank's
         rows alone, which saves the reduce-scatter and most of the product for dB.
-    (Their NONE would leave `b`, which is used gathered only, without any gradient.)
+    (torchmultimodal's NONE would leave `b`, which is only used gathered, without a gradient.)
     """
 
     GLOBAL = "global"
@@ -64,7 +64,7 @@ class OnePass(torch.autograd.Function):
             strip = _Strip(a, b, scale, present, sizes, chunk)
             loss = strip.loss()
             if want_grad:
-                # kept in fp32: a gradient of 1e-8 is 0 in fp16 until the loss scale meets it
+                # kept in fp32: in fp16 a gradient of 1e-8 is 0 before the loss scale is applied
                 ctx.save_for_backward(*strip.gradients(backprop))
                 ctx.dtypes = a.dtype, b.dtype, scale.dtype
         return loss
@@ -112,7 +112,7 @@ class _Strip:
         self.spare = self.a.new_empty(2, min(rows, self.band), len(self.b))
 
     def _inverse_norms(self, x: Tensor) -> Tensor:
-        """(n, D) -> (K, n): 1 / |x| over the first d columns, 0 where there is no direction."""
+        """(n, D) -> (K, n): 1 / |x| over the first d columns, 0 for a zero vector."""
         squares = [torch.linalg.vector_norm(x[:, cols], dim=1).square() for cols in self.blocks]
         norms = torch.stack(squares).cumsum(0).sqrt()
         return torch.where(norms > EPS, 1 / norms, 0)
@@ -186,7 +186,7 @@ class _Strip:
         da, db, dscale = torch.empty_like(self.a), torch.empty_like(b), torch.zeros_like(self.scale)
         for grad in (da, db):
             grad[:, self.blocks[-1].stop :] = 0  # columns beyond the largest size
-        pull_b = torch.zeros_like(self.inv_b)  # c of the columns, one row a size
+        pull_b = torch.zeros_like(self.inv_b)  # c of the columns, one row per size
         for tile in reversed(self.tiles):
             if tile is not self.tiles[-1]:
                 self._similarities(tile)

@@ -1,7 +1,7 @@
-"""Poolers: the output of a frozen encoder to a short sequence of vectors.
+"""Poolers: from the output of a frozen encoder to a short sequence of vectors.
 
-Each takes an `EncoderOutput` and honours its mask: values on padding change nothing. `dim` is the
-width of its vectors, `mask` says which of them are valid.
+Each takes an `EncoderOutput` and applies its mask: values on padding change nothing. `dim` is the
+width of the output vectors, `mask(output)` marks the valid ones.
 """
 
 import math
@@ -31,7 +31,7 @@ class Pooler(nn.Module):
         return cls(dim_token)
 
     def mask(self, output: EncoderOutput) -> Tensor:
-        """(B, L) bool, False where a vector stands on padding."""
+        """(B, L) bool, False where a vector comes from padding."""
         shape = len(output.pooled), self.num_vectors
         return torch.ones(shape, dtype=torch.bool, device=output.pooled.device)
 

@@ -1,4 +1,4 @@
-"""From an aligner's vectors to soft tokens, which a language model reads as embedded words."""
+"""From an aligner's vectors to soft tokens, which take the place of word embeddings."""
 
 import torch
 from torch import nn

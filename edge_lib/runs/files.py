@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def absolute_path(path: str | Path) -> Path:
-    """`path` relative to the working directory, as every path of the Python API."""
+    """`path`, taken relative to the working directory like every path of the Python API."""
     return Path(path).expanduser().absolute()
 
 

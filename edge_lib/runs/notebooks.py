@@ -1,4 +1,4 @@
-"""Run a notebook headlessly, once per run folder: for sweeps and for experiments others need."""
+"""Run a notebook headlessly, once per run folder: for sweeps, and for a missing aligner."""
 
 from pathlib import Path
 

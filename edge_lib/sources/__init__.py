@@ -1,4 +1,4 @@
-"""Tables from anywhere: `load_table` reads what the `data` section of a config names."""
+"""Sources of tables: `load_table` reads what the `data` section of a config names."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def splits(config: DataConfig) -> tuple[str, ...]:
 
 
 def kind_sets(config: DataConfig, kinds: Sequence[str]) -> dict[str, list[str]]:
-    """Names for several kinds of question together: all, and those of the question source."""
+    """Sets of kinds that are also scored as a whole: all, and those that the source defines."""
     source = _load_source(QUESTION_SOURCES[config.questions.source])
     return {"all": sorted(set(kinds)), **source.kind_sets(kinds)}
 

@@ -1,4 +1,4 @@
-"""Conversations in Parquet files of the one-table schema."""
+"""Conversations in Parquet files with the columns of `data.table.SCHEMA`."""
 
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
@@ -9,7 +9,7 @@ KEY = "data.conversations.parquet"
 
 
 def load(config: DataConfig, split: str) -> Table:
-    """The rows of a split; of the schema's columns only `turns` must exist."""
+    """The rows of a split; only the column `turns` is required."""
     patterns = config.conversations.parquet
     if split not in patterns:
         raise ConfigError(f"{KEY} has no split {split!r}, only {sorted(patterns)}")

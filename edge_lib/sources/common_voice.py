@@ -11,7 +11,7 @@ from edge_lib.sources.files import fingerprint_files
 
 
 def load(config: DataConfig, split: str) -> Table:
-    """One row a clip, with its sentence as the caption."""
+    """One row per clip, with its sentence as the caption."""
     source = config.common_voice
     path = source.folder / getattr(source, split)
     if not path.is_file():

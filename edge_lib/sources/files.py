@@ -1,4 +1,4 @@
-"""Files that a config names: found by pattern or by split, and fingerprinted."""
+"""Find, read and fingerprint the files that a config names."""
 
 import hashlib
 import json
@@ -42,8 +42,8 @@ def read_json(path: Path, key: str, field: str | None = None):
 
 
 def fingerprint_files(files: Sequence[Path], *facts: str) -> str:
-    """A name for the content of files: sizes, times and last 64 KB (Parquet keeps its column
-    statistics there), and other facts.
+    """A digest that names the content of files: of sizes, times and last 64 KB (Parquet keeps its
+    column statistics there), and of other `facts`.
     """
     digest = hashlib.sha256("\n".join(facts).encode())
     for path in files:

@@ -1,4 +1,4 @@
-"""GQA (Hudson & Manning 2019): one answer to a question; its kind is the structural type."""
+"""GQA (Hudson & Manning 2019): one answer per question; the kind is its structural type."""
 
 from datasets import Dataset
 
@@ -10,7 +10,7 @@ KEY = "data.questions.gqa.questions"
 
 
 def load(config: DataConfig, split: str) -> Table:
-    """One row a question; rows about one image share its `image_id`."""
+    """One row per question; rows about one image share its `image_id`."""
     source, image_numbers, rows = config.questions.gqa, {}, []
     path = path_of_split(source.questions, split, KEY)
     for name, question in read_json(path, KEY).items():

@@ -16,7 +16,7 @@ ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 
 
 def load(config: DataConfig, split: str) -> Table:
-    """One row a conversation; image files are read when they are decoded."""
+    """One row per conversation; image files are read only when an image is decoded."""
     source, key = config.conversations.llava, f"{KEY}.files"
     path = path_of_split(source.files, split, key)
     if not source.images.is_dir():

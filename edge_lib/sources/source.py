@@ -1,4 +1,4 @@
-"""The parts of a source of tables."""
+"""The type of a source of tables."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from edge_lib.sources.splits import SPLITS
 
 @dataclass(frozen=True)
 class Source:
-    """A source that has more than a function (DataConfig, split) -> Table.
+    """A function that loads tables, with what else a source may define.
 
     load: the table of one split.
     splits: names of all its splits; train, val and test by default.
     probe: (data config, embed, dims) -> metrics that only this source's tables can give;
         `embed(table)` returns the embeddings {modality: (N, D)} of the rows that have all.
-    kind_sets: kinds of question -> names for several kinds together.
+    kind_sets: kinds of question -> {name: kinds}, the sets that are also scored as a whole.
     """
 
     load: Callable[[DataConfig, str], Table]

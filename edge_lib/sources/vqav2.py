@@ -1,4 +1,4 @@
-"""VQAv2 (Goyal et al. 2017): its question and annotation files, ten answers to a question."""
+"""VQAv2 (Goyal et al. 2017): its question and annotation files, ten answers per question."""
 
 from datasets import Dataset
 
@@ -10,7 +10,7 @@ KEY = "data.questions.vqav2"
 
 
 def load(config: DataConfig, split: str) -> Table:
-    """One row a question; rows about one image share its `image_id`."""
+    """One row per question; rows about one image share its `image_id`."""
     source = config.questions.vqav2
     questions, annotations, folder = (
         path_of_split(getattr(source, name), split, f"{KEY}.{name}")

@@ -14,7 +14,7 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
-    """Raises RuntimeError for a missing package, GPU or process."""
+    """The Accelerator of one training. RuntimeError for a missing package, GPU or process."""
     tracker = None if config.tracker == "none" else config.tracker
     if tracker and tracker not in map(str, get_available_trackers()):
         raise RuntimeError(f"train.tracker={tracker} is not installed: pip install {tracker}")

@@ -1,4 +1,4 @@
-"""The device of this process."""
+"""The device and the rank of this process."""
 
 import os
 
@@ -13,3 +13,8 @@ def local_device() -> torch.device:
     if local_rank >= count:
         raise ValueError(f"launch.num_processes is more than the {count} GPUs of this machine")
     return torch.device("cuda", local_rank)
+
+
+def process_rank() -> tuple[int, int]:
+    """Rank and number of processes; 0 and 1 outside of `launch`."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -148,7 +148,7 @@ class Trainer:
         )
 
     def save_if_best(self, evaluate: Evaluate) -> None:
-        """Every process evaluates the whole set, so no process waits in a collective."""
+        """Evaluate in every process, on the whole set, so that none waits in a collective."""
         model = self.accelerator.unwrap_model(self.model)
         with self.average.applied():
             metrics = evaluate_model(model, evaluate)
@@ -165,7 +165,7 @@ class Trainer:
         self.update_interrupt_message()
 
     def update_interrupt_message(self) -> None:
-        again = f"run the cell again to go on from step {self.checkpoint}"
+        again = f"run the cell again to resume from step {self.checkpoint}"
         set_interrupt_message(f"stopped at step {self.progress.step}; {again}")
 
 

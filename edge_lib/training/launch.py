@@ -147,7 +147,7 @@ def _host_store(endpoint: str) -> None:
 
 
 class _RankLogs(LogsSpecs):
-    """One log file a rank; torch's own redirects write two and do not work on macOS."""
+    """One log file per rank; torch's own redirects write two and do not work on macOS."""
 
     @property
     def root_log_dir(self) -> str:

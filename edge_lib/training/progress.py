@@ -13,7 +13,7 @@ from edge_lib.runs import Run
 
 @dataclass
 class Progress:
-    """Counters that a checkpoint stores beside weights and optimizer."""
+    """Counters that a checkpoint stores in addition to weights and optimizer."""
 
     step: int = 0
     best: float = -math.inf

@@ -181,7 +181,7 @@ def test_captions_of_a_row_are_all_drawn(make):
     assert threes.max() < 95
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5], ids=str)
 def test_text_dropout_drops_captions_at_its_rate(make, rate):
     dataset = make(one_each(64), text_dropout=rate, batch_size=32)
     batches = [dataset[step] for step in range(100)]

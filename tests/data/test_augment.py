@@ -73,7 +73,7 @@ def test_crops_follow_the_seed():
     assert len(set(crops(1))) == 5
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50), (3, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 50), (3, 3)], ids=str)
 def test_crops_of_tiny_images_keep_size_and_colour(size):
     torch.manual_seed(0)
     colour = (200, 10, 90)

@@ -195,7 +195,7 @@ def test_clips_are_numbered_by_row(make_table, make_tokenizer, encode_image):
     assert (batch.input_ids == token).sum(1).tolist() == [0 if n == "0" else 2 for n in order]
 
 
-@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 2]), (16, [12])])
+@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 2]), (16, [12])], ids=str)
 def test_once_gives_every_conversation_once_by_length(make, rows, batch_size, sizes):
     batches = make(rows, batch_size=batch_size)
     results = [*batches.once()]

@@ -75,7 +75,7 @@ class Stub(nn.Module):
         return 32
 
 
-@pytest.mark.parametrize("weights", [None, [1.0, 0.25, 2.0]])
+@pytest.mark.parametrize("weights", [None, [1.0, 0.25, 2.0]], ids=str)
 def test_matryoshka_loss_equals_sentence_transformers(weights):
     st = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
     a, b = features()
@@ -129,7 +129,9 @@ def test_bench_rivals_compute_the_same_loss():
 
 @pytest.mark.parametrize("dims", [[32, 8, 16], [5], [31, 9, 4], [8, 32, 16]], ids=str)
 @pytest.mark.parametrize("chunk", [None, 1, 7, 24, 100])
-@pytest.mark.parametrize("scale", [1 / 0.07, 60.0, 90.0])  # a shared exp, its limit, and beyond
+@pytest.mark.parametrize(
+    "scale", [1 / 0.07, 60.0, 90.0], ids=str
+)  # a shared exp, its limit, and beyond
 def test_matryoshka_loss_equals_float64_loop(dims, chunk, scale):
     a, b = features()
     scale = leaf_scale(scale)
@@ -206,7 +208,7 @@ def test_loss_rejects_invalid_arguments(wrong):
 
 
 @pytest.mark.parametrize("chunk", [None, 5])
-@pytest.mark.parametrize("scale", [14.0, 100.0])
+@pytest.mark.parametrize("scale", [14.0, 100.0], ids=str)
 def test_missing_items_change_neither_loss_nor_gradients(chunk, scale):
     a, b = features()
     present = torch.rand(24) < 0.6
@@ -234,7 +236,7 @@ def test_loss_without_present_pairs_is_zero():
 # --- extreme numbers --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("present", [None, torch.tensor([True] * 22 + [False] * 2)])
+@pytest.mark.parametrize("present", [None, torch.tensor([True] * 22 + [False] * 2)], ids=str)
 def test_loss_is_exact_at_scale_100_with_opposed_vectors(present):
     """Row 0 is opposed to all others: exp(S - scale) would be 0 along it in fp32."""
     a, b = features()
@@ -265,7 +267,7 @@ def test_loss_of_zero_vectors_is_finite():
     assert dscale.isfinite()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_loss_of_half_precision_sums_in_fp32(dtype):
     a, b = features(dtype=dtype)
     scale = leaf_scale()

@@ -278,7 +278,7 @@ threading.Thread(target=interrupt).start()
 launch(line_targets.fit_and_block, pathlib.Path.cwd())
 """
     [cell], message = execute_cells(interrupt)
-    line = "stopped at step 5; run the cell again to go on from step 3"
+    line = "stopped at step 5; run the cell again to resume from step 3"
     assert line in message
     error = next(output for output in cell.outputs if output.output_type == "error")
     assert (error.ename, error.traceback) == ("KeyboardInterrupt", [line])

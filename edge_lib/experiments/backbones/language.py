@@ -1,7 +1,7 @@
-"""Train the tiny language model that the package ships: a Qwen2 that reads scenes as text.
+"""Train the tiny language model that the package ships: a Qwen2 for scenes as text.
 
-A VLM reads an image as soft tokens, one for each of the nine cells of a scene. In their place this
-model reads one vector per cell: the sum of the embeddings of the words for its content. So it
+A VLM represents an image by soft tokens, one for each of the nine cells of a scene. In their place
+this model gets one vector per cell: the sum of the embeddings of the words for its content. So it
 learns to describe scenes and to answer questions from text alone, and a projector only has to map
 images to such vectors.
 """
@@ -132,7 +132,7 @@ class LanguageReader(nn.Module):
         )
 
     def forward(self, batch: ChatBatch) -> Tensor:
-        """Mean cross-entropy of the assistant's tokens."""
+        """Mean cross-entropy () of the assistant's tokens."""
         loss = supervised_loss(
             self.language,
             batch.labels,

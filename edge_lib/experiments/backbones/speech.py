@@ -77,7 +77,7 @@ class SpeechReader(nn.Module):
         return self.head(tokens).float().split(list(QUESTIONS.values()), dim=-1)
 
     def forward(self, batch: LabelledBatch) -> torch.Tensor:
-        """Mean cross-entropy over tokens, averaged over questions."""
+        """Mean cross-entropy () over tokens, averaged over questions."""
         parts = self.logits(mask_bands(batch.inputs))
         labels = batch.labels.flatten(0, 1).long().unbind(-1)
         pairs = zip(parts, labels, strict=True)

@@ -1,6 +1,5 @@
-"""How the tiny backbones are trained and published."""
+"""Training and publication of the tiny backbones."""
 
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ from torch import nn
 from edge_lib.config import SpeechBackboneConfig, VisionBackboneConfig
 from edge_lib.experiments.backbones.examples import ExampleBatches
 from edge_lib.runs import Run
+from edge_lib.training.device import process_rank
 from edge_lib.training.fit import fit
 
 
@@ -35,7 +35,7 @@ def train_on_scenes(
 
 def require_one_process() -> None:
     """Raise ValueError if several processes were launched: the batches are not split over them."""
-    if int(os.environ["WORLD_SIZE"]) > 1:
+    if process_rank()[1] > 1:
         raise ValueError("the tiny backbones train on one process; set launch.num_processes=1")
 
 

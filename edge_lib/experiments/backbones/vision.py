@@ -81,7 +81,7 @@ class SceneReader(nn.Module):
         return self.head(cells).float().split(list(QUESTIONS.values()), dim=-1)
 
     def forward(self, batch: LabelledBatch) -> torch.Tensor:
-        """Mean cross-entropy over cells and questions."""
+        """Mean cross-entropy () over cells and questions."""
         parts, labels = self.logits(batch.inputs), batch.labels.flatten(0, 1).unbind(-1)
         pairs = zip(parts, labels, strict=True)
         return torch.stack([F.cross_entropy(part.flatten(0, 1), y) for part, y in pairs]).mean()

@@ -13,7 +13,7 @@ from edge_lib.data.vocabulary import BOS, EOS, PAD
 from edge_lib.nn.decoders.blocks import KeysValues, Stack
 from edge_lib.nn.positions import add_positions
 
-# of embeddings: small beside the outputs of layers, which then count from the first step on
+# of embeddings: small beside the outputs of layers, so that layers matter from the first step
 INIT_STD = 0.05
 
 
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
     def states(
         self, prefix: Tensor, prefix_mask: Tensor, question_ids: Tensor, answer_ids: Tensor
     ) -> list[Tensor]:
-        """The inputs (B, A, W) of `head` after each pass over the answer."""
+        """The inputs (B, A, W) of `head` after each pass; arguments as in `forward`."""
         return self.states_after(self.read_context(prefix, prefix_mask, question_ids), answer_ids)
 
     def states_after(self, context: Context, answer_ids: Tensor) -> list[Tensor]:
@@ -189,15 +189,15 @@ class Decoder(nn.Module):
         return sum(p.numel() for p in self.parameters()) - shared
 
     def layer_tokens(self, context: float, answer: float) -> float:
-        """Rows that pass through a layer, over all layers and steps, for so many context and answer
-        tokens: the cost of a forward pass.
+        """Rows processed, summed over layers and steps, for these numbers of context and answer
+        tokens: the cost of a forward pass in units of one row through one layer.
         """
         raise NotImplementedError
 
     @property
     def context_layers(self) -> float:
-        """Layers that a context row passes through: of the last one only the first projection, 3 of
-        its 12 width x width."""
+        """Layers that a context row passes through; the last one runs only `to_qkv`, a quarter of
+        its parameters."""
         return self.num_layers - 0.75
 
 

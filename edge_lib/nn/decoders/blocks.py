@@ -1,8 +1,8 @@
 """Transformer blocks of the decoders: RMSNorm, rotary attention with a cache, SwiGLU; no bias.
 
-Queries and keys are normalised (Henry et al. 2020, arXiv 2010.04245), with which lookups by content
-are learned sooner. A stack processes a sequence in parts: each part gets the keys and values of the
-earlier ones in every layer. So a context is processed once and answers continue from it.
+Queries and keys are normalised (Henry et al. 2020, arXiv 2010.04245): lookups by content are then
+learned sooner. A stack processes a sequence in parts: in every layer, each part also attends to the
+keys and values of earlier parts. So a context is processed once and answers continue from it.
 """
 
 import torch
@@ -34,7 +34,7 @@ class Stack(nn.Module):
     def read(
         self, x: Tensor, positions: Tensor, mask: Tensor, earlier: list[KeysValues] | None = None
     ) -> list[KeysValues]:
-        """The keys and values of `forward` alone: of the last layer nothing else is computed."""
+        """Only the keys and values of `forward`; the rest of the last layer is not computed."""
         rotation = rotations(positions, self.head_width, x.dtype)
         x, pairs = _run_layers(self.layers[:-1], x, rotation, mask, earlier)
         return [*pairs, self.layers[-1].read(x, rotation, earlier and earlier[-1])]

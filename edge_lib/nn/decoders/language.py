@@ -1,4 +1,4 @@
-"""A causal language model by name: Qwen2.5, or any other that transformers knows.
+"""A causal language model by name: Qwen2.5, or any other that transformers supports.
 
 Its weights are frozen, perhaps in 4 or 8 bits (Dettmers et al. 2023, arXiv 2305.14314); low-rank
 adapters beside its linear layers are trained.

@@ -1,7 +1,7 @@
 """The recursive decoder: a tiny network, applied repeatedly, that answers token by token.
 
-After the Tiny Recursive Model (Jolicoeur-Martineau 2025, arXiv 2510.04871), which fills a grid all
-at once. Here each position i of the answer has two rows, an answer y_i and a latent z_i:
+After the Tiny Recursive Model (Jolicoeur-Martineau 2025, arXiv 2510.04871), which predicts a
+whole grid at once. Here each position i of the answer has two rows, an answer y_i and a latent z_i:
 
 1. The input of position i is the token before it. It is added to both rows at every step.
 2. A step is one pass of the shared layers over all y and z; the output is the next y and z. y_i and
@@ -9,9 +9,9 @@ at once. Here each position i of the answer has two rows, an answer y_i and a la
 3. `inner_steps` make a round; of `outer_steps` rounds only the last one has gradients, or, with
    deep supervision, each its own. The head reads y.
 
-Without z it is a plain decoder with tied weights, applied in a loop; with one step it is that
-decoder. With the additive update, z and y alternate in one row, as published: z <- f(z + y + x) at
-every inner step, y <- f(y + z) at the end of a round.
+Without z it is a plain decoder with tied weights, applied in a loop; with one step it is the
+plain decoder. With the additive update, z and y alternate in one row, as published:
+z <- f(z + y + x) at every inner step, y <- f(y + z) at the end of a round.
 """
 
 from collections.abc import Callable, Iterator

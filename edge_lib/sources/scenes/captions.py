@@ -1,4 +1,4 @@
-"""Captions of scenes read back: which of a scene's digits does a generated caption get right?"""
+"""Parse captions of scenes: which of a scene's digits does a generated caption get right?"""
 
 import re
 

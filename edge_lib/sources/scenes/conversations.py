@@ -1,4 +1,4 @@
-"""Conversations about scenes as rows of the one-table schema: descriptions and questions."""
+"""Conversations about scenes as rows of `data.table.SCHEMA`: descriptions and questions."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Probes beside recall: which twins are confused, and whether digits are bound to their places."""
+"""Measures besides recall: which twins are confused; whether digits are bound to their places."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""Questions about scenes as rows of the one-table schema."""
+"""Questions about scenes as rows of `data.table.SCHEMA`."""
 
 from collections.abc import Iterator, Sequence
 

@@ -63,7 +63,7 @@ def _off_centre(rng: np.random.Generator, space: int) -> int:
 
 @cache
 def load_handwriting():
-    """scikit-learn's digits, loaded once a process."""
+    """scikit-learn's digits, loaded once per process."""
     from sklearn.datasets import load_digits
 
     return load_digits()

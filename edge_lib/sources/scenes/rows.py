@@ -1,4 +1,4 @@
-"""Rows of scenes in the one-table schema: with images, optionally with speech, or degraded."""
+"""Rows of scenes in `data.table.SCHEMA`: with images, optionally with speech, or degraded."""
 
 import io
 from collections.abc import Iterator

@@ -57,7 +57,7 @@ def test_describe_cells_names_the_content_of_every_cell():
 
 def test_text_scenes_have_the_conversations_of_the_table(scenes):
     columns = scenes.conversations
-    conversations = iter(zip(columns.kinds, columns.messages, columns.pictures, strict=True))
+    conversations = iter(zip(columns.kinds, columns.messages, columns.image_rows, strict=True))
     for number, (scene, questions) in enumerate(scenes_with_questions(FEW, "train")):
         assert scenes.words[number] == describe_cells(scene)
         for kind, turns in scene_conversations(number, scene, questions):

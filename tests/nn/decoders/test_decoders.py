@@ -43,7 +43,7 @@ def inputs(dtype=torch.float32):
 
 
 @every_variant
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_logits_depend_on_earlier_answer_tokens_only(variant, dtype):
     decoder = make(variant).to(dtype)
     *context, answer = inputs(dtype)

@@ -7,8 +7,8 @@ from PIL import Image
 SMALL = (  # as many damaged rows as whole ones: their captions are encoded once
     "data.scenes.train_size=600 data.scenes.val_size=40 data.scenes.test_size=200 "
     "data.scenes.degraded_size=600 train.epochs=16 train.batch_size=128 train.eval_every=40 "
-    "evaluate.tsne_rows=60 fusion.seeds=[0,1] fusion.train.epochs=15 fusion.train.batch_size=64 "
-    "features.num_processes=1"
+    "evaluate.tsne_rows=60 fusion.seeds=[0,1] fusion.width=128 fusion.train.epochs=12 "
+    "fusion.train.batch_size=64 features.num_processes=1"
 )
 
 

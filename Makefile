@@ -32,7 +32,7 @@ fusion-ablation trm-tuning: .venv/ready
 
 showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_ablation 05_perceiver_ablation 06_vlm 07_evaluate)
 
-FIGURES := recall_by_dim tsne retrieval fusion gate_weights listen_and_look kept weights confusions \
+FIGURES := recall_by_dim tsne retrieval fusion gate_weights audio_retrieval kept weights confusions \
 	recall costs cost_curves training by_kind answers attention four paired pareto steps chains scenes \
 	width rounds exact_match captions bits
 

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from edge_lib.config import ConfigError
 from edge_lib.config.language import LanguageConfig, LoRAConfig
@@ -28,6 +29,8 @@ from edge_lib.data.chat import IGNORE
 from edge_lib.features.encoder import PRECISIONS
 from edge_lib.features.weights import ARCHITECTURES, SHIPPED, resolve_model
 from edge_lib.training.device import local_device
+
+disable_progress_bar()
 
 TINY = "tiny-qwen2"
 END_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")

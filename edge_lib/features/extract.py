@@ -35,7 +35,8 @@ def extract_features(
     writers = _store_writers(data, spec, only)
     if all(writer.is_complete() for writer in writers.values()):
         return _counts(writers)
-    return launch(write_features, data, spec, only, log_dir=log_dir, **launch_options)[0]
+    results = launch(write_features, data, spec, only, log_dir=log_dir, **launch_options)
+    return next(iter(results.values()))  # of this node's ranks, which may lack 0
 
 
 def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:

@@ -210,3 +210,9 @@ def test_failed_write_leaves_no_file(config, monkeypatch):
 def test_unfinished_store_cannot_be_opened(tmp_path):
     with pytest.raises(FileNotFoundError):
         FeatureStore(tmp_path)
+
+
+def test_extraction_returns_counts_on_a_node_without_rank_0(config, monkeypatch):
+    results = {2: {"train/vision": {"items": 96}}, 3: {}}
+    monkeypatch.setattr("edge_lib.features.extract.launch", lambda *_, **options: results)
+    assert extract_features(config.data, config.feature_spec) == results[2]

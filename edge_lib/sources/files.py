@@ -11,15 +11,36 @@ from edge_lib.config import ConfigError, from_root
 
 
 def match_files(patterns: Sequence[str], key: str) -> list[Path]:
-    """The files that glob patterns match. ConfigError with the config's key if one matches none."""
-    files = []
+    """The files that paths or glob patterns name, each once. A path that exists is no pattern.
+
+    Raises ConfigError with the config's key for one that names no file.
+    """
+    if not patterns:
+        raise ConfigError(f"{key} names no file")
+    files: dict[Path, None] = {}
     for pattern in patterns:
         path = from_root(pattern)
-        matches = sorted(map(Path, glob(str(path), recursive=True)))
+        matches = [match for match in _matches(path) if match.is_file()]
+        if path.is_dir():
+            raise ConfigError(f"{key}: {path} is a folder; name its files, such as {path}/*")
         if not matches:
             raise ConfigError(f"{key}: no file matches {path}")
-        files += matches
-    return files
+        files |= dict.fromkeys(matches)
+    return list(files)
+
+
+def _matches(path: Path) -> list[Path]:
+    """What a pattern matches, sorted. The part of it that exists is taken literally, and so is a
+    bracket, if nothing matches otherwise.
+    """
+    if path.exists():
+        return [path]
+    folder = next(parent for parent in path.parents if parent.exists())
+    pattern = str(path.relative_to(folder))
+    for text in (pattern, pattern.replace("[", "[[]")):
+        if matches := glob(text, root_dir=folder, recursive=True):
+            return sorted(folder / match for match in matches)
+    return []
 
 
 def path_of_split(paths: dict[str, Path], split: str, key: str) -> Path:

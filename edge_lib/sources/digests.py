@@ -1,0 +1,145 @@
+"""Fingerprints of tables, by the content of every file that their rows refer to.
+
+A digest is remembered under the cache with its file's size and times, so that a file is read once.
+No fingerprint holds the location or times of a file: a copy keeps its features, a changed byte does
+not.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from edge_lib.config import ConfigError, from_root
+
+THREADS = 16
+MAX_BATCH = 256  # files in one database query
+PROGRESS_SECONDS = 5
+# A file that changed a moment ago may change again without a new time, as file systems have coarse
+# clocks: its digest is not remembered yet.
+UNSETTLED_NS = 100_000_000
+COLUMNS = "path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, digest TEXT"
+
+Stamp = tuple[bytes, int, int, int]  # path, size, time of the content and of the entry in ns
+
+
+def table_fingerprint(dataset: Dataset, files: Sequence[Path], cache_dir: Path, *facts: str) -> str:
+    """Names the content of a table's rows, with the files of its `image` and `audio` cells.
+
+    files: what the rows were read from. facts: whatever else they depend on.
+    """
+    digest = hashlib.sha256(json.dumps([facts, digest_files(files, cache_dir)]).encode())
+    for column in (name for name in ("image", "audio") if name in dataset.column_names):
+        paths = _paths(dataset, column)
+        unique = pc.unique(paths).drop_null()
+        content = [column, len(paths), *digest_files(unique.to_pylist(), cache_dir)]
+        digest.update(json.dumps(content).encode())
+        for numbers in pc.index_in(paths, value_set=unique).chunks:
+            digest.update(pc.fill_null(numbers, -1).to_numpy())
+    return digest.hexdigest()[:16]
+
+
+def digest_files(paths: Iterable[str | Path], cache_dir: Path) -> list[str]:
+    """SHA-256 (32 hex digits) of the content of each file; "" where none can be read.
+
+    Raises ConfigError if the database of digests under `cache_dir` cannot be used.
+    """
+    paths = [os.fsencode(path if os.path.isabs(path) else from_root(path)) for path in paths]
+    size = max(1, min(MAX_BATCH, len(paths) // (4 * THREADS)))
+    batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+    database = cache_dir / "digests.sqlite"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with closing(_connect(database)) as connection, ThreadPoolExecutor(THREADS) as pool:
+            connection.execute(f"CREATE TABLE IF NOT EXISTS digests ({COLUMNS})")
+            results = pool.map(lambda batch: _digest_batch(batch, database), batches)
+            return [digest for batch in _with_progress(results, len(paths)) for digest in batch]
+    except sqlite3.Error as error:
+        raise ConfigError(f"{database}: {error}; delete it, and it is built again") from None
+
+
+def _digest_batch(paths: list[bytes], database: Path) -> list[str]:
+    now, stamps = time.time_ns(), [_stamp(path) for path in paths]
+    with closing(_connect(database)) as connection:
+        digests = _remembered(connection, paths)
+        new = {stamp: _digest(stamp[0]) for stamp in stamps if stamp and stamp not in digests}
+        kept = [(*s, digest) for s, digest in new.items() if digest and now - s[-1] > UNSETTLED_NS]
+        connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", kept)
+        connection.commit()
+    digests |= new
+    return [digests.get(stamp, "") for stamp in stamps]
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(database, timeout=60)  # another process may write
+
+
+def _remembered(connection: sqlite3.Connection, paths: list[bytes]) -> dict[Stamp | None, str]:
+    marks = ",".join("?" * len(paths))
+    rows = connection.execute(f"SELECT * FROM digests WHERE path IN ({marks})", paths)
+    return {stamp: digest for *stamp, digest in rows for stamp in [tuple(stamp)]}
+
+
+def _stamp(path: bytes) -> Stamp | None:
+    """What a digest is remembered by; None if there is no such file. Only the last time also
+    changes when a tool restores the others.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a null character in the path
+        return None
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return (path, status.st_size, *times) if stat.S_ISREG(status.st_mode) else None
+
+
+def _digest(path: bytes) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError:
+        return ""
+
+
+def _with_progress(results: Iterable[list[str]], total: int) -> Iterator[list[str]]:
+    """The results, with a line every few seconds."""
+    count, last = 0, time.monotonic()
+    for result in results:
+        yield result
+        count += len(result)
+        if time.monotonic() - last > PROGRESS_SECONDS:
+            print(f"checked {count:,} of {total:,} files", flush=True)
+            last = time.monotonic()
+
+
+def _paths(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """The path that each cell of a column refers to; null where the cell holds the content."""
+    # the table below the dataset: its format would read the content as well
+    column, rows = dataset.data.column(name), dataset._indices
+    if pa.types.is_struct(column.type):
+        paths = _paths_of_structs(column)
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        paths = pc.if_else(pc.starts_with(column, "data:"), None, column)
+    else:
+        paths = pa.chunked_array([pa.nulls(len(column), pa.string())])
+    return paths.take(rows.column(0)) if rows is not None else paths
+
+
+def _paths_of_structs(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Of cells {bytes, path} or {path, offset, size}."""
+    fields = {field.name: pc.struct_field(column, field.name) for field in column.type}
+    paths = fields.get("path", pa.chunked_array([pa.nulls(len(column))])).cast(pa.string())
+    content = fields.get("bytes")
+    if content is None or pa.types.is_null(content.type):
+        return paths
+    has_content = pc.fill_null(pc.greater(pc.binary_length(content), 0), False)
+    return pc.if_else(has_content, None, paths)

@@ -5,6 +5,10 @@ Face hub. transformers is imported only where it is needed.
 """
 
 import hashlib
+import json
+import re
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -78,7 +82,8 @@ def check_minilm() -> None:
 
 def encoder_fingerprint(config: EncoderConfig) -> str:
     """Identifies everything that an encoder's output depends on: every key of its config, its
-    weights and preprocessing (a digest of a folder's files, or the commit of a hub model).
+    weights and preprocessing (a digest of a folder's files, wherever they lie, or the commit of a
+    hub model).
     """
     source = resolve_model(config.encoder, config.weights)
     if isinstance(source, str):
@@ -87,15 +92,63 @@ def encoder_fingerprint(config: EncoderConfig) -> str:
         architecture = AutoConfig.from_pretrained(source, revision=config.revision)
         return f"{config.digest()} {architecture._commit_hash}"
     suffixes = (".safetensors", ".bin", ".json", ".txt", ".model")
-    paths = sorted(path for path in source.rglob("*") if path.suffix in suffixes)
-    stamps = ((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-    return f"{config.digest()} {_file_digest(tuple(stamps))}"
+    paths = (path for path in source.rglob("*") if path.suffix in suffixes)
+    return f"{config.model_copy(update={'encoder': ''}).digest()} {_digest(source, paths)}"
+
+
+def weights_digest(name: str, revision: str | None = None, weights: str = "pretrained") -> str:
+    """Identifies a backbone's weights by content: a folder, its copies and a hub model of the same
+    files have the same digest. Empty for random weights and for a model that is not on this
+    machine.
+    """
+    source = locate(name, weights)
+    folder = source if isinstance(source, Path) else _hub_folder(name, revision)
+    if weights == "random" or folder is None:
+        return ""
+    paths = [*folder.rglob("*.safetensors")] or [*folder.glob("*.bin")]
+    return _digest(folder, paths)[:16] if paths else ""
+
+
+def check_weights(
+    saved: str, name: str, revision: str | None = None, weights: str = "pretrained"
+) -> None:
+    """ConfigError if a backbone's weights have another `weights_digest` than a saved model was
+    trained on. An empty digest, saved or current, cannot be compared.
+    """
+    current = weights_digest(name, revision, weights)
+    if saved and current and saved != current:
+        raise ConfigError(
+            f"{name}: its weights (digest {current}) are not those that the model was trained on "
+            f"({saved}); restore them, or train again"
+        )
+
+
+def _hub_folder(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub model in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with suppress(ValueError):  # not a name that the hub allows
+        config = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(config).parent if isinstance(config, str) else None
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
+    """SHA-256 of the names and contents of files in a folder, in any order."""
+    names = sorted((path.relative_to(folder).as_posix(), path) for path in paths)
+    digests = [[name, _sha256(path, *_stamp(path))] for name, path in names]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 @cache
-def _file_digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    """SHA-256 of files, computed again only if a size or time changes."""
-    digest = hashlib.sha256()
-    for path, _, _ in stamps:
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """SHA-256 of a file, computed again only if its size or time changes. The hub's cache links to
+    large files by theirs.
+    """
+    if re.fullmatch("[0-9a-f]{64}", blob := path.resolve().name):
+        return blob
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,6 @@
 """The aligner: a trained head for each modality, over frozen encoders."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from edge_lib.config import MODALITIES, ModalityConfig
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
+from edge_lib.features.weights import check_weights, weights_digest
 from edge_lib.models.saving import model_folder
 from edge_lib.nn.heads import build_head
 from edge_lib.runs.files import absolute_path, read_saved
@@ -26,6 +26,8 @@ class Aligner(nn.Module):
 
     modalities: the encoder and head of each. dims: sizes of the embedding. widths: for each
     modality the widths of its encoder's tokens and pooled vector. precision: of the encoders.
+    encoder_digests: `weights_digest` of each encoder that the heads were trained on, by default
+    those of today.
 
     Example:
         >>> aligner = Aligner.from_pretrained("runs/01_align-tiny-1a2b3c4d/checkpoints/best")
@@ -39,10 +41,13 @@ class Aligner(nn.Module):
         dims: Sequence[int],
         widths: dict[str, tuple[int, int]],
         precision: str = "fp32",
+        encoder_digests: dict[str, str] | None = None,
     ):
         super().__init__()
         self.modalities, self.dims, self.widths = modalities, list(dims), widths
-        self.precision = precision
+        self.precision, self.encoder_digests = precision, encoder_digests
+        # a plain dict: frozen encoders are loaded by name and are no part of the state
+        self._encoders: dict[str, Encoder] = {}
         self.heads = nn.ModuleDict(
             {
                 name: build_head(modality, self.dims, *widths[name])
@@ -82,7 +87,7 @@ class Aligner(nn.Module):
         items = self._as_list(modality, items)
         if not items:
             raise ValueError(f"no items of {modality}")
-        encoder = self._encoders[modality].to(self.device)
+        encoder = self._encoder(modality).to(self.device)
         return run_encoder(encoder, encoder.prepare(items), self.precision)
 
     def _as_list(self, modality: str, items: Any) -> list:
@@ -96,10 +101,17 @@ class Aligner(nn.Module):
             _check_item(f"item {number} of {modality}", item, blank, MODALITIES[modality].decode)
         return items
 
-    @cached_property
-    def _encoders(self) -> dict[str, Encoder]:
-        # a plain dict: frozen encoders are loaded by name and are no part of the state
-        return {name: load_encoder(name, m.encoder_config) for name, m in self.modalities.items()}
+    def _encoder(self, modality: str) -> Encoder:
+        if modality not in self._encoders:
+            self.check_encoder(modality)
+            config = self.modalities[modality].encoder_config
+            self._encoders[modality] = load_encoder(modality, config)
+        return self._encoders[modality]
+
+    def check_encoder(self, modality: str) -> None:
+        """ConfigError if an encoder has other weights now than when its head was trained."""
+        if saved := (self.encoder_digests or {}).get(modality):
+            check_weights(saved, *_backbone(self.modalities[modality]))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors and aligner.json; the folder appears whole or not at all."""
@@ -107,8 +119,17 @@ class Aligner(nn.Module):
             name: modality.model_dump(mode="json", exclude={"augment"})  # only in training
             for name, modality in self.modalities.items()
         }
-        metadata = {"modalities": modalities, "dims": self.dims, "widths": self.widths}
-        with model_folder(folder, FILE, metadata | {"precision": self.precision}) as temporary:
+        digests = self.encoder_digests
+        if digests is None:
+            digests = {name: weights_digest(*_backbone(m)) for name, m in self.modalities.items()}
+        metadata = {
+            "modalities": modalities,
+            "dims": self.dims,
+            "widths": self.widths,
+            "precision": self.precision,
+            "encoder_digests": digests,
+        }
+        with model_folder(folder, FILE, metadata) as temporary:
             save_file(self.state_dict(), temporary / "model.safetensors")
 
     @classmethod
@@ -125,7 +146,14 @@ class Aligner(nn.Module):
         configs = metadata.pop("modalities")
         modalities = {name: ModalityConfig.model_validate(c) for name, c in configs.items()}
         widths = {name: tuple(pair) for name, pair in metadata.pop("widths").items()}
-        return cls(modalities, widths=widths, **metadata)
+        # those that an older version saved are not known
+        digests = metadata.pop("encoder_digests", {})
+        return cls(modalities, widths=widths, encoder_digests=digests, **metadata)
+
+
+def _backbone(config: ModalityConfig) -> tuple[str, str | None, str]:
+    """The arguments of `weights_digest`."""
+    return config.encoder, config.revision, config.weights
 
 
 def _check_item(name: str, item: Any, blank: Any, decode: str | None) -> None:

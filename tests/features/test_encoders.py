@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import socket
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -38,7 +39,12 @@ from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features import weights as weights_module
 from edge_lib.features.audio import _WhisperEncoder
 from edge_lib.features.encoder import load_encoder
-from edge_lib.features.weights import check_minilm, encoder_fingerprint, locate
+from edge_lib.features.weights import (
+    check_minilm,
+    encoder_fingerprint,
+    locate,
+    weights_digest,
+)
 from edge_lib.nn.heads import build_head
 
 SIDE = 32
@@ -324,6 +330,41 @@ def test_fingerprint_ignores_other_files_and_times(copy):
     (copy / "README.md").write_text("a card")
     os.utime(copy / "model.safetensors", (1, 1))
     assert encoder_fingerprint(config(copy)) == before
+
+
+def test_fingerprint_of_a_copied_folder_is_the_same(copy, tmp_path):
+    other = shutil.copytree(copy, tmp_path / "other")
+    assert encoder_fingerprint(config(copy)) == encoder_fingerprint(config(other))
+
+
+def test_weights_digest_covers_the_weights_alone(copy, tmp_path):
+    before = weights_digest(str(copy))
+    (copy / "preprocessor_config.json").write_text("{}")
+    assert weights_digest(str(shutil.copytree(copy, tmp_path / "other"))) == before
+    (copy / "model.safetensors").write_bytes(b"other weights")
+    assert weights_digest(str(copy)) not in (before, "")
+
+
+def test_weights_digest_is_empty_where_there_is_nothing_to_compare(copy, tiny_bert):
+    assert weights_digest(str(copy), weights="random") == ""
+    assert weights_digest(str(tiny_bert)) == "", "a folder without weights"
+    assert weights_digest("some/model") == "", "a hub model that is not in the cache"
+
+
+def test_weights_digest_of_a_hub_model_equals_that_of_its_folder(copy, tmp_path, monkeypatch):
+    """The hub's cache links from a snapshot to files that are named by their SHA-256."""
+    cache = tmp_path / "cache/models--some--model"
+    snapshot = cache / "snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text("abc")
+    shutil.copy(copy / "config.json", snapshot)
+    blob = cache / "blobs" / sha256((copy / "model.safetensors").read_bytes()).hexdigest()
+    blob.write_bytes(b"not read")
+    (snapshot / "model.safetensors").symlink_to(blob)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert weights_digest("some/model") == weights_digest(str(copy))
 
 
 # another valid value of each key; a new key needs one here

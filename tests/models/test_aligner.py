@@ -1,12 +1,15 @@
 """The aligner: embeddings of raw items and of stored features, loss, saving and loading."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from edge_lib.config import ConfigError, ModalityConfig, load_config
 from edge_lib.data.alignment_batches import AlignmentBatches
@@ -67,7 +70,7 @@ def test_aligner_loads_with_the_same_embeddings(aligner, tmp_path):
 def test_aligner_file_holds_the_model_alone(aligner, tmp_path):
     aligner.save_pretrained(tmp_path)
     metadata = json.loads((tmp_path / "aligner.json").read_text())
-    assert metadata.keys() == {"modalities", "dims", "widths", "precision"}
+    assert metadata.keys() == {"modalities", "dims", "widths", "precision", "encoder_digests"}
     head = {"pooler", "window", "num_latents", "num_layers", "num_heads", "width", "dropout"}
     encoder = {"encoder", "revision", "weights"}
     assert [m.keys() for m in metadata["modalities"].values()] == [head | encoder] * 2
@@ -89,6 +92,59 @@ def test_aligner_paths_are_relative_to_the_working_directory(aligner, tmp_path, 
     assert (tmp_path / "models/aligner/aligner.json").is_file()
     loaded = Aligner.from_pretrained("models/aligner")
     assert torch.equal(loaded.embed("text", TEXTS), aligner.embed("text", TEXTS))
+
+
+# --- weights of the encoders -------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(aligner, tiny_vision, tmp_path):
+    """A saved aligner whose vision encoder is a folder that a test may change."""
+    shutil.copytree(tiny_vision, tmp_path / "encoder")
+    vision = aligner.modalities["vision"].model_copy(update={"encoder": str(tmp_path / "encoder")})
+    aligner.modalities = aligner.modalities | {"vision": vision}
+    aligner.save_pretrained(tmp_path / "aligner")
+    return tmp_path
+
+
+def change_weights(folder):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    save_file({name: value * 1.5 for name, value in weights.items()}, path, {"format": "pt"})
+
+
+def test_aligner_refuses_encoder_weights_that_changed(moved):
+    change_weights(moved / "encoder")
+    loaded = Aligner.from_pretrained(moved / "aligner")
+    with pytest.raises(ConfigError, match=r"encoder: its weights .* not those that the model was"):
+        loaded.embed("vision", image())
+    assert loaded.embed("text", TEXTS).shape == (2, 16), "the other encoder is as it was"
+
+
+def test_aligner_takes_copied_and_touched_encoder_weights(moved, aligner):
+    expected = aligner.embed("vision", image())
+    (moved / "encoder").rename(moved / "elsewhere")
+    os.utime(moved / "elsewhere/model.safetensors", (1, 1))
+    path = moved / "aligner/aligner.json"
+    path.write_text(path.read_text().replace(str(moved / "encoder"), str(moved / "elsewhere")))
+    loaded = Aligner.from_pretrained(moved / "aligner")
+    torch.testing.assert_close(loaded.embed("vision", image()), expected)
+
+
+def test_aligner_saved_again_keeps_the_digests_it_was_trained_with(moved):
+    change_weights(moved / "encoder")
+    Aligner.from_pretrained(moved / "aligner").save_pretrained(moved / "again")
+    with pytest.raises(ConfigError, match="not those that the model was trained on"):
+        Aligner.from_pretrained(moved / "again").embed("vision", image())
+
+
+def test_aligner_saved_without_digests_still_loads(moved):
+    path = moved / "aligner/aligner.json"
+    metadata = json.loads(path.read_text())
+    del metadata["encoder_digests"]
+    path.write_text(json.dumps(metadata))
+    change_weights(moved / "encoder")
+    assert Aligner.from_pretrained(moved / "aligner").embed("vision", image()).shape == (1, 16)
 
 
 # --- embeddings ------------------------------------------------------------------------------

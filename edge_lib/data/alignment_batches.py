@@ -1,7 +1,7 @@
 """Training batches of rows that have at least two modalities."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,11 +20,15 @@ class Batch:
     rows: np.ndarray  # (B,) row numbers in the table
     features: dict[str, EncoderOutput]
     present: dict[str, torch.Tensor]  # (B,) bool for each modality
+    labels: dict[str, torch.Tensor] = field(
+        default_factory=dict
+    )  # (B,) int64, equal for equal items
 
     def to(self, device) -> "Batch":
         features = {name: value.to(device) for name, value in self.features.items()}
         present = {name: value.to(device) for name, value in self.present.items()}
-        return Batch(self.step, self.rows, features, present)
+        labels = {name: value.to(device) for name, value in self.labels.items()}
+        return Batch(self.step, self.rows, features, present, labels)
 
 
 class AlignmentBatches(StepDataset):
@@ -88,7 +92,7 @@ class AlignmentBatches(StepDataset):
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step, 1])
         rows = self.global_rows(step)
-        features, present = {}, {}
+        features, present, labels = {}, {}, {}
         for name, source in self.features.items():
             items = pick(self.items[name], rows, rng)
             if name == "text":
@@ -98,7 +102,8 @@ class AlignmentBatches(StepDataset):
             gathered = np.where(items < 0, np.argmax(source.valid), items)
             features[name] = source.gather(gathered)
             present[name] = torch.from_numpy((items >= 0) & source.valid[gathered])
-        return Batch(step, self.share(rows), features, present)
+            labels[name] = torch.from_numpy(self.table.item_labels(name, gathered))
+        return Batch(step, self.share(rows), features, present, labels)
 
 
 def _drop_items(

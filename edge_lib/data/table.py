@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -24,8 +24,9 @@ import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 from PIL import Image
 
-from edge_lib.config import MODALITIES, from_root
+from edge_lib.config import MODALITIES
 from edge_lib.config.registry import load_registered
+from edge_lib.data.cells import read_cell
 
 log = logging.getLogger(__name__)
 disable_progress_bars()
@@ -63,10 +64,15 @@ class Table:
     def __init__(self, dataset: Dataset, name: str, fingerprint: str):
         """fingerprint: names the content; stored features belong to it."""
         self.dataset, self.name, self.fingerprint = dataset, name, fingerprint
-        self.skipped: dict[str, list[str]] = defaultdict(list)
+        self.skipped: dict[str, list[str]] = defaultdict(list)  # reason -> id of each row
+        self._skipped_rows: dict[str, set[int]] = defaultdict(set)
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def select(self, rows: Sequence[int], name: str, fingerprint: str) -> "Table":
+        """A table of some rows, in this order."""
+        return Table(self.dataset.select(rows), name, fingerprint)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -157,7 +163,7 @@ class Table:
 
     def _decode_cell(self, column: str, row: int, value, decoder: Callable[[bytes], Any]):
         try:
-            content = _encoded_bytes(value)
+            content = read_cell(value)
             if content is None:
                 self.skip(f"no {column}", row)
                 return None
@@ -184,6 +190,14 @@ class Table:
             return self.fingerprint
         return hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()[:16]
 
+    def item_labels(self, modality: str, items: np.ndarray) -> np.ndarray:
+        """(n,) int64, equal for equal items: of captions a digest of the text, else the number."""
+        if modality != "text":
+            return np.asarray(items, np.int64)
+        texts = (self.captions[item].encode() for item in items)
+        digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+        return np.frombuffer(digests, np.int64).copy()
+
     def examples(self, count: int) -> tuple[list[Image.Image], list[str]]:
         """Images and first captions of the first `count` rows that have both."""
         rows, first = np.unique(self.caption_rows, return_index=True)
@@ -195,7 +209,8 @@ class Table:
     def skip(self, reason: str, row: int, error: Exception | None = None) -> None:
         """Count and log a row or item that is left out."""
         name = self.ids[int(row)]
-        if name not in self.skipped[reason]:
+        if row not in self._skipped_rows[reason]:
+            self._skipped_rows[reason].add(row)
             self.skipped[reason].append(name)
             log.warning("%s: skipped %s: %s%s", self.name, name, reason, f": {error}" * bool(error))
 
@@ -209,11 +224,3 @@ class Table:
         if name not in self.dataset.column_names:
             return np.zeros(len(self), bool)
         return self.dataset.with_format("arrow")[name][:].is_valid().to_numpy()
-
-
-def _encoded_bytes(value) -> bytes | None:
-    """A cell: bytes, or {bytes, path} as Hugging Face `Image` and `Audio` columns store it."""
-    if isinstance(value, dict):
-        path = value.get("path")
-        return value.get("bytes") or (from_root(path).read_bytes() if path else None)
-    return value or None

@@ -1,0 +1,48 @@
+"""Encoded images and clips: the bytes that a cell of a table stands for."""
+
+import base64
+from urllib.parse import unquote_to_bytes
+
+from edge_lib.config import from_root
+
+
+def read_cell(value) -> bytes | None:
+    """The bytes of an encoded image or clip; None if the cell is null or empty.
+
+    A cell is bytes; {bytes, path}, as Hugging Face `Image` and `Audio` columns store it; {path,
+    offset, size}, a member of a tar file; or a text: a data URI, or the path of a file. Raises
+    OSError for a file that cannot be read, ValueError for a malformed data URI or a file that ends
+    before the member does.
+    """
+    if isinstance(value, str):
+        return _decode_data_uri(value) if value[:5].lower() == "data:" else _read_file(value)
+    if isinstance(value, dict):
+        content = value.get("bytes")
+        return content or _read_file(value.get("path"), value.get("offset"), value.get("size"))
+    return value or None
+
+
+def _read_file(path: str | None, offset: int | None = None, size: int | None = None):
+    """`size` bytes from `offset` on; by default the whole file."""
+    if not path or not path.strip():
+        return None
+    with from_root(path).open("rb") as file:
+        file.seek(offset or 0)
+        content = file.read(-1 if size is None else size)
+    if size is not None and len(content) < size:
+        raise ValueError(f"{path} ends before byte {(offset or 0) + size:,}")
+    return content or None
+
+
+def _decode_data_uri(uri: str) -> bytes | None:
+    """RFC 2397: data:[<type>][;base64],<data>; base64 may be URL-safe, broken into lines, or lack
+    its padding.
+    """
+    head, comma, data = uri.partition(",")
+    if not comma:
+        raise ValueError("a data URI without a comma")
+    content = unquote_to_bytes(data)
+    if not head.rstrip().lower().endswith(";base64"):
+        return content or None
+    content = b"".join(content.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True) or None

@@ -5,7 +5,14 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,3 +47,13 @@ class Section(BaseModel):
         """
         values = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+class SourceSection(Section):
+    """A section that names a source, whose options are a section of that name (some need none)."""
+
+    @model_validator(mode="after")
+    def _source_has_a_section(self):
+        if getattr(self, self.source, self) is None:
+            raise ValueError(f"source {self.source!r} needs a section {self.source!r} beside it")
+        return self

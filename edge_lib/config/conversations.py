@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from edge_lib.config.base import Count, Positive, RepoPath, Section
+from edge_lib.config.base import Count, Positive, RepoPath, Section, SourceSection
 from edge_lib.config.registry import CONVERSATION_SOURCES, one_of
 
 
@@ -23,7 +23,7 @@ class InstructionsConfig(Section):
     files: dict[str, list[str]]
 
 
-class ConversationsConfig(Section):
+class ConversationsConfig(SourceSection):
     """Conversations about images: generated from scenes or read from files. Text-only instructions
     can be added to them.
     """
@@ -45,9 +45,3 @@ class ConversationsConfig(Section):
         None, description="files for each split; columns: turns (role, content), image, audio, ..."
     )
     instructions: InstructionsConfig | None = None
-
-    @model_validator(mode="after")
-    def _source_has_a_section(self):
-        if getattr(self, self.source, self) is None:
-            raise ValueError(f"source {self.source!r} needs data.conversations.{self.source}")
-        return self

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Fraction, RepoPath, Section
+from edge_lib.config.base import Fraction, RepoPath, Section, SourceSection
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.questions import QuestionsConfig
@@ -41,7 +41,7 @@ class CommonVoiceConfig(Section):
     test: str = "test.tsv"
 
 
-class DataConfig(Section):
+class DataConfig(SourceSection):
     """A source and its section, and what is done to its training rows."""
 
     source: Annotated[str, one_of(SOURCES)] = "scenes"
@@ -57,9 +57,3 @@ class DataConfig(Section):
     missing: dict[ModalityName, Fraction] = Field(
         {}, description="share of training rows that lose a modality"
     )
-
-    @model_validator(mode="after")
-    def _source_has_a_section(self):
-        if getattr(self, self.source, self) is None:  # a source may do without a section
-            raise ValueError(f"source {self.source!r} needs a data.{self.source} section")
-        return self

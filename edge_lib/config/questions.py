@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from edge_lib.config.base import Count, Positive, RepoPath, Section
+from edge_lib.config.base import Count, Positive, RepoPath, Section, SourceSection
 from edge_lib.config.registry import QUESTION_SOURCES, one_of
 
 
@@ -26,7 +26,7 @@ class GQAConfig(Section):
     images: RepoPath
 
 
-class QuestionsConfig(Section):
+class QuestionsConfig(SourceSection):
     """Questions about images: generated from scenes or captions, or read from VQAv2 or GQA."""
 
     source: Annotated[str, one_of(QUESTION_SOURCES)] = "scenes"
@@ -42,9 +42,3 @@ class QuestionsConfig(Section):
     seed: Count = 0
     vqav2: VQAv2Config | None = None
     gqa: GQAConfig | None = None
-
-    @model_validator(mode="after")
-    def _source_has_a_section(self):
-        if getattr(self, self.source, self) is None:
-            raise ValueError(f"source {self.source!r} needs a data.questions.{self.source} section")
-        return self

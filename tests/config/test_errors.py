@@ -123,7 +123,7 @@ def test_missing_key_names_file_not_overrides(message, write):
         (f"{VLM} 'vlm.prefix_sources={{image: fused}}'", "vlm", "needs vlm.fusion"),
         (f"{VLM} 'vlm.prefix_sources={{image: audio}}'", "vlm", "<image> takes source vision"),
         (f"{VLM} vlm.stages={{}}", "vlm.stages", "at least 1"),
-        ("data.conversations.source=llava", "data.conversations", "needs data.conversations.llava"),
+        ("data.conversations.source=llava", "data.conversations", "a section 'llava'"),
     ],
 )
 def test_invalid_value_is_rejected_with_allowed_values(message, plain, wrong, key, allowed):

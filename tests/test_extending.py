@@ -22,12 +22,13 @@ from edge_lib.config.modalities import Modality
 from edge_lib.config.registry import LOSSES, POOLERS, SOURCES
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
-from edge_lib.experiments.align import AlignmentTask, alignment_batches, embed_table, new_aligner
+from edge_lib.experiments.align import AlignmentTask, alignment_batches, embed_table
 from edge_lib.features.encoder import Encoder, load_encoder
 from edge_lib.features.extract import write_features
 from edge_lib.features.store import open_stores
 from edge_lib.features.vision import VisionEncoder
 from edge_lib.features.weights import encoder_fingerprint
+from edge_lib.models import Aligner
 from edge_lib.nn.heads import build_head
 from edge_lib.nn.losses import build_loss
 from edge_lib.nn.poolers import Pooler
@@ -164,8 +165,10 @@ def test_new_modality_is_stored_aligned_and_embedded(monkeypatch, tmp_path):
     assert counts["train/depth"] == {"items": 8, "skipped": 0, "truncated": 0}
     table = load_table(config.data, "train")
     stores = open_stores(config.feature_spec, table)
-    aligner = new_aligner(config, {name: store.widths for name, store in stores.items()})
-    AlignmentTask(aligner, config)(alignment_batches(config, table)[0]).backward()
+    widths = {name: store.widths for name, store in stores.items()}
+    aligner = Aligner(config.modalities, config.loss.dims, widths)
+    batches = alignment_batches(table, stores, config.data, config.train, config.seed)
+    AlignmentTask(aligner, config.loss, config.pairs, config.seed)(batches[0]).backward()
     assert all(p.grad.abs().sum() > 0 for p in aligner.heads["depth"].parameters())
     embeddings, rows = embed_table(aligner, table, stores)
     assert embeddings["depth"].shape == (8, 8)

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from edge_lib.config import ROOT, ExperimentConfig, load_config
 from edge_lib.config.base import Section
 from edge_lib.data.table import SCHEMA
-from edge_lib.experiments.align import new_aligner
+from edge_lib.models import Aligner
 from edge_lib.runs import Run
 from edge_lib.runs.points import make_points
 
@@ -47,7 +47,7 @@ def checkout(tmp_path_factory):
             shutil.copy2(ROOT / name, folder / name)
     config = load_config("params/tiny/align.yaml")
     best = Run.of(config, "01_align").checkpoints.relative_to(ROOT) / "best"
-    new_aligner(config, WIDTHS).save_pretrained(folder / best)
+    Aligner(config.modalities, config.loss.dims, WIDTHS).save_pretrained(folder / best)
     _draw_pictures(folder / "pictures")
     return folder
 

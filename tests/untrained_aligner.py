@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from edge_lib.config import ExperimentConfig, FeatureSpec
-from edge_lib.experiments.align import new_aligner
 from edge_lib.features.extract import write_features
 from edge_lib.features.store import open_stores
+from edge_lib.models import Aligner
 from edge_lib.sources import load_table
 
 
@@ -22,4 +22,4 @@ def save_untrained_aligner(
     stores = open_stores(spec, load_table(experiment.data, splits[0]))
     torch.manual_seed(0)
     widths = {name: store.widths for name, store in stores.items()}
-    new_aligner(aligner, widths).save_pretrained(folder)
+    Aligner(aligner.modalities, aligner.loss.dims, widths).save_pretrained(folder)

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from statistics import median
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 from edge_lib.bench.tools import compare, peak_memories
-from edge_lib.config import ExperimentConfig, ModalityConfig
+from edge_lib.config import DataConfig, FeatureSpec, ModalityConfig
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.experiments.align import alignment_batches
+from edge_lib.features.store import open_stores
 from edge_lib.nn.heads import ModalityHead, build_head
 from edge_lib.nn.poolers import build_pooler
 from edge_lib.sources import load_table
@@ -76,20 +77,19 @@ def perceiver(lengths: tuple[int, ...] = LENGTHS) -> dict[str, float]:
     return result
 
 
-def head_costs(config: ExperimentConfig) -> pd.DataFrame:
-    """Cost of each head with token features, on one training batch.
+def head_costs(
+    data: DataConfig, spec: FeatureSpec, dims: list[int], batch_size: int
+) -> pd.DataFrame:
+    """Cost of each head with token features, on a batch of training items.
 
     Columns: modality, tokens in, tokens out, parameters, ms (forward and backward).
     """
-    train = load_table(config.data, "train")
-    batch = alignment_batches(config, train)[0]
-    rows = []
-    for name, modality in config.modalities.items():
-        if batch.features[name].tokens is None:
+    stores, rows = open_stores(spec, load_table(data, "train")), []
+    for name, store in stores.items():
+        encoded = store.gather(np.flatnonzero(store.valid)[:batch_size]).to(local_device())
+        if encoded.tokens is None:
             continue
-        encoded = batch.features[name].to(local_device())
-        widths = encoded.tokens.shape[-1], encoded.pooled.shape[-1]
-        head = build_head(modality, config.loss.dims, *widths).to(local_device())
+        head = build_head(spec.modalities[name], dims, *store.widths).to(local_device())
         parameters = list(head.parameters())
         step = partial(_head_step, head, encoded, parameters)
         step()

@@ -9,6 +9,7 @@ On a CPU this runs `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` w
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 import torch
@@ -16,8 +17,10 @@ import torch
 from edge_lib.bench.tools import compare
 from edge_lib.config import ExperimentConfig, load_config
 from edge_lib.data.alignment_batches import Batch
-from edge_lib.experiments.align import AlignmentTask, alignment_batches, new_aligner
+from edge_lib.experiments.align import AlignmentTask, alignment_batches
 from edge_lib.features.extract import write_features
+from edge_lib.features.online import open_features
+from edge_lib.models import Aligner
 from edge_lib.sources import load_table
 from edge_lib.training.optimizer import make_optimizer
 from edge_lib.training.progress import peak_memory_mb
@@ -45,14 +48,16 @@ def store() -> dict[str, float]:
 
 def training_steps(config: ExperimentConfig) -> dict[str, Callable[[], None]]:
     """A training step for each source of features, all with the same aligner."""
-    table = load_table(config.data, "train")
-    online = config.model_copy(deep=True)
-    online.features.online, online.train.num_workers = True, 0
-    from_store = alignment_batches(config, table)
-    encoded = alignment_batches(online, table)
+    table, spec = load_table(config.data, "train"), config.feature_spec
+    online = replace(spec, features=spec.features.model_copy(update={"online": True}))
+    from_store, encoded = (
+        alignment_batches(table, open_features(s, table), config.data, config.train, config.seed)
+        for s in (spec, online)
+    )
     widths = {name: features.widths for name, features in from_store.features.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task = AlignmentTask(new_aligner(config, widths), config).to(device)
+    aligner = Aligner(config.modalities, config.loss.dims, widths)
+    task = AlignmentTask(aligner, config.loss, config.pairs, config.seed).to(device)
     optimizer = make_optimizer(task, config.train)
 
     def step(batch: Batch) -> None:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -30,10 +32,18 @@ def relative_to_root(path: Path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """A hint such as "did you mean 'lr'? "; empty if no allowed name is near."""
+    nearest = get_close_matches(name, allowed, n=1)
+    return f"did you mean {nearest[0]!r}? " if nearest else ""
+
+
 RepoPath = Annotated[Path, AfterValidator(from_root), PlainSerializer(relative_to_root)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Section(BaseModel):

@@ -1,36 +1,43 @@
-"""Checks that need several sections of an `ExperimentConfig`; each yields a message per problem."""
+"""Checks that need several sections of an `ExperimentConfig`."""
 
 from collections.abc import Iterator
 
 from edge_lib.config.train import TrainConfig
 
 
-def modality_problems(config) -> Iterator[str]:
+def problems(config) -> Iterator[str]:
+    """A message for each problem."""
+    yield from _modality_problems(config)
+    yield from _loading_problems(config)
+    yield from _process_problems(config)
+    yield from _sharding_problems(config)
+    yield from _evaluation_problems(config)
+
+
+def _modality_problems(config) -> Iterator[str]:
     """Modalities that are named but have no section, or have one that does not fit."""
     fusion = [*config.fusion.modalities, config.fusion.target] if config.fusion else []
     for key, names in (("loss.pairs", sum(config.loss.pairs or [], ())), ("fusion", fusion)):
         if missing := sorted(set(names) - set(config.modalities)):
             yield f"{key} names {', '.join(missing)}, which has no section"
-    for name in set(fusion) & set(config.modalities):
-        if config.modalities[name].pooler == "tokens":
+    for name in fusion:
+        if name in config.modalities and config.modalities[name].pooler == "tokens":
             yield f"{name}.pooler=tokens keeps every token, but fusion needs a pooled modality"
     for name, modality in config.modalities.items():
         if modality.augment and not config.features.online:
             yield f"{name}.augment needs features.online=true: a store keeps one view of an image"
 
 
-def loading_problems(config) -> Iterator[str]:
+def _loading_problems(config) -> Iterator[str]:
     """Loader processes for batches on an accelerator; models that cannot be trained online."""
-    if config.train.num_workers and (config.features.online or config.features.on_device):
-        yield "train.num_workers must be 0 with features.online or features.on_device"
     if (config.qa or config.vlm) and config.features.online:
         yield "qa and vlm train from the feature store and need features.online=false"
-    for key, train in train_sections(config).items():
-        if key != "train" and config.features.on_device and train.num_workers:
-            yield f"{key}.num_workers must be 0 with features.on_device"
+    for key, train in ({"train": config.train} | train_sections(config)).items():
+        if train.num_workers and (config.features.online or config.features.on_device):
+            yield f"{key}.num_workers must be 0 with features.online or features.on_device"
 
 
-def process_problems(config) -> Iterator[str]:
+def _process_problems(config) -> Iterator[str]:
     """Batches that do not divide among the processes."""
     world_size = config.launch.world_size
     if config.vlm and config.vlm.language.device_map is not None and world_size > 1:
@@ -45,14 +52,14 @@ def process_problems(config) -> Iterator[str]:
             )
 
 
-def sharding_problems(config) -> Iterator[str]:
+def _sharding_problems(config) -> Iterator[str]:
     """Sharding of anything but the stages of a VLM: other models fit on one device."""
-    for key, train in {"train": config.train, **train_sections(config)}.items():
+    for key, train in ({"train": config.train} | train_sections(config)).items():
         if train.sharding and not key.startswith("vlm."):
             yield f"{key}.sharding: only vlm.stages can be sharded"
 
 
-def evaluation_problems(config) -> Iterator[str]:
+def _evaluation_problems(config) -> Iterator[str]:
     """Evaluated dims that exceed the width of the embedding."""
     widest = max(config.loss.dims)
     if wider := [dim for dim in config.evaluate.dims or () if dim > widest]:

@@ -9,13 +9,7 @@ from pydantic import Field, model_validator
 from edge_lib.config.aligner import AlignerSource
 from edge_lib.config.backbones import BackbonesConfig
 from edge_lib.config.base import Count, Section
-from edge_lib.config.checks import (
-    evaluation_problems,
-    loading_problems,
-    modality_problems,
-    process_problems,
-    sharding_problems,
-)
+from edge_lib.config.checks import problems
 from edge_lib.config.data import DataConfig
 from edge_lib.config.evaluate import EvaluateConfig
 from edge_lib.config.features import FeaturesConfig, FeatureSpec
@@ -60,15 +54,8 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self):
-        checks = (
-            modality_problems,
-            loading_problems,
-            process_problems,
-            sharding_problems,
-            evaluation_problems,
-        )
-        if problems := [problem for check in checks for problem in check(self)]:
-            raise ValueError("; ".join(problems))
+        if messages := [*problems(self)]:
+            raise ValueError("; ".join(messages))
         return self
 
     @property

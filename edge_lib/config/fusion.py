@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Count, Positive, Section
+from edge_lib.config.base import Count, DropoutRate, Positive, Section
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.registry import FUSIONS, one_of
 from edge_lib.config.train import TrainConfig
@@ -23,7 +23,7 @@ class FusionConfig(Section):
     num_latents: Positive = Field(8, description="of cross_attention: the length of its prefix")
     num_layers: Positive = 1
     num_heads: Positive = 4
-    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+    modality_dropout: DropoutRate = Field(
         0.2, description="share of training rows that keep only one modality"
     )
     train: TrainConfig = TrainConfig()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from edge_lib.config.base import Positive, Section
+from edge_lib.config.base import DropoutRate, Positive, Precision, Section
 
 
 def _integer_keys(devices: dict | None) -> dict | None:
@@ -19,7 +19,7 @@ class LoRAConfig(Section):
 
     rank: Positive = 64
     alpha: Positive = 16
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: DropoutRate = 0.0
     targets: Annotated[list[str], Field(min_length=1)] = [
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
@@ -32,7 +32,7 @@ class LanguageConfig(Section):
     model: str = Field(description="a shipped name, a local folder, or a hub name")
     revision: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     quantize: Literal["4bit", "8bit"] | None = Field(
         None, description="4bit: NF4 with double quantisation; 8bit: LLM.int8()"
     )

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from edge_lib.config.base import Positive, Section
 from edge_lib.config.modalities import ModalityName
@@ -19,7 +19,7 @@ class LossConfig(Section):
     weights: list[float] | None = Field(None, description="of dims; 1 each if null")
     sample_single_dim: bool = Field(False, description="use one of dims in each step, at random")
     chunk: Positive | None = Field(None, description="rows of the similarity matrix at a time")
-    temperature: Annotated[float, Field(gt=0)] = Field(0.07, description="initial 1/logit_scale")
+    temperature: PositiveFloat = Field(0.07, description="initial 1/logit_scale")
 
     @model_validator(mode="after")
     def _dims_match_weights(self):

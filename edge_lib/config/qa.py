@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from edge_lib.config.base import Positive, Section
 from edge_lib.config.train import TrainConfig
@@ -20,7 +20,7 @@ class DecoderConfig(Section):
     latent: bool = Field(True, description="a latent row z beside each answer row y")
     update: Literal["concat", "additive"] = "concat"
     deep_supervision: bool = Field(False, description="a loss, with gradients, in every round")
-    lr: Annotated[float, Field(gt=0)] | None = Field(None, description="qa.train.lr if null")
+    lr: PositiveFloat | None = Field(None, description="qa.train.lr if null")
 
     @model_validator(mode="after")
     def _heads_divide_width(self):

@@ -6,9 +6,10 @@ imports neither torch nor transformers, and opening a table imports no other sou
 
 import pkgutil
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 from pydantic import AfterValidator
+
+from edge_lib.config.base import did_you_mean
 
 POOLERS = {
     "pooled": "edge_lib.nn.poolers:PooledPooler",
@@ -54,9 +55,8 @@ def one_of(registry: Mapping[str, object]) -> AfterValidator:
 
     def validate(name: str) -> str:
         if name not in registry:
-            nearest = get_close_matches(name, registry, n=1)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise ValueError(f"unknown name; {hint}allowed: {', '.join(registry)}")
+            hint, allowed = did_you_mean(name, registry), ", ".join(registry)
+            raise ValueError(f"unknown name; {hint}allowed: {allowed}")
         return name
 
     return AfterValidator(validate)

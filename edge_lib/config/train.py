@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from edge_lib.config.base import Count, Fraction, Positive, Section
+from edge_lib.config.base import Count, DropoutRate, Fraction, Positive, Precision, Section
 
 
 class TrainConfig(Section):
@@ -13,26 +13,26 @@ class TrainConfig(Section):
     epochs: Positive = 10
     max_steps: Positive | None = None
     batch_size: Annotated[int, Field(ge=2)] = 256
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: PositiveFloat = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    weight_decay: NonNegativeFloat = 0.05
     warmup: Fraction = Field(0.05, description="share of all steps, with a linear rise")
     cooldown: Fraction | None = Field(
         None,
         description="last share of all steps, with a linear decay; null: cosine decay",
     )
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    clip: PositiveFloat = 1.0
     ema: Fraction | None = Field(
         None, description="decay of the averaged weights that are evaluated and saved"
     )
     accumulation: Positive = 1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     sharding: Literal["fsdp2", "zero2"] | None = Field(
         None,
         description="fsdp2 shards weights, gradients and optimizer over the launched GPUs; zero2 "
         "(DeepSpeed) all but the weights; null: DDP",
     )
-    text_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+    text_dropout: DropoutRate = Field(
         0.0, description="share of training rows that lose their caption"
     )
     eval_every: Positive = 100

@@ -10,12 +10,19 @@ from edge_lib.config.language import LanguageConfig
 from edge_lib.config.train import TrainConfig
 
 STAGES = ("projector", "lora")  # in the order of training
+# of each kind of projector: an embedding (B, 1, D) of the aligner, or a sequence (B, L, D)
+INPUT_KINDS = {
+    "mlp": "embedding",
+    "clip_mlp": "embedding",
+    "tokens": "embedding",
+    "sequence": "sequence",
+}
 
 
 class ProjectorConfig(Section):
     """From an aligner's vectors to soft tokens of the language model."""
 
-    kind: Literal["mlp", "clip_mlp", "tokens", "sequence"] = "sequence"
+    kind: Literal[tuple(INPUT_KINDS)] = "sequence"
     tokens: Positive = Field(1, description="soft tokens made of each vector")
 
 

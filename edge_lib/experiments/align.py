@@ -1,5 +1,6 @@
 """Notebook 01 and the points of its sweeps: train an aligner and test its retrieval."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from edge_lib.config import ExperimentConfig, FeatureSpec
+from edge_lib.config import DataConfig, ExperimentConfig, FeatureSpec, LossConfig, TrainConfig
 from edge_lib.data.alignment_batches import AlignmentBatches, Batch
+from edge_lib.data.encoder_output import Features
 from edge_lib.data.table import Table
 from edge_lib.experiments.checks import check_experiment
 from edge_lib.features.extract import write_features
@@ -30,11 +32,13 @@ class AlignmentTask(nn.Module):
     2023, arXiv 2305.05665).
     """
 
-    def __init__(self, aligner: Aligner, config: ExperimentConfig):
+    def __init__(
+        self, aligner: Aligner, loss: LossConfig, pairs: Sequence[tuple[str, str]], seed: int
+    ):
         super().__init__()
-        self.aligner, self.loss = aligner, build_loss(config.loss)
-        self.pairs, self.seed = config.pairs, config.seed
-        self.weights = config.loss.pair_weights or [1.0] * len(self.pairs)
+        self.aligner, self.loss = aligner, build_loss(loss)
+        self.pairs, self.seed = pairs, seed
+        self.weights = loss.pair_weights or [1.0] * len(pairs)
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss (); a row takes part in the pairs of which it has both items."""
@@ -55,11 +59,12 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
     """Train the heads on the train split; keep those with the best mean R@1 on val."""
     train, val = load_table(config.data, "train"), load_table(config.data, "val")
     spec, run = config.feature_spec, Run(run_folder)
-    batches = alignment_batches(config, train)
-    stores = open_stores(spec, val)
+    features, stores = open_features(spec, train), open_stores(spec, val)
+    batches = alignment_batches(train, features, config.data, config.train, config.seed)
     run.ensure_unchanged("features", store_names(spec, train, val))
     set_seed(config.seed)
-    aligner = new_aligner(config, {name: store.widths for name, store in stores.items()})
+    widths = {name: store.widths for name, store in stores.items()}
+    aligner = Aligner(config.modalities, config.loss.dims, widths, config.features.precision)
 
     def evaluate(task: AlignmentTask) -> dict[str, float]:
         embeddings, rows = embed_table(task.aligner, val, stores)
@@ -68,54 +73,48 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
         metrics = {f"val.{r.query}_to_{r.gallery}.r1": float(r.recall) for r in recall.itertuples()}
         return {**metrics, "score": float(recall.recall.mean())}
 
-    task = AlignmentTask(aligner, config)
+    task = AlignmentTask(aligner, config.loss, config.pairs, config.seed)
     return fit(task, batches, config.train, run, evaluate, config.seed)
 
 
-def new_aligner(config: ExperimentConfig, widths: dict[str, tuple[int, int]]) -> Aligner:
-    """An untrained aligner of all modalities of an experiment."""
-    return Aligner(config.modalities, config.loss.dims, widths, config.features.precision)
-
-
-def alignment_batches(config: ExperimentConfig, table: Table) -> AlignmentBatches:
+def alignment_batches(
+    table: Table, features: dict[str, Features], data: DataConfig, train: TrainConfig, seed: int
+) -> AlignmentBatches:
     """This process's training batches of a table."""
-    return AlignmentBatches(
-        table,
-        open_features(config.feature_spec, table),
-        config.train,
-        config.seed,
-        config.data.missing,
-        config.data.hard_negatives,
-        *process_rank(),
-    )
+    options = data.missing, data.hard_negatives, *process_rank()
+    return AlignmentBatches(table, features, train, seed, *options)
 
 
 def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
     """A point of a sweep: check the config, encode what is missing, train, and test."""
+    spec = config.feature_spec
     check_experiment(config)
-    write_features(config.data, config.feature_spec)
+    write_features(config.data, spec)
     metrics = train_aligner(config, run_folder)
     aligner = Aligner.from_pretrained(run_folder / "checkpoints/best").to(local_device())
     dims, test = config.evaluate.dims or config.loss.dims, load_table(config.data, "test")
-    embeddings, rows = embed_table(aligner, test, open_stores(config.feature_spec, test))
+    embeddings, rows = embed_table(aligner, test, open_stores(spec, test))
     recall = recall_table(
         embeddings, rows, dims, config.evaluate.ks, test.groups, pairs=config.pairs
     )
-    metrics |= recall_metrics(recall, "test") | probe_metrics(config, aligner, dims)
+    metrics |= recall_metrics(recall, "test")
+    metrics |= probe_metrics(config.data, spec, aligner, dims)
     for name, head in aligner.heads.items():
         metrics[f"parameters.{name}"] = sum(p.numel() for p in head.parameters())
     return metrics
 
 
-def probe_metrics(config: ExperimentConfig, aligner: Aligner, dims: list[int]) -> dict[str, float]:
+def probe_metrics(
+    data: DataConfig, spec: FeatureSpec, aligner: Aligner, dims: list[int]
+) -> dict[str, float]:
     """Metrics of the probe that the data source defines; empty if it has none."""
-    probe = get_source(config.data).probe
+    probe = get_source(data).probe
 
     def embed(table: Table) -> dict[str, Tensor]:
-        stores = open_stores(config.feature_spec, table)
+        stores = open_stores(spec, table)
         return pair_rows(*embed_table(aligner, table, stores))[0]
 
-    return probe(config.data, embed, dims) if probe else {}
+    return probe(data, embed, dims) if probe else {}
 
 
 def embed_saved(

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from edge_lib.config import DataConfig, ExperimentConfig
+from edge_lib.config import DataConfig, ExperimentConfig, LossConfig
 from edge_lib.data.alignment_batches import AlignmentBatches, Batch
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
@@ -31,10 +31,10 @@ from edge_lib.training.fit import fit
 class FusionTask(nn.Module):
     """All fusions of a fuser, trained on the same batches, each with a loss of its own."""
 
-    def __init__(self, fuser: Fuser, config: ExperimentConfig, seed: int):
+    def __init__(self, fuser: Fuser, loss: LossConfig, seed: int):
         super().__init__()
-        self.fuser, self.config, self.seed = fuser, config.fusion, seed
-        self.losses = nn.ModuleDict({name: build_loss(config.loss) for name in fuser.fusions})
+        self.fuser, self.config, self.seed = fuser, fuser.config, seed
+        self.losses = nn.ModuleDict({name: build_loss(loss) for name in fuser.fusions})
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss (), summed over fusions."""
@@ -94,7 +94,7 @@ def train_fusions(
         options = data.missing, data.hard_negatives, *process_rank()
         batches = AlignmentBatches(train, features, fusion.train, seed, *options)
         set_seed(seed)
-        task = FusionTask(Fuser(aligner, fusion), config, seed)
+        task = FusionTask(Fuser(aligner, fusion), config.loss, seed)
         result = fit(task, batches, fusion.train, Run(folder), evaluate, seed)
         seconds += result["seconds.train"]
     return {"seconds.fusion": seconds}

@@ -1,6 +1,5 @@
 """Notebook 03 and the points of its sweeps: train and test a decoder on questions about images."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from edge_lib.features.online import open_features
 from edge_lib.features.store import FeatureStore, open_store, store_names
 from edge_lib.metrics.answers import by_kind, score_answers
 from edge_lib.models import Aligner, QAModel
+from edge_lib.models.saving import weights_digest
 from edge_lib.runs import Run
 from edge_lib.runs.files import replace_text
 from edge_lib.sources import kind_sets, load_table
@@ -47,8 +47,7 @@ def train_decoder(
     vocabulary = learn_vocabulary(train, qa.vocab_size)
     features, store = open_features(spec, train)["vision"], open_store(spec, "vision", val)
     batches = QABatches(train, features, vocabulary, qa, config.seed, *process_rank())
-    weights = (aligner_folder / "model.safetensors").read_bytes()
-    run.ensure_unchanged("aligner", hashlib.sha256(weights).hexdigest())
+    run.ensure_unchanged("aligner", weights_digest(aligner_folder))
     run.ensure_unchanged("features", store_names(spec, train, val))
     set_seed(config.seed)
     aligner = Aligner.from_pretrained(aligner_folder)
@@ -93,31 +92,21 @@ def answer_table(
 
     shuffle: a control in which each question is about the image of another.
     """
-    questions = table.questions
-    numbers = [
-        (image, numbers)
-        for image, numbers in enumerate(questions_by_image(table, store.valid))
-        if len(numbers)
-    ]
-    # images with equally many questions form batches
-    numbers.sort(key=lambda pair: len(pair[1]))
-    images = np.array([image for image, _ in numbers])
+    questions, by_image = table.questions, questions_by_image(table, store.valid)
+    counts = np.array([len(numbers) for numbers in by_image])
+    images = np.argsort(counts, kind="stable")
+    images = images[counts[images] > 0]
     shown = np.roll(images, 1) if shuffle else images
-    counts = np.array([len(own) for _, own in numbers])
-    answers = [""] * len(questions.texts)
-    for count in np.unique(counts):
-        places = np.flatnonzero(counts == count)
+    answers = {}
+    for count in np.unique(counts[images]):  # images with equally many questions form batches
+        places = np.flatnonzero(counts[images] == count)
         for part in np.split(places, range(batch_size, len(places), batch_size)):
-            own = np.concatenate([numbers[i][1] for i in part])
+            numbers = np.concatenate([by_image[image] for image in images[part]])
+            texts = [questions.texts[number] for number in numbers]
             features = store.gather(shown[part]).to(model.device)
-            texts = [questions.texts[number] for number in own]
-            for number, text in zip(own, model.answer(features, texts, max_tokens), strict=True):
-                answers[number] = text
-    kept = np.sort(np.concatenate([own for _, own in numbers]))
-    columns = (
-        [column[i] for i in kept] for column in (answers, questions.answers, questions.kinds)
-    )
-    return score_answers(*columns, questions.rows[kept])
+            answers |= zip(numbers, model.answer(features, texts, max_tokens), strict=True)
+    kept, columns = sorted(answers), (answers, questions.answers, questions.kinds)
+    return score_answers(*([column[i] for i in kept] for column in columns), questions.rows[kept])
 
 
 def majority_table(train: Table, test: Table) -> pd.DataFrame:
@@ -144,23 +133,24 @@ def measure_decoder(
     write_features(config.data, spec, QA_SPLITS)
     trained = train_decoder(config, decoder, aligner_folder, run_folder)
     test = load_table(config.data, "qa-test")
-    store = open_store(spec, "vision", test)
+    store, sets = open_store(spec, "vision", test), kind_sets(config.data, test.questions.kinds)
     model = QAModel.from_pretrained(run_folder / "checkpoints/best").to(local_device())
+
+    def scores(answers: pd.DataFrame) -> dict[str, float]:
+        return qa_metrics(by_kind(answers, test.groups, sets), decoder)
+
     answers = answer_table(model, test, store, qa.max_answer)
     if process_rank()[0] == 0:
         replace_text(run_folder / "answers.csv", answers.to_csv(index=False))
-    sets = kind_sets(config.data, test.questions.kinds)
-    metrics = qa_metrics(by_kind(answers, test.groups, sets), decoder) | {
-        f"qa.{decoder}.{name}": value for name, value in _best_validation(Run(run_folder)).items()
-    }
+    validation = _best_validation(Run(run_folder)).items()
+    metrics = scores(answers) | {f"qa.{decoder}.{name}": value for name, value in validation}
     trained["layer_tokens"] = layer_tokens(model, test, store, qa.questions_per_image)
     layer = trained["parameters.core"] / qa.decoders[decoder].layers
     trained["flops"] = 2 * layer * trained["layer_tokens"]
     for steps in qa.test_steps if decoder == "trm" else []:
         model.decoder.inner_steps = steps
-        answers = answer_table(model, test, store, qa.max_answer)
-        scores = qa_metrics(by_kind(answers, test.groups, sets), decoder)
-        metrics |= {f"{name}.steps{steps}": value for name, value in scores.items()}
+        deeper = scores(answer_table(model, test, store, qa.max_answer))
+        metrics |= {f"{name}.steps{steps}": value for name, value in deeper.items()}
     return metrics | {f"{name}.{decoder}": value for name, value in trained.items()}
 
 

@@ -19,7 +19,7 @@ from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
 from edge_lib.data.messages import Messages
 from edge_lib.data.prompts import Prompt, as_list, as_messages
 from edge_lib.models.prefix_sources import FUSED
-from edge_lib.nn.decoders.generation import generate_texts, pad_left
+from edge_lib.nn.decoders.language import generate_texts, pad_left
 
 
 @dataclass

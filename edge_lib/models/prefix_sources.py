@@ -37,7 +37,7 @@ class PrefixSources(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Features of N items, on any device -> vectors (N, L, D) and their mask (N, L).
 
-        source: vision, audio or fused. input_kind: one of `projectors.INPUT_KINDS`.
+        source: vision, audio or fused. input_kind: of `config.vlm.INPUT_KINDS`.
         """
         weight = next(self.parameters())  # DeepSpeed converts them to bf16
         features = features.to(weight.device, weight.dtype)

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
 from edge_lib.config import VLMModelConfig
 from edge_lib.config.language import LanguageConfig
+from edge_lib.config.vlm import INPUT_KINDS
 from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
@@ -23,7 +24,7 @@ from edge_lib.models.generation import GenerationMixin
 from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.saving import model_folder
 from edge_lib.nn.decoders.language import load_language, load_tokenizer, supervised_loss
-from edge_lib.nn.projectors import INPUT_KINDS, Projector
+from edge_lib.nn.projectors import Projector
 from edge_lib.runs.files import absolute_path, read_saved
 
 FILE = "vlm.json"

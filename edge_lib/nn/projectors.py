@@ -3,16 +3,8 @@
 import torch
 from torch import nn
 
-from edge_lib.config.vlm import ProjectorConfig
+from edge_lib.config.vlm import INPUT_KINDS, ProjectorConfig
 from edge_lib.nn.positions import add_positions
-
-# the input of each kind: a head's sequence (B, L, D), or its embedding (B, 1, D)
-INPUT_KINDS = {
-    "mlp": "embedding",
-    "tokens": "embedding",
-    "clip_mlp": "embedding",
-    "sequence": "sequence",
-}
 
 
 class Projector(nn.Module):

@@ -1,10 +1,10 @@
 """Check the parameters that papermill injected into the running notebook."""
 
 import ast
-from difflib import get_close_matches
 from itertools import pairwise
 
 from edge_lib.config import ConfigError
+from edge_lib.config.base import did_you_mean
 
 PARAMETERS = {"config", "overrides", "run_dir"}
 
@@ -19,8 +19,7 @@ def check_parameters() -> None:
     pairs = [pair for pair in pairwise(_executed_cells()) if pair[1].startswith("# Parameters\n")]
     declared, injected = map(_assigned_names, pairs[-1]) if pairs else (set(), set())
     if declared >= PARAMETERS and (unknown := sorted(injected - declared)):
-        nearest = get_close_matches(unknown[0], declared, n=1)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        hint = did_you_mean(unknown[0], sorted(declared))
         allowed = ", ".join(sorted(declared))
         raise ConfigError(f"unknown notebook parameter {unknown[0]!r}; {hint}allowed: {allowed}")
 

@@ -10,8 +10,6 @@ from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin, is
 from edge_lib.config import TrainConfig
 from edge_lib.runs import Run
 
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-
 
 def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
     """The Accelerator of one training. RuntimeError for a missing package, GPU or process."""
@@ -26,7 +24,7 @@ def make_accelerator(config: TrainConfig, run: Run) -> Accelerator:
     accelerator = Accelerator(
         # without it, Accelerate does not connect launched processes on a CPU
         cpu=world_size > 1 and not torch.cuda.is_available(),
-        mixed_precision=PRECISIONS[config.precision],
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
         gradient_accumulation_steps=config.accumulation,
         log_with=tracker,
         project_dir=run.folder,

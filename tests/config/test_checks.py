@@ -23,7 +23,11 @@ PROBLEMS = {
     ),
     "stage workers on device": (
         f"{VLM} vlm.stages.projector.num_workers=1 features.on_device=true",
-        "vlm.stages.projector.num_workers must be 0 with features.on_device",
+        "vlm.stages.projector.num_workers must be 0 with features.online or features.on_device",
+    ),
+    "fusion workers online": (
+        f"{FUSION} fusion.train.num_workers=1 features.online=true",
+        "fusion.train.num_workers must be 0 with features.online or features.on_device",
     ),
     "qa online": (f"{QA} features.online=true", "qa and vlm train from the feature store"),
     "vlm online": (f"{VLM} features.online=true", "qa and vlm train from the feature store"),

@@ -12,7 +12,6 @@ from edge_lib.experiments.align import (
     AlignmentTask,
     embed_saved,
     embed_table,
-    new_aligner,
     train_aligner,
 )
 from edge_lib.experiments.trimodal import (
@@ -42,7 +41,8 @@ def config(small_trimodal):
 def untrained(config, seed=0):
     torch.manual_seed(seed)
     stores = stores_of(config, "val")
-    return new_aligner(config, {name: store.widths for name, store in stores.items()})
+    widths = {name: store.widths for name, store in stores.items()}
+    return Aligner(config.modalities, config.loss.dims, widths)
 
 
 def first_batch(config, split="train"):
@@ -61,7 +61,7 @@ def stores_of(config, split):
 
 def test_loss_is_the_mean_over_pairs_of_rows_with_both_items(config):
     aligner, batch = untrained(config).eval(), first_batch(config)
-    task = AlignmentTask(aligner, config)
+    task = AlignmentTask(aligner, config.loss, config.pairs, config.seed)
     torch.manual_seed(1)
     batch.present = {name: torch.rand(16) < 0.7 for name in batch.present}
     embedded = {name: aligner.heads[name](batch.features[name])[1] for name in batch.features}
@@ -79,7 +79,7 @@ def test_gradients_reach_the_heads_of_the_pairs_in_the_loss(small_trimodal, conf
     batch = first_batch(config)
     for chosen, trained in ((config, {"vision", "audio", "text"}), (one_pair, {"vision", "text"})):
         aligner = untrained(chosen)
-        AlignmentTask(aligner, chosen)(batch).backward()
+        AlignmentTask(aligner, chosen.loss, chosen.pairs, chosen.seed)(batch).backward()
         with_gradient = {
             name.split(".")[1]
             for name, p in aligner.named_parameters()
@@ -145,7 +145,7 @@ def fuser(task):
 def new_task(config, seed=0):
     aligner = untrained(config)
     torch.manual_seed(seed)
-    return FusionTask(Fuser(aligner, config.fusion), config, seed)
+    return FusionTask(Fuser(aligner, config.fusion), config.loss, seed)
 
 
 def test_fusion_training_changes_fusions_alone(config, task):

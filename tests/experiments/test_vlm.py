@@ -13,7 +13,7 @@ from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.conversations import read_conversations
 from edge_lib.experiments import vlm_answers
-from edge_lib.experiments.align import new_aligner, train_aligner
+from edge_lib.experiments.align import train_aligner
 from edge_lib.experiments.trimodal import train_fusions
 from edge_lib.experiments.vlm import CHAT_SPLITS, load_prefix_sources, mean_loss, train_vlm
 from edge_lib.experiments.vlm_answers import generate_answers
@@ -24,6 +24,7 @@ from edge_lib.experiments.vlm_features import (
     prefix_spec,
 )
 from edge_lib.features.extract import write_features
+from edge_lib.models import Aligner
 from edge_lib.models.vlm import VLM
 from edge_lib.nn.decoders.language import load_tokenizer
 from edge_lib.runs import Run
@@ -131,7 +132,7 @@ def test_prefix_spec_rejects_an_aligner_without_the_source(make_config, aligner_
 def test_prefix_spec_rejects_audio_of_variable_length(make_config, small_trimodal, tmp_path):
     config = small_trimodal("audio.pooler=tokens fusion=null")
     widths = {"vision": (16, 16), "audio": (16, 16), "text": (384, 384)}
-    new_aligner(config, widths).save_pretrained(tmp_path / "aligner")
+    Aligner(config.modalities, config.loss.dims, widths).save_pretrained(tmp_path / "aligner")
     with_audio = make_config("'vlm.prefix_sources={image: vision, audio: audio}'")
     with pytest.raises(ConfigError, match="pooler 'tokens' gives variable-length audio"):
         prefix_spec(with_audio, tmp_path / "aligner")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from edge_lib.config import ConfigError, ModalityConfig, load_config
 from edge_lib.data.alignment_batches import AlignmentBatches
-from edge_lib.experiments.align import AlignmentTask, embed_table, new_aligner
+from edge_lib.experiments.align import AlignmentTask, embed_table
 from edge_lib.features.extract import write_features
 from edge_lib.features.online import open_features
 from edge_lib.features.store import open_stores
@@ -35,7 +35,8 @@ def config(small_align):
 def aligner(config):
     torch.manual_seed(0)
     stores = open_stores(config.feature_spec, load_table(config.data, "val"))
-    return new_aligner(config, {name: store.widths for name, store in stores.items()}).eval()
+    widths = {name: store.widths for name, store in stores.items()}
+    return Aligner(config.modalities, config.loss.dims, widths).eval()
 
 
 @pytest.fixture
@@ -220,7 +221,8 @@ def test_encode_rejects_an_empty_list(three_modalities):
 
 
 def test_loss_is_the_sum_over_dims(config, aligner):
-    batch, task = batches(config)[0], AlignmentTask(aligner, config)
+    batch = batches(config)[0]
+    task = AlignmentTask(aligner, config.loss, config.pairs, config.seed)
     vision, text = (aligner.heads[name](batch.features[name])[1] for name in ("vision", "text"))
     kept, scale = batch.present["text"], task.loss.logit_scale()
     assert 0 < kept.sum() <= len(kept)
@@ -229,7 +231,7 @@ def test_loss_is_the_sum_over_dims(config, aligner):
 
 
 def test_training_changes_every_head_and_no_encoder(config, aligner):
-    task = AlignmentTask(aligner, config).train()
+    task = AlignmentTask(aligner, config.loss, config.pairs, config.seed).train()
     task(batches(config)[0]).backward()
     unused = [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()]
     assert not unused

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edge_lib.bench.matryoshka import matryoshka_losses
-from edge_lib.config import ExperimentConfig, LossConfig
+from edge_lib.config import LossConfig
 from edge_lib.data.alignment_batches import Batch
 from edge_lib.experiments.align import AlignmentTask
 from edge_lib.nn.losses import LogitScale, build_loss, info_nce, matryoshka_info_nce
@@ -319,8 +319,7 @@ def random_modalities(rows=24):
 def alignment_task(pairs, weights, dims):
     """The task of an aligner that returns its inputs as embeddings."""
     loss = LossConfig(pairs=pairs, pair_weights=weights, dims=dims, temperature=1 / 9)
-    sections = {name: {"encoder": "x"} for name in MODALITIES}
-    return AlignmentTask(nn.Identity(), ExperimentConfig(name="x", loss=loss, **sections))
+    return AlignmentTask(nn.Identity(), loss, pairs, seed=0)
 
 
 def brute_force(embeddings, present, pairs, weights, scale, dims):

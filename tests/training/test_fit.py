@@ -115,7 +115,8 @@ def test_schedule_rises_and_falls():
 def test_optimizer_decays_only_matrices(small_align):
     config = small_align()
     widths = {"vision": (16, 16), "text": (0, 384)}
-    task = AlignmentTask(Aligner(config.modalities, config.loss.dims, widths), config)
+    aligner = Aligner(config.modalities, config.loss.dims, widths)
+    task = AlignmentTask(aligner, config.loss, config.pairs, config.seed)
     decayed, plain = make_optimizer(task, train_config(weight_decay=0.1)).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0)
     assert any(p is task.loss.logit_scale.log_scale for p in plain["params"])

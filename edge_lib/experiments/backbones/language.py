@@ -31,8 +31,7 @@ from edge_lib.experiments.backbones.text_scenes import (
 )
 from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
 from edge_lib.experiments.backbones.training import require_one_process
-from edge_lib.nn.decoders.generation import generate_texts, pad_left
-from edge_lib.nn.decoders.language import supervised_loss
+from edge_lib.nn.decoders.language import generate_texts, pad_left, supervised_loss
 from edge_lib.runs import Run
 from edge_lib.sources.scenes.captions import parse_things
 from edge_lib.training.fit import fit

@@ -66,9 +66,12 @@ class Decoder(nn.Module):
         self.head = nn.Linear(dim, vocab_size, bias=False)
 
     @classmethod
-    def from_config(cls, config: DecoderConfig, dim_prefix: int, vocab_size: int) -> "Decoder":
-        sizes = config.width, config.layers, config.heads, config.norm
-        return cls(dim_prefix, vocab_size, *sizes)
+    def from_config(
+        cls, config: DecoderConfig, dim_prefix: int, vocab_size: int, **options
+    ) -> "Decoder":
+        """options: of a subclass."""
+        sizes = config.width, config.layers, config.heads
+        return cls(dim_prefix, vocab_size, *sizes, norm=config.norm, **options)
 
     def forward(
         self, prefix: Tensor, prefix_mask: Tensor, question_ids: Tensor, answer_ids: Tensor

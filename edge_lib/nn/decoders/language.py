@@ -6,6 +6,7 @@ adapters beside its linear layers are trained.
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from edge_lib.config import ConfigError
 from edge_lib.config.language import LanguageConfig, LoRAConfig
 from edge_lib.data.chat import IGNORE
+from edge_lib.data.vocabulary import pad
 from edge_lib.features.encoder import PRECISIONS
 from edge_lib.features.weights import ARCHITECTURES, SHIPPED, resolve_model
 from edge_lib.training.device import local_device
@@ -122,6 +124,25 @@ def supervised_loss(language: PreTrainedModel, labels: Tensor, **inputs) -> Tens
     logits = language(**inputs, logits_to_keep=mask).logits.float()
     targets = labels.roll(-1, 1)[labelled].to(logits.device)
     return F.cross_entropy(logits, targets, reduction="sum")
+
+
+def pad_left(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
+    """Token ids (B, S) and mask (B, S), False on the padding, which is on the left."""
+    mask = pad([[1] * len(row) for row in rows], 0, left=True).bool()
+    return pad(rows, value, left=True), mask
+
+
+def generate_texts(
+    language: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    embedded: Tensor,
+    mask: Tensor,
+    **generate_kwargs,
+) -> list[str]:
+    """Continue B prompts, given as vectors (B, S, W) and a mask (B, S); return the new texts."""
+    mask = mask.long()
+    ids = language.generate(inputs_embeds=embedded, attention_mask=mask, **generate_kwargs)
+    return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 def _disable_repacking(model: PreTrainedModel) -> None:

@@ -22,28 +22,27 @@ from torch import Tensor, nn
 from edge_lib.config import DecoderConfig
 from edge_lib.nn.decoders.base import INIT_STD, Decoder
 
+RECURSION = {"inner_steps", "outer_steps", "latent", "update", "deep_supervision"}
+
 
 class RecursiveDecoder(Decoder):
     """`inner_steps` and `outer_steps` may be changed later: one checkpoint runs at any depth."""
 
     def __init__(
         self,
-        dim_prefix: int,
-        vocab_size: int,
-        dim: int,
-        num_layers: int,
-        num_heads: int,
-        norm: str = "pre",
+        *sizes: int,
         inner_steps: int = 4,
         outer_steps: int = 1,
         latent: bool = True,
         update: str = "concat",
         deep_supervision: bool = False,
+        **options,
     ):
-        super().__init__(dim_prefix, vocab_size, dim, num_layers, num_heads, norm)
+        """sizes, options: of `Decoder`."""
+        super().__init__(*sizes, **options)
         self.inner_steps, self.outer_steps = inner_steps, outer_steps
         self.latent, self.update, self.deep_supervision = latent, update, deep_supervision
-        concat = latent and update == "concat"
+        concat, dim = latent and update == "concat", self.embed.embedding_dim
         self.rows_per_token = 2 if concat else 1
         if latent:
             # in rounds without gradients the first z gets none: it keeps its random value
@@ -54,10 +53,8 @@ class RecursiveDecoder(Decoder):
 
     @classmethod
     def from_config(cls, config: DecoderConfig, dim_prefix: int, vocab_size: int):
-        sizes = config.width, config.layers, config.heads, config.norm
-        steps = config.inner_steps, config.outer_steps
-        options = config.latent, config.update, config.deep_supervision
-        return cls(dim_prefix, vocab_size, *sizes, *steps, *options)
+        options = config.model_dump(include=RECURSION)
+        return super().from_config(config, dim_prefix, vocab_size, **options)
 
     def recur(self, inputs: Tensor, run_stack: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Inputs (B, A, W) -> y (B, A, W) after each step."""

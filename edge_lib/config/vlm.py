@@ -48,8 +48,8 @@ class VLMModelConfig(Section):
             raise ValueError("prefix source fused needs vlm.fusion, and no other source takes it")
         if fused and self.prefix_sources != {"image": "fused"}:
             raise ValueError("prefix source fused replaces <image> and must be the only source")
-        pairs = self.prefix_sources.get("image"), self.prefix_sources.get("audio")
-        if pairs[0] == "audio" or pairs[1] == "vision":
+        own = {"image": "vision", "audio": "audio"}
+        if not fused and not self.prefix_sources.items() <= own.items():
             raise ValueError("<image> takes source vision, <audio> takes source audio")
         return self
 

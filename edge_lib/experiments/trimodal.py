@@ -137,7 +137,7 @@ def embed_rows(
     (N, D), rows (N,). A row with several captions is embedded by its first.
     """
     firsts = {name: _first_items(table, name, store) for name, store in stores.items()}
-    rows = np.array(sorted(set.intersection(*(set(first) - {-1} for first in firsts.values()))))
+    rows = np.array(sorted(set.intersection(*map(set, firsts.values()))))
     parts = {name: [] for name in stores}
     for chunk in np.array_split(rows, max(1, len(rows) // batch_size)):
         for name, store in stores.items():
@@ -150,11 +150,12 @@ def embed_rows(
 
 
 def _first_items(table: Table, modality: str, store: FeatureStore) -> dict[int, int]:
-    """Row -> its first encoded item. Key -1 holds items that were not encoded."""
+    """Row -> its first encoded item."""
     owners = table.item_rows(modality)
     # the store may be that of a whole split, of which a degraded split has the first rows
-    owners = np.where(store.valid[: len(owners)], owners, -1)
-    return dict(zip(owners[::-1], np.arange(len(owners))[::-1], strict=True))
+    items = np.flatnonzero(store.valid[: len(owners)])
+    rows, first = np.unique(owners[items], return_index=True)
+    return dict(zip(rows, items[first], strict=True))
 
 
 @torch.no_grad()

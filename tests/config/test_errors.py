@@ -104,7 +104,7 @@ def test_missing_key_names_file_not_overrides(message, write):
         ("loss.dims=[]", "loss", "different sizes"),
         ("loss.dims=[8,0]", "loss.dims.1", "greater than 0"),
         ("loss.dims=[8,4] loss.weights=[1]", "loss", "1 weights for 2 dims"),
-        ("data.source=parquet", "data", "data.parquet"),
+        ("data.source=parquet", "data", "a section 'parquet'"),
         ("vision.encoder=a vision.augment=true", "vision.augment", "features.online=true"),
         ("train.num_workers=1 features.online=true", "train.num_workers", "must be 0"),
         ("train.num_workers=1 features.on_device=true", "train.num_workers", "must be 0"),

@@ -123,5 +123,5 @@ def test_question_sources_name_missing_sections_splits_and_fields(vqav2, tmp_pat
     (tmp_path / "a.json").write_text('{"images": []}')
     with pytest.raises(ConfigError, match=r"a\.json is not JSON with a field 'annotations'"):
         load_table(data, "qa-val")
-    with pytest.raises(ConfigError, match=r"needs a data\.questions\.gqa section"):
+    with pytest.raises(ConfigError, match=r"needs a section 'gqa'"):
         load_config("params/tiny/trm_qa.yaml", "data.questions.source=gqa")

@@ -14,6 +14,8 @@ class Modality:
     encoder: class of its frozen encoder, a `features.encoder.Encoder`.
     blank: function that makes an input to stand for a missing item.
     decode: function from a file's bytes to an item; None where the column holds text.
+    normalize: function from an item as users have it to the form that `decode` gives; None if it is
+    taken as it is.
     placeholder: stands for an item in a chat message; None if it cannot be part of one.
     """
 
@@ -22,6 +24,7 @@ class Modality:
     encoder: str
     blank: str
     decode: str | None = None
+    normalize: str | None = None
     placeholder: str | None = None
 
 
@@ -34,6 +37,7 @@ MODALITIES = {
             encoder="edge_lib.features.vision:VisionEncoder",
             blank="edge_lib.data.image:blank_image",
             decode="edge_lib.data.image:decode_image",
+            normalize="edge_lib.data.image:normalize_image",
             placeholder="<image>",
         ),
         Modality(
@@ -42,6 +46,7 @@ MODALITIES = {
             encoder="edge_lib.features.audio:AudioEncoder",
             blank="edge_lib.data.audio:blank_clip",
             decode="edge_lib.data.audio:decode_audio",
+            normalize="edge_lib.data.audio:normalize_audio",
             placeholder="<audio>",
         ),
         Modality(

@@ -1,4 +1,8 @@
-"""Decode audio files to mono float32 at 16 kHz."""
+"""The normal form of sound: mono float32 at 16 kHz, at least 25 ms. Tables, `embed` and `generate`
+all use it.
+
+A change of what it is needs another `FORMAT` in `features/store.py`.
+"""
 
 import io
 import math
@@ -8,20 +12,42 @@ import numpy as np
 import soundfile
 
 RATE = 16000  # Hz, of all decoded sound
+RATES = (1000, 768_000)  # Hz, of files; others would make billions of samples or filter taps
+MIN_SAMPLES = 400  # 25 ms, a frame of Whisper's and AST's spectrograms
+MAX_PEAK = 16  # floats go from -1 to 1; above this, they are no sound or have another scale
 
 
 def decode_audio(content: bytes) -> np.ndarray:
-    """The bytes of any file that soundfile reads (FLAC, WAV, MP3, OGG) -> (n,) float32, mono.
-
-    Raises ValueError for an empty file or samples that are not finite, soundfile's own error for
-    a file that it cannot read.
+    """The bytes of any file that soundfile reads (FLAC, WAV, MP3, OGG) -> its normal form. Raises
+    ValueError as `normalize_audio` does, soundfile's own error for a file that it cannot read.
     """
-    samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-    if not len(samples):
+    return normalize_audio(*soundfile.read(io.BytesIO(content), dtype="float32"))
+
+
+def normalize_audio(samples: np.ndarray, rate: int = RATE) -> np.ndarray:
+    """Samples (n,) or (n, channels) at `rate` Hz -> (m,) float32 at 16 kHz, m >= MIN_SAMPLES.
+
+    Channels are averaged; integers are scaled to -1..1 by the range of their type; a clip that is
+    too short for one frame of an encoder is padded with silence. ValueError for no samples, for
+    samples that are not finite or far over 1, and for a rate of no sound.
+    """
+    if not samples.size:
         raise ValueError("no samples")
-    if not np.isfinite(samples).all():
-        raise ValueError("samples that are not finite")
-    return resample(samples.mean(axis=1), rate)
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(f"{rate} Hz, allowed are {RATES[0]} to {RATES[1]} Hz")
+    if not np.abs(clip := _mono(samples)).max() <= MAX_PEAK:  # true for NaN, too
+        raise ValueError(f"samples that are not finite, or not within -{MAX_PEAK}..{MAX_PEAK}")
+    clip = resample(clip, rate)
+    return np.pad(clip, (0, max(0, MIN_SAMPLES - len(clip))))
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """(n,) float32; integers scaled to -1..1."""
+    if samples.dtype.kind in "iu":
+        half = 2 ** (8 * samples.itemsize - 1)
+        samples = samples / half - (samples.dtype.kind == "u")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return samples.reshape(len(samples), -1).mean(axis=1, dtype=np.float32)
 
 
 def resample(clip: np.ndarray, rate: int) -> np.ndarray:

@@ -1,19 +1,77 @@
-"""Decode image files to RGB PIL images."""
+"""The normal form of an image: RGB, 8 bits, upright. Tables, `embed` and `generate` all use it.
+
+A change of what it looks like needs another `FORMAT` in `features/store.py`.
+"""
 
 import io
 
-import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
+
+from edge_lib.data.grey import is_wide, scale_grey
+
+MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above it
+MAX_RATIO = 100  # of the sides; resizing the shorter one to 336 makes 11 million pixels of it
+TRANSPARENT = "transparent"  # key of `Image.info`: parts of the picture were transparent
 
 
 def decode_image(content: bytes) -> Image.Image:
-    """The bytes of any image file that Pillow reads -> RGB. Raises Pillow's own errors."""
-    image = Image.open(io.BytesIO(content))
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-    return image.convert("RGB")
+    """The bytes of any image file that Pillow reads -> its normal form. Raises ValueError as
+    `normalize_image` does, else Pillow's own errors.
+    """
+    return normalize_image(Image.open(io.BytesIO(content)))
+
+
+def normalize_image(image: Image.Image) -> Image.Image:
+    """Any PIL image (of several frames the current one) -> RGB, turned as its EXIF data say.
+
+    Transparent parts become white: what lies under them, which `convert("RGB")` would show, is
+    arbitrary. `info` of the result says whether there were any. Pixels of more than 8 bits are
+    scaled as in `scale_grey`. ValueError for too many pixels, sides that differ over 100-fold, or
+    no finite pixel.
+    """
+    _check_size(*image.size)
+    image = _upright(scale_grey(image) if is_wide(image) else image)
+    rgb, transparent = _to_rgb(image)
+    rgb.info = {TRANSPARENT: transparent}
+    return rgb
 
 
 def blank_image() -> Image.Image:
     """An image that stands for a missing one."""
     return Image.new("RGB", (64, 64))
+
+
+def _check_size(width: int, height: int) -> None:
+    """Before the pixels are decoded: a small file may hold very many."""
+    if not width * height:
+        raise ValueError(f"an image of {width} x {height} pixels")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, over {MAX_PIXELS:,}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise ValueError(f"{width} x {height} pixels: a ratio over {MAX_RATIO}:1")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data say; damaged EXIF data turn nothing."""
+    image.load()  # a damaged picture is an error
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the parser of EXIF data raises nearly anything
+        return image
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
+    """RGB over white, and whether any part was transparent."""
+    if image.mode == "LAB":
+        return ImageCms.applyTransform(image, _lab_to_rgb()), False
+    if not image.has_transparency_data:
+        return image.convert("RGB"), False
+    rgba = image.convert("LA" if image.mode == "La" else image.mode).convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    white.alpha_composite(rgba)
+    return white.convert("RGB"), rgba.getchannel("A").getextrema()[0] < 255
+
+
+def _lab_to_rgb() -> ImageCms.ImageCmsTransform:
+    lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.buildTransform(lab, rgb, "LAB", "RGB")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -73,7 +74,8 @@ class Aligner(nn.Module):
         """Embeddings (B, D), not normalised; the first d columns, normalised, are those of size d.
 
         items: one or a list of PIL images ("vision"), clips (n,) at 16 kHz ("audio") or strings
-        ("text"). Raises ValueError for a modality that the aligner does not have, TypeError for
+        ("text"), which get the same normal form as a table's. Raises ValueError for a modality that
+        the aligner does not have and for an item without one, such as a clip of NaN; TypeError for
         items of another type, such as paths.
         """
         items = self._as_list(modality, items)
@@ -87,6 +89,7 @@ class Aligner(nn.Module):
         items = self._as_list(modality, items)
         if not items:
             raise ValueError(f"no items of {modality}")
+        items = [_normalize(modality, *pair) for pair in enumerate(items)]
         encoder = self._encoder(modality).to(self.device)
         return run_encoder(encoder, encoder.prepare(items), self.precision)
 
@@ -156,11 +159,24 @@ def _backbone(config: ModalityConfig) -> tuple[str, str | None, str]:
     return config.encoder, config.revision, config.weights
 
 
+def _normalize(modality: str, number: int, item: Any) -> Any:
+    """An item in the form that a table's items have; ValueError with its number."""
+    if MODALITIES[modality].normalize is None:
+        return item
+    try:
+        return load_registered(MODALITIES[modality].normalize)(item)
+    except (ValueError, OSError) as error:  # OSError: of an image whose file turns out damaged
+        raise ValueError(f"item {number} of {modality}: {error}") from error
+
+
 def _check_item(name: str, item: Any, blank: Any, decode: str | None) -> None:
     """TypeError unless an item is of the type of `blank`; for arrays, float with as many axes."""
     if not isinstance(item, type(blank)):
-        read = f"{decode.replace(':', '.')}(path.read_bytes())" if decode else ""
-        hint = f"; to read a file: {read}" if read and isinstance(item, str | Path | bytes) else ""
+        hint = ""
+        if decode and isinstance(item, str | Path | bytes):
+            hint = f"; to read a file: {decode.replace(':', '.')}(path.read_bytes())"
+        if isinstance(blank, Image) and isinstance(item, np.ndarray):
+            hint = "; to convert an array: PIL.Image.fromarray(array)"
         expected, actual = type(blank).__name__, type(item).__name__
         raise TypeError(f"{name}: expected {expected}, got {actual}{hint}")
     if isinstance(item, np.ndarray) and (item.ndim != blank.ndim or item.dtype.kind != "f"):

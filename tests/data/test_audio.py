@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from audio_helpers import encode, sine
 
-from edge_lib.data.audio import RATE, decode_audio
+from edge_lib.data.audio import RATE, decode_audio, normalize_audio
 from edge_lib.sources.scenes.speech import to_flac
 
 
@@ -40,20 +40,70 @@ def test_decode_averages_stereo():
     np.testing.assert_allclose(clip, (left + right) / 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE"])
+def test_samples_of_any_type_in_a_file_are_scaled(subtype):
+    clip = decode_audio(encode(sine(0.1, RATE), RATE, subtype=subtype))
+    np.testing.assert_allclose(clip, sine(0.1, RATE), atol=1 / 120)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "u1", "f2", "f4", "f8"])
+def test_samples_of_any_type_in_an_array_are_scaled(dtype):
+    clip = sine(0.1, RATE)
+    half = 2 ** (8 * np.dtype(dtype).itemsize - 1)
+    samples = clip if dtype[0] == "f" else clip * half + half * (dtype[0] == "u")
+    clip = normalize_audio(samples.astype(dtype))
+    assert clip.dtype == np.float32
+    np.testing.assert_allclose(clip, sine(0.1, RATE), atol=1 / 120)
+
+
+@pytest.mark.parametrize("length", [1, 100, 399, 400, 401])
+def test_short_clips_are_padded_to_25_ms(length):
+    samples = sine(1, RATE)[1 : length + 1]
+    clip = decode_audio(encode(samples, RATE, subtype="FLOAT"))
+    assert len(clip) == max(400, length)
+    np.testing.assert_array_equal(clip[:length], samples)
+    assert not clip[length:].any()
+
+
+def test_short_clips_at_a_high_rate_are_padded_after_resampling():
+    assert len(decode_audio(encode(sine(0.01, 192_000), 192_000))) == 400
+
+
 @pytest.mark.parametrize(
-    ("samples", "subtype"),
+    ("samples", "rate", "subtype"),
     [
-        pytest.param(np.zeros((0, 1)), "PCM_16", id="empty"),
-        pytest.param(np.array([0.0, np.nan]), "FLOAT", id="nan"),
+        pytest.param(np.zeros((0, 1)), RATE, "PCM_16", id="empty"),
+        pytest.param(np.array([0.0, np.nan]), RATE, "FLOAT", id="nan"),
+        pytest.param(np.array([0.0, -np.inf]), RATE, "FLOAT", id="infinite"),
+        pytest.param(np.array([0.0, 1e30]), RATE, "FLOAT", id="huge"),
+        pytest.param(np.array([0.0, 1e300]), RATE, "DOUBLE", id="huge doubles"),
+        pytest.param(np.array([0.0, 9000.0]), RATE, "FLOAT", id="floats on the scale of int16"),
     ],
 )
-def test_decode_rejects_clips_without_finite_samples(samples, subtype):
+def test_decode_rejects_clips_without_usable_samples(samples, rate, subtype):
     with pytest.raises(ValueError, match="samples"):
-        decode_audio(encode(samples, RATE, subtype=subtype))
+        decode_audio(encode(samples, rate, subtype=subtype))
+
+
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_decode_rejects_rates_of_no_sound(rate):
+    with pytest.raises(ValueError, match=f"{rate} Hz, allowed are 1000 to 768000 Hz"):
+        decode_audio(encode(sine(0.1, RATE), rate))
+
+
+def test_floats_somewhat_over_one_are_kept():
+    clip = 3 * sine(0.1, RATE)
+    np.testing.assert_array_equal(decode_audio(encode(clip, RATE, subtype="FLOAT")), clip)
 
 
 @pytest.mark.parametrize(
-    "content", [b"RIFF....WAVEnothing", b""], ids=["damaged header", "empty file"]
+    "content",
+    [
+        pytest.param(b"RIFF....WAVEnothing", id="damaged header"),
+        pytest.param(b"", id="empty file"),
+        pytest.param(to_flac(sine(1, RATE))[:9000], id="truncated FLAC"),
+        pytest.param(encode(sine(1, RATE), RATE, "OGG")[:3000], id="truncated OGG"),
+    ],
 )
 def test_decode_rejects_files_that_are_not_audio(content):
     with pytest.raises(soundfile.LibsndfileError):

@@ -1,5 +1,6 @@
 """The aligner: embeddings of raw items and of stored features, loss, saving and loading."""
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from edge_lib.config import ConfigError, ModalityConfig, load_config
 from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.data.image import decode_image, normalize_image
 from edge_lib.experiments.align import AlignmentTask, embed_table
 from edge_lib.features.extract import write_features
 from edge_lib.features.online import open_features
@@ -196,6 +198,20 @@ def test_embed_takes_one_item_or_any_number(modality, one, other, three_modaliti
         ("vision", [image(), Path("a.png")], TypeError, "item 1 of vision: .* got PosixPath; to"),
         ("vision", b"PNG", TypeError, "0 of vision: expected Image, got bytes; to read a file"),
         ("vision", None, TypeError, "item 0 of vision: expected Image, got NoneType$"),
+        ("vision", np.zeros((8, 6, 3), np.uint8), TypeError, r"got ndarray; .*Image.fromarray\("),
+        (
+            "vision",
+            [image(), Image.new("1", (500, 2))],
+            ValueError,
+            "item 1 of vision: 500 x 2",
+        ),
+        (
+            "audio",
+            np.array([0, np.nan]),
+            ValueError,
+            "item 0 of audio: samples that are not",
+        ),
+        ("audio", [np.zeros(0)], ValueError, "item 0 of audio: no samples"),
         ("audio", "three.wav", TypeError, r"0 of audio: expected ndarray, got str; .*decode_audio"),
         ("audio", Path("three.wav"), TypeError, "item 0 of audio: .* got PosixPath.*decode_audio"),
         ("audio", torch.zeros(16000), TypeError, "item 0 of audio: expected ndarray, got Tensor"),
@@ -210,6 +226,29 @@ def test_embed_takes_one_item_or_any_number(modality, one, other, three_modaliti
 def test_embed_rejects_other_items(modality, items, error, message, three_modalities):
     with pytest.raises(error, match=message):
         three_modalities.embed(modality, items)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "CMYK", "L", "P"])
+def test_embed_takes_images_of_any_mode_like_a_table(mode, three_modalities):
+    ramp = Image.fromarray(np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16))
+    picture = ramp if mode == "I;16" else normalize_image(ramp).convert(mode)
+    buffer = io.BytesIO()
+    picture.save(buffer, "TIFF")
+    expected = three_modalities.embed("vision", decode_image(buffer.getvalue()))
+    torch.testing.assert_close(three_modalities.embed("vision", picture), expected)
+
+
+def test_embed_turns_images_as_their_exif_data_say(three_modalities):
+    picture = Image.fromarray(np.arange(600, dtype=np.uint8).reshape(20, 30))
+    picture.getexif()[274] = 6
+    turned = three_modalities.embed("vision", picture.rotate(-90, expand=True))
+    torch.testing.assert_close(three_modalities.embed("vision", picture), turned)
+
+
+def test_embed_takes_doubles_and_single_samples(three_modalities):
+    doubles = three_modalities.embed("audio", clip().astype(float))
+    torch.testing.assert_close(doubles, three_modalities.embed("audio", clip()))
+    assert three_modalities.embed("audio", np.zeros(1)).isfinite().all()
 
 
 def test_encode_rejects_an_empty_list(three_modalities):

@@ -1,0 +1,67 @@
+"""Grey images of more than 8 bits: 16-bit integers, 32-bit integers, floats."""
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
+
+WHITE = (1, 255, 4095, 65535)  # values of white that such pixels come in
+SCALED_TO_16_BITS = ("PNG", "PPM", "JPEG2000")  # by the format, or by Pillow when it reads it
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Whether pixels are grey and have more than 8 bits; Pillow would clip them at 255."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def scale_grey(image: Image.Image) -> Image.Image:
+    """Grey integers or floats -> 8 bits (mode L, or LA), with the image's other data.
+
+    White is what the file says, else the smallest of `WHITE` that no pixel exceeds, else the
+    largest pixel. Black is 0 or, where pixels are negative, -1 (with white at 1) or the smallest
+    pixel. Pixels that are NaN are black. ValueError if no pixel is finite.
+    """
+    pixels = _pixels(image)
+    black, white = _black_and_white(pixels, _stated_white(image), image.mode == "F")
+    values = np.nan_to_num(pixels, nan=black, posinf=white, neginf=black)
+    grey = ((values - black) / ((white - black) or 1)).clip(0, 1)
+    if _tags(image).get(PHOTOMETRIC_INTERPRETATION) == 0:
+        grey = 1 - grey  # Pillow inverts such TIFFs up to 8 bits only
+    scaled = Image.fromarray((grey * 255).round().astype(np.uint8))
+    scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    transparent = pixels == image.info.get("transparency", np.nan)
+    if transparent.any():
+        scaled.putalpha(Image.fromarray(~transparent))
+    return scaled
+
+
+def _tags(image: Image.Image) -> dict:
+    """TIFF tags, of any other image none."""
+    return getattr(image, "tag_v2", {})
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """(H, W) float64."""
+    pixels = np.asarray(image)
+    if image.mode == "I" and _tags(image).get(SAMPLEFORMAT) == (1,):
+        pixels = pixels.view(np.uint32)  # Pillow reads unsigned 32 bits as signed
+    return pixels.astype(np.float64)
+
+
+def _stated_white(image: Image.Image) -> int | None:
+    """The value of white by the file's format, if that says it."""
+    bits = _tags(image).get(BITSPERSAMPLE, (16,))[0]
+    if bits < 16:
+        return 2**bits - 1
+    return 65535 if image.format in SCALED_TO_16_BITS and image.mode != "F" else None
+
+
+def _black_and_white(pixels: np.ndarray, stated: int | None, floats: bool) -> tuple[float, float]:
+    finite = pixels[np.isfinite(pixels)]
+    if not finite.size:
+        raise ValueError("no finite pixels")
+    low, high = finite.min(), finite.max()
+    slack = 0.1 * floats  # resizing overshoots
+    white = stated or next((value for value in WHITE if high <= value * (1 + slack)), high)
+    if low >= -slack * white:
+        return 0, white
+    return (-1, 1) if white == 1 and low >= -1 - slack else (low, high)

@@ -23,7 +23,7 @@ from edge_lib.data.table import Table
 from edge_lib.features.shards import find_shard, map_shard
 from edge_lib.features.weights import encoder_fingerprint
 
-FORMAT = 3  # raise it when the content of shards, or what happens to items before encoding, changes
+FORMAT = 4  # raise it when the content of shards, or what happens to items before encoding, changes
 
 
 class FeatureStore:

@@ -1,28 +1,38 @@
 """A conversation as token ids for a causal language model, with labels on the assistant's turns.
 
-1. The tokenizer's chat template renders the whole conversation, and the conversation up to each
-   assistant turn: what the turn adds to its generation prompt is what the model has to generate.
+1. The tokenizer's chat template renders the whole conversation; `chat_spans` tells where in it the
+   assistant's turns lie: what a turn adds to its generation prompt has to be generated.
 2. The whole text is tokenised once. A token that begins within an assistant turn is labelled; a
    token that spans the border between header and turn is not, as a prompt ends before it.
 3. Each placeholder is replaced by as many tokens as there are soft tokens for it.
 """
 
-from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from jinja2 import TemplateError
 from tokenizers import AddedToken
 
-from edge_lib.data.messages import PLACEHOLDERS, Messages
+from edge_lib.data.chat_spans import Spans, TurnSpans, assistant_turns
+from edge_lib.data.messages import PLACEHOLDERS, ChatError, Messages
+from edge_lib.data.special_text import MARK, EncodedTokens, SpecialText, Tokens
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerFast
 
+Rendered = tuple[str, list[str], Spans]  # text, special tokens that its marks stand for, turns
+
 IGNORE = -100  # a label that cross-entropy leaves out
 
 
-class ChatError(ValueError):
-    """A conversation that cannot be turned into an input of the model."""
+@dataclass
+class TokenizedChat:
+    """Token ids, with one id for each placeholder, and the ranges of labelled tokens."""
+
+    ids: np.ndarray  # (S,) int32
+    spans: np.ndarray  # (assistant turns, 2) int32, first token and end of each
 
 
 class Chat:
@@ -49,6 +59,7 @@ class Chat:
         ids = map(tokenizer.convert_tokens_to_ids, marks.values())
         self.placeholders: dict[str, int] = dict(zip(marks, ids, strict=True))
         self.pad = tokenizer.pad_token_id or 0  # padding is masked, so any id serves
+        self._special, self._turn_spans = SpecialText(tokenizer), TurnSpans(self._render)
 
     def encode(self, messages: Messages) -> tuple[list[int], list[int]]:
         """Token ids and labels of a whole conversation; labels are IGNORE except on assistant turns
@@ -56,26 +67,41 @@ class Chat:
 
         Raises ChatError for a conversation that cannot be trained on.
         """
-        messages = self._checked(messages)
-        turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
-        if not turns:
-            raise ChatError("no assistant turn to train on")
-        text = self._render(messages)
-        ids, offsets = self._tokenize(text)
-        starts, ends = zip(*offsets, strict=True)
-        labels = [IGNORE] * len(ids)
-        for start, end in (self._span(messages, turn, text) for turn in turns):
-            # some tokenizers give a space no width, so the end of the token before counts as well
-            first = max(bisect_left(starts, start), bisect_right(ends, start))
-            last = bisect_left(starts, end)
-            labels[first:last] = ids[first:last]
-        return self._expand(ids, ids), self._expand(ids, labels)
+        [tokenized] = self.tokenize([messages])
+        if isinstance(tokenized, ChatError):
+            raise tokenized
+        ids, labels = self.expand(tokenized)
+        return self._checked_length(ids), labels.tolist()
+
+    def tokenize(self, conversations: Sequence[Messages]) -> list[TokenizedChat | ChatError]:
+        """Each conversation, of any length and before its placeholders are expanded, or why it
+        cannot be trained on. The tokenizer works on all of them together, with all cores.
+        """
+        return self.tokenize_rendered([self.render(messages) for messages in conversations])
+
+    def tokenize_rendered(
+        self, rendered: Sequence[Rendered | ChatError]
+    ) -> list[TokenizedChat | ChatError]:
+        """The second half of `tokenize`; other threads can run during it."""
+        valid = [result for result in rendered if not isinstance(result, ChatError)]
+        texts, literals, spans = zip(*valid, strict=True) if valid else ([], [], [])
+        tokenized = map(_label, self._special.tokenize(texts, literals), spans)
+        return [part if isinstance(part, ChatError) else next(tokenized) for part in rendered]
+
+    def expand(self, tokenized: TokenizedChat) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and labels (S,), with as many of each placeholder as it has soft tokens."""
+        ids, labels = tokenized.ids, np.full(len(tokenized.ids), IGNORE, np.int32)
+        for first, end in tokenized.spans:
+            labels[first:end] = ids[first:end]
+        repeats = self._repeats(ids)
+        return ids.repeat(repeats), labels.repeat(repeats)
 
     def prompt(self, messages: Messages) -> list[int]:
         """Token ids of a conversation that end with the header of the turn to generate."""
-        text = self._render(self._checked(messages), add_generation_prompt=True)
-        ids, _ = self._tokenize(text)
-        return self._expand(ids, ids)
+        text, literals, _ = self._text(self._checked(messages), add_generation_prompt=True)
+        [tokens] = self._special.tokenize([text], [literals])
+        ids = np.array(tokens.ids, np.int32)
+        return self._checked_length(ids.repeat(self._repeats(ids)))
 
     def count(self, messages: Messages) -> dict[str, int]:
         """The number of placeholders of each name: as many images and clips are needed."""
@@ -84,22 +110,56 @@ class Chat:
             for name, mark in PLACEHOLDERS.items()
         }
 
+    def too_long(self, length: int) -> ChatError:
+        return ChatError(f"{length} tokens are more than max_length={self.max_length}")
+
+    def _checked_length(self, ids: np.ndarray) -> list[int]:
+        if len(ids) > self.max_length:
+            raise self.too_long(len(ids))
+        return ids.tolist()
+
     def _checked(self, messages: Messages) -> list[dict[str, str]]:
-        """The messages, with a system prompt in front if they have none."""
+        """The messages, with a system prompt in front if they have none. An empty one is none."""
+        for message in messages:
+            self._check_message(message["role"], message["content"])
+        if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
+            messages = messages[1:]
         if not messages:
             raise ChatError("a conversation without messages")
-        for message in messages:
-            role = message["role"]
-            if role == "user" and not message["content"].strip():
-                raise ChatError("a user turn without text")
-            for name, mark in PLACEHOLDERS.items():
-                if mark in message["content"] and role == "assistant":
-                    raise ChatError(f"{mark} in an assistant turn: the model cannot generate it")
-                if mark in message["content"] and name not in self.num_soft_tokens:
-                    raise ChatError(f"{mark}, for which the model has no soft tokens")
         has_system = self.system is None or messages[0]["role"] == "system"
-        system = [] if has_system else [{"role": "system", "content": self.system}]
-        return [*system, *messages]
+        return [*([] if has_system else [{"role": "system", "content": self.system}]), *messages]
+
+    def _check_message(self, role: str, text: str) -> None:
+        if role == "user" and not text.strip():
+            raise ChatError("a user turn without text")
+        if not _is_unicode(text):
+            raise ChatError(f"a text that is not Unicode: {text[:40]!r}")
+        for name, mark in PLACEHOLDERS.items():
+            if mark in text and role == "assistant":
+                raise ChatError(f"{mark} in an assistant turn: the model cannot generate it")
+            if mark in text and name not in self.num_soft_tokens:
+                raise ChatError(f"{mark}, for which the model has no soft tokens")
+
+    def render(self, messages: Messages) -> Rendered | ChatError:
+        """The first half of `tokenize`, for one conversation."""
+        try:
+            messages = self._checked(messages)
+            if not assistant_turns(messages):
+                raise ChatError("no assistant turn to train on")
+            text, literals, messages = self._text(messages)
+            return text, literals, self._turn_spans(messages, text)
+        except ChatError as error:
+            return error
+
+    def _text(
+        self, messages: Messages, add_generation_prompt: bool = False
+    ) -> tuple[str, list[str], Messages]:
+        """Rendered messages, with the special tokens that were replaced by marks."""
+        messages, literals = self._special.mark(messages)
+        text = self._render(messages, add_generation_prompt)
+        if literals and text.count(MARK) != len(literals):
+            raise ChatError("the chat template leaves out or repeats text with special tokens")
+        return text, literals, messages
 
     def _render(self, messages: Messages, add_generation_prompt: bool = False) -> str:
         options = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
@@ -108,24 +168,23 @@ class Chat:
         except TemplateError as error:  # such as roles that do not alternate
             raise ChatError(f"the chat template refuses the conversation: {error}") from None
 
-    def _span(self, messages: Messages, turn: int, text: str) -> tuple[int, int]:
-        """Where an assistant turn lies in the whole text: after its header, with its end token."""
-        header = self._render(messages[:turn], add_generation_prompt=True)
-        up_to_turn = self._render(messages[: turn + 1])
-        if not (up_to_turn.startswith(header) and text.startswith(up_to_turn)):
-            raise ChatError("the chat template renders first turns differently if more follow")
-        return len(header), len(up_to_turn.rstrip())  # templates add a line break after the end
+    def _repeats(self, ids: np.ndarray) -> np.ndarray:
+        """(S,) how often an id of each token is needed: a placeholder's for all soft tokens."""
+        repeats = np.ones(len(ids), np.int64)
+        for name, count in self.num_soft_tokens.items():
+            repeats[ids == self.placeholders[name]] = count
+        return repeats
 
-    def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and their offsets in the text, which holds all special tokens already."""
-        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
-        encoding = self.tokenizer(text, **options)
-        return encoding["input_ids"], encoding["offset_mapping"]
 
-    def _expand(self, ids: list[int], values: list[int]) -> list[int]:
-        """The values of ids; that of a placeholder as often as it has soft tokens."""
-        repeats = {self.placeholders[name]: count for name, count in self.num_soft_tokens.items()}
-        expanded = [v for i, v in zip(ids, values, strict=True) for _ in range(repeats.get(i, 1))]
-        if len(expanded) > self.max_length:
-            raise ChatError(f"{len(expanded)} tokens are more than max_length={self.max_length}")
-        return expanded
+def _label(tokens: Tokens | EncodedTokens, spans: Spans) -> TokenizedChat:
+    """Token ids with the ranges of those that begin within the spans of characters."""
+    ranges = [(tokens.first_within(a), tokens.first_after(b)) for a, b in spans]
+    return TokenizedChat(np.array(tokens.ids, np.int32), np.array(ranges, np.int32).reshape(-1, 2))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: lone surrogates, as in JSON's "\\ud83d", cannot."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False

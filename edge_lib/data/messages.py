@@ -8,3 +8,7 @@ Messages = Sequence[dict[str, str]]  # {"role", "content"}, as transformers take
 
 PLACEHOLDERS = {m.column: m.placeholder for m in MODALITIES.values() if m.placeholder}
 ROLES = ("system", "user", "assistant")
+
+
+class ChatError(ValueError):
+    """A conversation that cannot be turned into an input of the model."""

@@ -92,10 +92,10 @@ def _check_questions(config: ExperimentConfig, split: str) -> None:
 def _check_conversations(config: ExperimentConfig, split: str) -> None:
     table = load_table(config.data, f"{CONVERSATIONS}{split}")
     conversations = read_conversations(table)
-    if not len(conversations.rows):
+    if not len(conversations):
         raise ConfigError(f"{table.name}: no conversation can be used")
     for stage, train in config.vlm.stages.items() if split == "train" else ():
-        count = len(stage_conversations(conversations, stage).rows)
+        count = len(stage_conversations(conversations, stage))
         name = f"vlm.stages.{stage}: {table.name}: conversations"
         _ = StepDataset(name, count, train.batch_size, config.seed).steps_per_epoch
 

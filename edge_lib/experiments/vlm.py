@@ -8,7 +8,7 @@ from accelerate.utils import set_seed
 
 from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.chat_batches import ChatBatches
-from edge_lib.data.conversations import read_conversations
+from edge_lib.data.chat_store import open_tokenized
 from edge_lib.experiments.vlm_features import open_prefix_features, prefix_spec, stage_conversations
 from edge_lib.features.store import store_names
 from edge_lib.models import Aligner, Fuser
@@ -61,13 +61,14 @@ def train_vlm(
         examples = {n: f.gather(np.flatnonzero(f.valid)[:1]) for n, f in features.items()}
         vlm = VLM.new(load_prefix_sources(config, aligner_folder), config.vlm.model, examples)
     vlm.train_adapters(stage == "lora")
-    conversations = stage_conversations(read_conversations(train), stage)
+    cache_dir = config.data.cache_dir
+    conversations = stage_conversations(open_tokenized(train, vlm.chat, cache_dir), stage)
     rank, world_size = process_rank()
     size, options = train_config.batch_size, (rank, world_size, train_config.accumulation)
-    batches = ChatBatches(conversations, train, features, vlm.chat, size, config.seed, *options)
+    batches = ChatBatches(conversations, features, size, config.seed, *options)
     val_features = open_prefix_features(sources, spec, val)
-    share = size // world_size
-    held_out = ChatBatches(read_conversations(val), val, val_features, vlm.chat, share, config.seed)
+    share, held_out = size // world_size, open_tokenized(val, vlm.chat, cache_dir)
+    held_out = ChatBatches(held_out, val_features, share, config.seed)
 
     def evaluate(vlm: VLM) -> dict[str, float]:
         loss, tokens = mean_loss(vlm, held_out)

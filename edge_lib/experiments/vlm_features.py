@@ -1,6 +1,7 @@
 """Notebook 06: features for the placeholders of conversations, by the table's rows."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -8,11 +9,14 @@ from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
 from edge_lib.data.conversations import Conversations
 from edge_lib.data.encoder_output import EncoderOutput, Features, MultimodalOutput
 from edge_lib.data.table import Table
+from edge_lib.data.tokenized import TokenizedConversations
 from edge_lib.features.online import open_features
 from edge_lib.features.store import open_stores
 from edge_lib.features.weights import resolve_model
 from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import FUSED
+
+Stage = TypeVar("Stage", Conversations, TokenizedConversations)
 
 
 class ImagesByRow:
@@ -40,7 +44,7 @@ class FusedFeatures:
         return MultimodalOutput({"vision": self.vision.gather(rows), "audio": audio})
 
 
-def stage_conversations(conversations: Conversations, stage: str) -> Conversations:
+def stage_conversations(conversations: Stage, stage: str) -> Stage:
     """Those that a stage trains on."""
     # text-only rows give the projector no gradient
     return conversations.with_items() if stage == "projector" else conversations

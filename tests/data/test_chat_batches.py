@@ -7,6 +7,7 @@ import torch
 from edge_lib.config import ConfigError
 from edge_lib.data.chat import IGNORE, Chat
 from edge_lib.data.chat_batches import ChatBatches
+from edge_lib.data.chat_store import tokenize
 from edge_lib.data.conversations import read_conversations
 from edge_lib.data.encoder_output import EncoderOutput
 
@@ -57,8 +58,8 @@ def make(make_table, make_tokenizer):
         table = make_table(rows)
         features = {"image": FakeFeatures(np.ones(len(rows)) if valid is None else valid)}
         chat = Chat(make_tokenizer(), {"image": 3}, max_length)
-        conversations = read_conversations(table)
-        return ChatBatches(conversations, table, features, chat, batch_size, seed, **options)
+        tokenized = tokenize(read_conversations(table), table, chat)
+        return ChatBatches(tokenized, features, batch_size, seed, **options)
 
     return make
 
@@ -184,7 +185,7 @@ def test_clips_are_numbered_by_row(make_table, make_tokenizer, encode_image):
     table = make_table([{"id": str(n), **row} for n, row in enumerate(rows)])
     features = {"image": FakeFeatures(np.ones(4)), "audio": FakeFeatures([0, 1, 0, 1])}
     chat = Chat(make_tokenizer(), {"image": 3, "audio": 2}, 100)
-    batches = ChatBatches(read_conversations(table), table, features, chat, 3, seed=0)
+    batches = ChatBatches(tokenize(read_conversations(table), table, chat), features, 3, seed=0)
     batch = batches[0]
     order = batches.ids(0)
     assert sorted(order) == ["0", "1", "3"]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from edge_lib.config import ConfigError, load_config
 from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatches
+from edge_lib.data.chat_store import open_tokenized
 from edge_lib.data.conversations import read_conversations
 from edge_lib.experiments import vlm_answers
 from edge_lib.experiments.align import train_aligner
@@ -268,7 +269,8 @@ def test_vlm_learns_from_clips(speech, sources, fusion, make_config, fusion_fold
     answers = generate_answers(model, test, features)
     examples = {name: source.gather([0]) for name, source in features.items()}
     untrained = VLM.new(model.prefix_sources, config.vlm.model, examples)
-    batches = ChatBatches(read_conversations(test), test, features, model.chat, 8, 0)
+    tokenized = open_tokenized(test, model.chat, config.data.cache_dir)
+    batches = ChatBatches(tokenized, features, 8, 0)
     losses = [mean_loss(vlm, batches) for vlm in (model, untrained)]
     assert losses[0] < losses[1]
     kinds = {"caption", "qa"} | ({"spoken"} if speech == "question" else set())

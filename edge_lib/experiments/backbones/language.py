@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Toke
 from edge_lib.config import LanguageBackboneConfig
 from edge_lib.data.chat import Chat, Messages
 from edge_lib.data.chat_batches import ChatBatch, ChatBatches
+from edge_lib.data.chat_store import tokenize
 from edge_lib.data.messages import ROLES
 from edge_lib.experiments.backbones.text_scenes import (
     CELLS,
@@ -69,12 +70,13 @@ def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) 
     reader = LanguageReader(config, tokenizer)
     shared = (
         {"image": CellTokens(train.words, tokenizer)},
-        reader.chat,
         config.train.batch_size,
         seed,
     )
-    parts = (ChatBatches(part.conversations, part.table, *shared) for part in (first, train))
-    batches = CurriculumBatches(*parts, config.curriculum.steps)
+    chats = (tokenize(part.conversations, part.table, reader.chat) for part in (first, train))
+    batches = CurriculumBatches(
+        *(ChatBatches(part, *shared) for part in chats), config.curriculum.steps
+    )
 
     def evaluate(reader: LanguageReader) -> dict[str, float]:
         scores = reader.scores(val)

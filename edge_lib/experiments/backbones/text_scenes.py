@@ -46,16 +46,15 @@ def curriculum_scenes(
 
 def as_text(scenes: Iterable[tuple[Scene, list[Question]]], split: str) -> TextScenes:
     """Conversations about scenes from their questions, and the words of their cells."""
-    ids, words = [], []
-    conversations = Conversations(np.empty(0, np.int64), [], [], [])
+    ids, words, images, kinds, messages = [], [], [], [], []
     for number, (scene, questions) in enumerate(scenes):
         words.append(describe_cells(scene))
         for index, (kind, turns) in enumerate(scene_conversations(number, scene, questions)):
             ids.append({"id": f"{split}-{number:06d}-{index}"})
-            conversations.messages.append(turns)
-            conversations.image_rows.append([number])
-            conversations.kinds.append(kind)
-    conversations.rows = np.arange(len(ids))
+            messages.append(turns)
+            images.append([number])
+            kinds.append(kind)
+    conversations = Conversations.from_lists(messages, images, kinds)
     return TextScenes(Table(Dataset.from_list(ids), f"{split} text", ""), conversations, words)
 
 

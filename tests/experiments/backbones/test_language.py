@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 from edge_lib.config import ConversationsConfig, LanguageBackboneConfig
 from edge_lib.data.chat import IGNORE
 from edge_lib.data.chat_batches import ChatBatches
+from edge_lib.data.chat_store import tokenize
 from edge_lib.experiments.backbones.language import CurriculumBatches, LanguageReader
 from edge_lib.experiments.backbones.text_scenes import (
     CellTokens,
@@ -94,7 +95,8 @@ def test_cell_vector_is_the_sum_of_its_words_over_the_root_of_their_number(reade
 
 def test_reader_learns_its_conversations_and_depends_on_the_cells(reader, scenes):
     features = {"image": CellTokens(scenes.words, reader.chat.tokenizer)}
-    batches = ChatBatches(scenes.conversations, scenes.table, features, reader.chat, 12, 0)
+    tokenized = tokenize(scenes.conversations, scenes.table, reader.chat)
+    batches = ChatBatches(tokenized, features, 12, 0)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3)
     assert reader.scores(scenes) == {"answers": 0, "things": 0}
     for _ in range(150):

@@ -17,7 +17,7 @@ from edge_lib.features.online import open_features
 from edge_lib.features.store import FeatureStore, open_store, store_names
 from edge_lib.metrics.answers import by_kind, score_answers
 from edge_lib.models import Aligner, QAModel
-from edge_lib.models.saving import weights_digest
+from edge_lib.models.saving import model_digest
 from edge_lib.runs import Run
 from edge_lib.runs.files import replace_text
 from edge_lib.sources import kind_sets, load_table
@@ -47,7 +47,7 @@ def train_decoder(
     vocabulary = learn_vocabulary(train, qa.vocab_size)
     features, store = open_features(spec, train)["vision"], open_store(spec, "vision", val)
     batches = QABatches(train, features, vocabulary, qa, config.seed, *process_rank())
-    run.ensure_unchanged("aligner", weights_digest(aligner_folder))
+    run.ensure_unchanged("aligner", model_digest(aligner_folder))
     run.ensure_unchanged("features", store_names(spec, train, val))
     set_seed(config.seed)
     aligner = Aligner.from_pretrained(aligner_folder)

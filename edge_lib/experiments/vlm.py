@@ -13,7 +13,7 @@ from edge_lib.experiments.vlm_features import open_prefix_features, prefix_spec,
 from edge_lib.features.store import store_names
 from edge_lib.models import Aligner, Fuser
 from edge_lib.models.prefix_sources import PrefixSources
-from edge_lib.models.saving import weights_digest
+from edge_lib.models.saving import model_digest
 from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
 from edge_lib.sources import load_table
@@ -52,7 +52,7 @@ def train_vlm(
     train, val = (load_table(config.data, split) for split in CHAT_SPLITS[:2])
     spec, run = prefix_spec(config, aligner_folder), Run(run_folder)
     features = open_prefix_features(sources, spec, train, training=True)
-    run.ensure_unchanged("started from", [weights_digest(f) for f in (aligner_folder, start) if f])
+    run.ensure_unchanged("started from", [model_digest(f) for f in (aligner_folder, start) if f])
     run.ensure_unchanged("features", store_names(spec, train, val))
     set_seed(config.seed)
     if start:

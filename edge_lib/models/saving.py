@@ -19,7 +19,7 @@ def model_folder(folder: str | Path, name: str, metadata: dict) -> Iterator[Path
         yield temporary
 
 
-def weights_digest(folder: Path) -> str:
+def model_digest(folder: Path) -> str:
     """Of all weights in a saved model's folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):

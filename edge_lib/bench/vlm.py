@@ -70,7 +70,7 @@ def patches(count: int = 1) -> EncoderOutput:
 def first_token(model: VLM) -> dict[str, float]:
     """Seconds from a question about an image to the answer's first token."""
     image = patches()
-    answer = partial(model.answer, CONVERSATIONS, max_new_tokens=1)
+    answer = partial(model.answer_batch, CONVERSATIONS, max_new_tokens=1)
     functions = {
         "ours": partial(answer, {}, model.cache_image(image)),
         "without_cache": partial(answer, {"image": image}),
@@ -132,7 +132,7 @@ class _HeadOnly:
 def answer_speed(model: VLM) -> dict[str, float]:
     """One answer of 64 tokens about an image of 577 soft tokens, batch of 1."""
     length = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER}
-    answer = partial(model.answer, CONVERSATIONS, {"image": patches()}, **length)
+    answer = partial(model.answer_batch, CONVERSATIONS, {"image": patches()}, **length)
     torch.cuda.reset_peak_memory_stats()
     spent = min(seconds(answer) for _ in range(3))
     peak = torch.cuda.max_memory_allocated() / 2**20

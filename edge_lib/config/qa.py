@@ -61,3 +61,7 @@ class QAConfig(Section):
         if self.use_trm is None:
             return {"plain": self.plain, "trm": self.trm}
         return {"trm": self.trm} if self.use_trm else {"plain": self.plain}
+
+    def train_config(self, decoder: str) -> TrainConfig:
+        """`train`, with the decoder's learning rate if it has one of its own."""
+        return self.train.model_copy(update={"lr": self.decoders[decoder].lr or self.train.lr})

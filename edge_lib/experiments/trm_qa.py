@@ -43,13 +43,13 @@ def train_decoder(
     """Train one of `config.qa.decoders` on the train split; keep the best exact match on val."""
     train, val = load_table(config.data, "qa-train"), load_table(config.data, "qa-val")
     spec, run = vision_spec(config, aligner_folder), Run(run_folder)
-    qa = _with_learning_rate(config, decoder)
+    qa, seed = config.qa, config.seed
     vocabulary = learn_vocabulary(train, qa.vocab_size)
     features, store = open_features(spec, train)["vision"], open_store(spec, "vision", val)
-    batches = QABatches(train, features, vocabulary, qa, config.seed, *process_rank())
+    batches = QABatches(train, features, vocabulary, qa, seed, *process_rank())
     run.ensure_unchanged("aligner", model_digest(aligner_folder))
     run.ensure_unchanged("features", store_names(spec, train, val))
-    set_seed(config.seed)
+    set_seed(seed)
     aligner = Aligner.from_pretrained(aligner_folder)
     model = QAModel(aligner, decoder, qa.decoders[decoder], vocabulary, qa.vision)
 
@@ -60,16 +60,9 @@ def train_decoder(
         score = em.get("basic", em["all"])
         return {**{f"val.em.{kind}": value for kind, value in em.items()}, "score": score}
 
-    metrics = fit(model, batches, qa.train, run, evaluate, config.seed)
+    metrics = fit(model, batches, qa.train_config(decoder), run, evaluate, seed)
     total = sum(p.numel() for p in model.decoder.parameters())
     return metrics | {"parameters": total, "parameters.core": model.decoder.core_parameters()}
-
-
-def _with_learning_rate(config: ExperimentConfig, decoder: str):
-    """`config.qa`, with the learning rate of the decoder if it has its own."""
-    lr = config.qa.decoders[decoder].lr or config.qa.train.lr
-    train = config.qa.train.model_copy(update={"lr": lr})
-    return config.qa.model_copy(update={"train": train})
 
 
 def learn_vocabulary(table: Table, size: int) -> Vocabulary:

@@ -59,7 +59,9 @@ def generate_answers(
         for name, source in features.items():
             if items := [item for prompt in batch for item in prompt.items[name]]:
                 prefixes[name] = source.gather(items)
-        answers += vlm.answer([prompt.messages for prompt in batch], prefixes, **generate_kwargs)
+        answers += vlm.answer_batch(
+            [prompt.messages for prompt in batch], prefixes, **generate_kwargs
+        )
     references, kinds = [p.references for p in prompts], [p.kind for p in prompts]
     return score_answers(answers, references, kinds, [prompt.row for prompt in prompts])
 
@@ -129,7 +131,7 @@ def generation_costs(
 ) -> dict[str, float]:
     """MB of the language model's weights, and its speed in answering a batch of conversations."""
     options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
-    times = [seconds(lambda: vlm.answer(messages, prefixes, **options)) for _ in range(3)]
+    times = [seconds(lambda: vlm.answer_batch(messages, prefixes, **options)) for _ in range(3)]
     return {
         "weights MB": vlm.language.get_memory_footprint() / 1e6,
         "tokens a second": new_tokens * len(messages) / min(times),

@@ -67,7 +67,7 @@ class GenerationMixin:
         pairs = zip(prompts, counts, strict=True)
         messages = [as_messages(self.chat, prompt, count) for prompt, count in pairs]
         flat = {name: list(chain.from_iterable(lists)) for name, lists in items.items()}
-        answers = self.answer(messages, self._encode(flat), image_cache, **generate_kwargs)
+        answers = self.answer_batch(messages, self._encode(flat), image_cache, **generate_kwargs)
         return answers[0] if prompts == [prompt] and len(answers) == 1 else answers
 
     def _placeholder_counts(self, prompts: int, items: dict, has_cache: bool) -> list[dict]:
@@ -90,7 +90,7 @@ class GenerationMixin:
         }
 
     @torch.no_grad()
-    def answer(
+    def answer_batch(
         self,
         messages: Sequence[Messages],
         prefixes: dict[str, EncoderOutput | MultimodalOutput],

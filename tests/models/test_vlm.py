@@ -348,8 +348,8 @@ def test_vlm_loads_with_the_same_answers(trained, tmp_path, rename_keys):
     loaded = VLM.from_pretrained(tmp_path / "vlm")
     prompts = [turns("<image>\nwhat is it?"), turns("<image>\nwhere is it?")]
     inputs = prompts, {"image": features(2)}
-    assert loaded.answer(*inputs) == trained.answer(*inputs)
-    assert trained.answer(*inputs) == ["a red three", "no two"]
+    assert loaded.answer_batch(*inputs) == trained.answer_batch(*inputs)
+    assert trained.answer_batch(*inputs) == ["a red three", "no two"]
     batch = batch_of(trained, CONVERSATION)
     assert loaded(batch).item() == trained(batch).item()
 
@@ -413,11 +413,13 @@ def test_answers_in_a_batch_equal_single_answers(trained):
     ]
     parts = [images.tokens[:1], images.tokens[1:]]
     single = [
-        trained.answer([p], {"image": EncoderOutput(t, torch.ones(len(t), 4).bool(), t.mean(1))})[0]
+        trained.answer_batch(
+            [p], {"image": EncoderOutput(t, torch.ones(len(t), 4).bool(), t.mean(1))}
+        )[0]
         for p, t in zip(prompts, parts, strict=False)
     ]
-    single.append(trained.answer([prompts[2]], {})[0])
-    assert trained.answer(prompts, {"image": images}) == single
+    single.append(trained.answer_batch([prompts[2]], {})[0])
+    assert trained.answer_batch(prompts, {"image": images}) == single
     assert len(set(single)) > 1
 
 
@@ -429,15 +431,15 @@ def test_image_cache_gives_the_same_answers(trained, options):
     cache = trained.cache_image(image)
     prompts = [turns(f"<image>\n{text}") for text in ("what is it?", "where is the red three ?")]
     both = EncoderOutput(*(x.repeat(2, *[1] * (x.ndim - 1)) for x in vars(image).values()))
-    expected = trained.answer(prompts, {"image": both}, **options)
+    expected = trained.answer_batch(prompts, {"image": both}, **options)
     for _ in range(2):  # the cache can be used again
-        assert trained.answer(prompts, {}, cache, **options) == expected
+        assert trained.answer_batch(prompts, {}, cache, **options) == expected
 
 
 def test_beam_search_gives_likelier_answers_than_greedy(make_vlm):
     vlm = make_vlm()  # untrained: its greedy answers are poor
     prompt, images = turns("<image>\nwhat is it?"), {"image": features(1)}
-    texts = [vlm.answer([prompt], images, num_beams=n)[0] for n in (1, 5)]
+    texts = [vlm.answer_batch([prompt], images, num_beams=n)[0] for n in (1, 5)]
     ids, mask = vlm._pad([vlm.chat.prompt(prompt)])
     embedded, mask = vlm.embed(ids, mask, images)
 
@@ -463,12 +465,12 @@ def test_sampling_follows_its_options(make_vlm):
 
     def draw(seed, **options):
         torch.manual_seed(seed)
-        return vlm.answer([prompt], images, do_sample=True, **options)[0]
+        return vlm.answer_batch([prompt], images, do_sample=True, **options)[0]
 
     assert draw(1) == draw(1)
     assert len({draw(seed, temperature=2.0) for seed in range(6)}) > 1
-    assert {draw(seed, top_k=1) for seed in range(3)} == {vlm.answer([prompt], images)[0]}
-    assert {draw(seed, top_p=1e-6) for seed in range(3)} == {vlm.answer([prompt], images)[0]}
+    assert {draw(seed, top_k=1) for seed in range(3)} == {vlm.answer_batch([prompt], images)[0]}
+    assert {draw(seed, top_p=1e-6) for seed in range(3)} == {vlm.answer_batch([prompt], images)[0]}
 
 
 def make_image(seed):
@@ -572,7 +574,7 @@ def test_first_token_benchmark_gives_the_same_token_with_and_without_cache(langu
 def test_image_cache_rejects_prompts_that_do_not_begin_with_the_image(trained):
     cache = trained.cache_image(features(1))
     with pytest.raises(ValueError, match="prompt 0 does not begin with the cached image"):
-        trained.answer([turns("what is it?\n<image>")], {}, cache)
+        trained.answer_batch([turns("what is it?\n<image>")], {}, cache)
 
 
 # --- audio and fusion ------------------------------------------------------------------------

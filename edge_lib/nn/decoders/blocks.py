@@ -15,11 +15,11 @@ KeysValues = tuple[Tensor, Tensor]  # each (B, H, S, W / H), of one layer
 class Stack(nn.Module):
     """Transformer layers over a sequence that is processed in parts."""
 
-    def __init__(self, width: int, layers: int, heads: int, norm: str):
+    def __init__(self, dim: int, num_layers: int, num_heads: int, norm: str):
         super().__init__()
-        self.layers = nn.ModuleList(Layer(width, heads, norm) for _ in range(layers))
-        self.norm = nn.RMSNorm(width) if norm == "pre" else nn.Identity()
-        self.head_width = width // heads
+        self.layers = nn.ModuleList(Layer(dim, num_heads, norm) for _ in range(num_layers))
+        self.norm = nn.RMSNorm(dim) if norm == "pre" else nn.Identity()
+        self.head_width = dim // num_heads
 
     def forward(
         self, x: Tensor, positions: Tensor, mask: Tensor, earlier: list[KeysValues] | None = None
@@ -43,15 +43,15 @@ class Stack(nn.Module):
 class Layer(nn.Module):
     """Attention, then SwiGLU, each with a residual; normalised before (pre) or after it (post)."""
 
-    def __init__(self, width: int, heads: int, norm: str):
+    def __init__(self, dim: int, num_heads: int, norm: str):
         super().__init__()
-        self.heads, self.pre = heads, norm == "pre"
+        self.num_heads, self.pre = num_heads, norm == "pre"
         # of normalised queries and keys; with 1 and 1, attention is too uniform at first
-        self.gains = nn.Parameter(torch.tensor([2.0, 1.0])[:, None].repeat(1, width // heads))
-        self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(2))
-        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
-        self.to_out = nn.Linear(width, width, bias=False)
-        self.mlp = SwiGLU(width)
+        self.gains = nn.Parameter(torch.tensor([2.0, 1.0])[:, None].repeat(1, dim // num_heads))
+        self.norms = nn.ModuleList(nn.RMSNorm(dim) for _ in range(2))
+        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_out = nn.Linear(dim, dim, bias=False)
+        self.mlp = SwiGLU(dim)
         self.recorded: list[Tensor] | None = None  # set it to a list to record attention weights
 
     def forward(
@@ -72,7 +72,7 @@ class Layer(nn.Module):
 
     def _project(self, x, rotation, earlier) -> tuple[Tensor, Tensor, Tensor]:
         x = self.norms[0](x) if self.pre else x
-        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = self.to_qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q_and_k = F.rms_norm(qkv[:2], qkv.shape[-1:]) * self.gains[:, None, None, None]
         q, k = rotate(q_and_k, rotation)
         if earlier:
@@ -96,13 +96,13 @@ def _run_layers(layers, x, rotation, mask, earlier) -> tuple[Tensor, list[KeysVa
 
 
 class SwiGLU(nn.Module):
-    """Gated MLP (Shazeer 2020) with the parameters of an ungated one of four times the width."""
+    """Gated MLP (Shazeer 2020) with the parameters of an ungated one of four times its width."""
 
-    def __init__(self, width: int):
+    def __init__(self, dim: int):
         super().__init__()
-        hidden = round(width * 8 / 3 / 8) * 8
-        self.to_gate_and_value = nn.Linear(width, 2 * hidden, bias=False)
-        self.to_out = nn.Linear(hidden, width, bias=False)
+        hidden = round(dim * 8 / 3 / 8) * 8
+        self.to_gate_and_value = nn.Linear(dim, 2 * hidden, bias=False)
+        self.to_out = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., W) -> (..., W)."""

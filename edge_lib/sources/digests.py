@@ -50,7 +50,7 @@ def table_fingerprint(dataset: Dataset, files: Sequence[Path], cache_dir: Path, 
 
 
 def digest_files(paths: Iterable[str | Path], cache_dir: Path) -> list[str]:
-    """SHA-256 (32 hex digits) of the content of each file; "" where none can be read.
+    """SHA-256 (32 characters) of the content of each file; "" where none can be read.
 
     Raises ConfigError if the database of digests under `cache_dir` cannot be used.
     """

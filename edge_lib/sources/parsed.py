@@ -1,0 +1,83 @@
+"""Tables whose rows are parsed from listing files (json, tsv, ...).
+
+A file is parsed once: the rows are kept under the cache as a memory-mapped Arrow file, the entries
+that gave no row as a list of reasons and ids.
+"""
+
+import hashlib
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+from datasets import Dataset
+from filelock import FileLock
+
+from edge_lib.data.table import SCHEMA, Table
+from edge_lib.runs.files import whole_folder, write_json
+from edge_lib.sources.digests import digest_files, table_fingerprint
+
+VERSION = 1  # raised whenever a parser gives other rows for the same files
+BATCH_ROWS = 256
+FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SkippedEntry:
+    """An entry of a listing file that gives no row."""
+
+    id: str
+    reason: str
+
+
+def parsed_table(
+    name: str,
+    columns: Sequence[str],
+    parse: Callable[[], Iterator[dict | SkippedEntry]],
+    files: Sequence[Path],
+    cache_dir: Path,
+    *facts: str,
+) -> Table:
+    """The table of the rows that `parse` yields.
+
+    columns: of `data.table.SCHEMA`; a cell of `image` or `audio` is {bytes, path}. files: what
+    `parse` reads. facts: what else its rows depend on.
+    """
+    content = [VERSION, columns, facts, digest_files(files, cache_dir)]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    folder = cache_dir / "parsed" / digest
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with whole_folder(folder) as temporary:
+                skipped = _write_rows(temporary / "rows.arrow", columns, parse())
+                write_json(temporary / "skipped.json", skipped)
+    dataset = Dataset.from_file(str(folder / "rows.arrow"))
+    table = Table(dataset, name, table_fingerprint(dataset, files, cache_dir, str(VERSION)))
+    for reason, ids in json.loads((folder / "skipped.json").read_text()).items():
+        table.skipped[reason] += ids
+        log.warning("%s: skipped %d entries: %s: %s", name, len(ids), reason, ", ".join(ids[:3]))
+    return table
+
+
+def _write_rows(
+    path: Path, columns: Sequence[str], entries: Iterator[dict | SkippedEntry]
+) -> dict[str, list[str]]:
+    """Write the rows among the entries; returns the ids of the others for each reason."""
+    skipped = defaultdict(list)
+    files = dict.fromkeys(("image", "audio"), FILE)
+    schema = pa.schema([(name, files.get(name, SCHEMA.field(name).type)) for name in columns])
+    with pa.ipc.new_stream(path, schema) as writer:
+        while batch := list(islice(entries, BATCH_ROWS)):
+            for entry in batch:
+                if isinstance(entry, SkippedEntry):
+                    skipped[entry.reason].append(entry.id)
+            rows = [entry for entry in batch if isinstance(entry, dict)]
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+    return skipped

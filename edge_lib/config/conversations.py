@@ -15,17 +15,32 @@ class LlavaConfig(Section):
     images: RepoPath
 
 
+class MessagesConfig(Section):
+    """Files of messages (json, jsonl or Parquet) for each split."""
+
+    files: dict[str, list[str]]
+    images: RepoPath | None = Field(
+        None, description="folder of relative image paths; by default that of each file"
+    )
+    column: str | None = Field(
+        None, description="key of the turns; by default messages, conversations or turns"
+    )
+
+
 class InstructionsConfig(Section):
-    """Parquet or jsonl files for each split, with Open-Orca's columns (system_prompt, question,
-    response).
+    """Parquet, json or jsonl files for each split, one question and response a row; the names of
+    columns are Open-Orca's by default.
     """
 
     files: dict[str, list[str]]
+    system_column: str | None = "system_prompt"
+    question_column: str = "question"
+    response_column: str = "response"
 
 
 class ConversationsConfig(SourceSection):
     """Conversations about images: generated from scenes or read from files. Text-only instructions
-    can be added to them.
+    can be added to them, or be all there is.
     """
 
     source: Annotated[str, one_of(CONVERSATION_SOURCES)] = "scenes"
@@ -41,7 +56,8 @@ class ConversationsConfig(SourceSection):
     )
     seed: Count = 0
     llava: LlavaConfig | None = None
+    messages: MessagesConfig | None = None
     parquet: dict[str, list[str]] | None = Field(
-        None, description="files for each split; columns: turns (role, content), image, audio, ..."
+        None, description="files for each split; columns: messages or turns, image, audio, ..."
     )
     instructions: InstructionsConfig | None = None

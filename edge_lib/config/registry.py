@@ -45,7 +45,9 @@ QUESTION_SOURCES = {
 CONVERSATION_SOURCES = {
     "scenes": "edge_lib.sources.scenes.conversations:load",
     "llava": "edge_lib.sources.llava:load",
+    "messages": "edge_lib.sources.messages:load",
     "parquet": "edge_lib.sources.chat_parquet:load",
+    "instructions": "edge_lib.sources.instructions:load",
 }
 load_registered = pkgutil.resolve_name
 

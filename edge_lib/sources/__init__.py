@@ -47,7 +47,7 @@ def load_table(config: DataConfig, split: str) -> Table:
             raise ConfigError("missing section data.conversations")
         split = split.removeprefix(CONVERSATIONS)
         source = _load_source(CONVERSATION_SOURCES[config.conversations.source])
-        return add_instructions(source.load(config, split), config.conversations, split)
+        return add_instructions(source.load(config, split), config, split)
     return get_source(config).load(config, split)
 
 

@@ -1,20 +1,16 @@
-"""Conversations in Parquet files with the columns of `data.table.SCHEMA`."""
+"""Conversations in Parquet files, also in the columns of `data.table.SCHEMA`."""
 
-from edge_lib.config import ConfigError, DataConfig
+from edge_lib.config import DataConfig
+from edge_lib.config.base import ROOT
 from edge_lib.data.table import Table
-from edge_lib.sources.files import match_files
-from edge_lib.sources.parquet import read_parquet
+from edge_lib.sources.conversation_files import ConversationFiles
+from edge_lib.sources.files import files_of_split
 
 KEY = "data.conversations.parquet"
 
 
 def load(config: DataConfig, split: str) -> Table:
-    """The rows of a split; only the column `turns` is required."""
-    patterns = config.conversations.parquet
-    if split not in patterns:
-        raise ConfigError(f"{KEY} has no split {split!r}, only {sorted(patterns)}")
-    files = match_files(patterns[split], KEY)
-    table = read_parquet(files, f"conversations {split}", config.cache_dir)
-    if "turns" not in table.dataset.column_names:
-        raise ConfigError(f"{files[0]} has no column 'turns'; it has {table.dataset.column_names}")
-    return table
+    """One row per row of the files of a split."""
+    files = files_of_split(config.conversations.parquet, split, KEY)
+    conversations = ConversationFiles("parquet", files, f"{KEY}.{split}", ROOT)
+    return conversations.table(split, config.cache_dir)

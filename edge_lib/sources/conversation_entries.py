@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_lib.data.messages import PLACEHOLDERS
+from edge_lib.sources.entries import encodable
 
 TURNS = ("messages", "conversations", "conversation", "turns")
 ROLES = {
@@ -24,6 +25,8 @@ PARTS = {
     **dict.fromkeys(("audio", "audio_url", "input_audio"), "audio"),
     **dict.fromkeys(("video", "video_url", "input_video"), "video"),
 }
+ITEM_KEYS = ("url", "path", "data", "bytes")  # of a part that names its item otherwise
+Columns = str | dict[str, str] | None  # the key of the turns (of TURNS if null), or role -> key
 Items = dict[str, list]  # "image" or "audio" -> an item for each placeholder, null if not with it
 
 
@@ -41,19 +44,16 @@ class Conversation:
     items: Items
 
 
-def parse_conversation(entry: dict | list, column: str | None = None) -> Conversation:
-    """The conversation of an entry.
-
-    column: the key of the turns; by default the first of TURNS that exists. Raises UnusableEntry.
-    """
-    if isinstance(entry, list):  # turns alone
-        entry = {column or TURNS[0]: entry}
+def parse_conversation(entry: object, columns: Columns = None) -> Conversation:
+    """The conversation of an entry: an object, or a list of turns alone. Raises UnusableEntry."""
+    if isinstance(entry, list) and columns is None:
+        entry = {TURNS[0]: entry}
     if not isinstance(entry, dict):
         raise UnusableEntry("not an object")
     if entry.get("video") or entry.get("videos"):
         raise UnusableEntry("video")
     items: Items = {name: [] for name in PLACEHOLDERS}
-    turns = [_turn(role, content, items) for role, content in _turns(entry, column)]
+    turns = [_turn(role, content, items) for role, content in _turns(entry, columns)]
     for name, placed in items.items():
         beside = _listed(entry.get(name)) + _listed(entry.get(f"{name}s"))
         if name == "image" and len(beside) == 1 and not placed:
@@ -62,20 +62,33 @@ def parse_conversation(entry: dict | list, column: str | None = None) -> Convers
     return Conversation(turns, items)
 
 
-def _turns(entry: dict, column: str | None) -> Iterator[tuple[object, object]]:
+def turn_keys(columns: Columns) -> list[list[str]]:
+    """Keys of which an entry has at least one of each list."""
+    if isinstance(columns, dict):
+        return [[columns["user"]], [columns["assistant"]]]
+    return [[columns] if columns else [*TURNS]]
+
+
+def _turns(entry: dict, columns: Columns) -> Iterator[tuple[object, object]]:
     """Role and content of each turn."""
-    names = (column,) if column else TURNS
-    turns = next((entry[name] for name in names if entry.get(name) is not None), [])
+    keys = turn_keys(columns)
+    if not all(any(name in entry for name in names) for names in keys):
+        raise UnusableEntry("no conversation")
+    system = entry.get(columns.get("system") if isinstance(columns, dict) else "system")
+    if isinstance(system, str) and system.strip():
+        yield "system", system
+    if isinstance(columns, dict):
+        yield from ((role, entry[columns[role]]) for role in ("user", "assistant"))
+        return
+    turns = next((entry[name] for name in keys[0] if entry.get(name) is not None), [])
     turns = _parsed(turns) if isinstance(turns, str) else turns
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise UnusableEntry("turns are not a list of objects")
-    if isinstance(entry.get("system"), str) and entry["system"].strip():
-        yield "system", entry["system"]
     for turn in turns:
         if {"user", "assistant"} <= turn.keys():
             yield from (("user", turn["user"]), ("assistant", turn["assistant"]))
         else:
-            yield _first(turn, "role", "from"), _first(turn, "content", "value", "text")
+            yield first_value(turn, "role", "from"), first_value(turn, "content", "value", "text")
 
 
 def _parsed(text: str) -> object:
@@ -87,7 +100,7 @@ def _parsed(text: str) -> object:
 
 def _turn(role: object, content: object, items: Items) -> dict:
     role = ROLES.get(role.strip().lower()) if isinstance(role, str) else None
-    parts = content if isinstance(content, list) else [content or ""]
+    parts = content if isinstance(content, list) else ["" if content is None else content]
     texts = [_part(part, items if role != "assistant" else {}) for part in parts]
     return {"role": role, "content": "\n".join(texts)}
 
@@ -98,7 +111,7 @@ def _part(part: object, items: Items) -> str:
     """
     if isinstance(part, str):
         part = {"type": "text", "text": part}
-    if not isinstance(part, dict) or "type" not in part and not PARTS.keys() & part.keys():
+    if not isinstance(part, dict) or not part.keys() & {"type", *PARTS}:
         raise UnusableEntry("content is not a text")
     name = part.get("type") or next(name for name in PARTS if part.get(name))
     kind = PARTS.get(name)
@@ -107,7 +120,7 @@ def _part(part: object, items: Items) -> str:
     if kind not in PLACEHOLDERS:
         raise UnusableEntry("video" if kind else f"a part of type {name!r}")
     if kind in items:
-        items[kind].append(_first(part, kind, name, "url", "path", "data", "bytes"))
+        items[kind].append(first_value(part, kind, name, f"{kind}_url", *ITEM_KEYS))
     return PLACEHOLDERS[kind]
 
 
@@ -116,7 +129,7 @@ def _text(text: object, items: Items) -> str:
         raise UnusableEntry("content is not a text")
     for name, placed in items.items():
         placed += [None] * text.count(PLACEHOLDERS[name])
-    return text
+    return encodable(text)
 
 
 def _mark_first_question(turns: list[dict]) -> None:
@@ -141,6 +154,6 @@ def _listed(value: object) -> list:
     return [item for item in values if item is not None and item != ""]
 
 
-def _first(values: dict, *names: str) -> object:
+def first_value(values: dict, *names: str) -> object:
     """The value of the first name that is not null."""
     return next((values[name] for name in names if values.get(name) is not None), None)

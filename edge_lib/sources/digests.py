@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from edge_lib.config import ConfigError, from_root
+from edge_lib.data.columns import is_text
 
 THREADS = 16
 MAX_BATCH = 256  # files in one database query
@@ -74,8 +75,9 @@ def _digest_batch(paths: list[bytes], database: Path) -> list[str]:
         digests = _remembered(connection, paths)
         new = {stamp: _digest(stamp[0]) for stamp in stamps if stamp and stamp not in digests}
         kept = [(*s, digest) for s, digest in new.items() if digest and now - s[-1] > UNSETTLED_NS]
-        connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", kept)
-        connection.commit()
+        if kept:
+            connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", kept)
+            connection.commit()
     digests |= new
     return [digests.get(stamp, "") for stamp in stamps]
 
@@ -127,8 +129,9 @@ def _paths(dataset: Dataset, name: str) -> pa.ChunkedArray:
     column, rows = dataset.data.column(name), dataset._indices
     if pa.types.is_struct(column.type):
         paths = _paths_of_structs(column)
-    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        paths = pc.if_else(pc.starts_with(column, "data:"), None, column)
+    elif is_text(column.type):
+        texts = column.cast(pa.large_string())
+        paths = pc.if_else(pc.starts_with(texts, "data:", ignore_case=True), None, texts)
     else:
         paths = pa.chunked_array([pa.nulls(len(column), pa.string())])
     return paths.take(rows.column(0)) if rows is not None else paths

@@ -43,6 +43,20 @@ def _matches(path: Path) -> list[Path]:
     return []
 
 
+def files_of_split(patterns: dict[str, list[str]], split: str, key: str) -> list[Path]:
+    """The files that the patterns of a split match. ConfigError if the config names none."""
+    if split not in patterns:
+        raise ConfigError(f"{key} has no split {split!r}, only {sorted(patterns)}")
+    return match_files(patterns[split], f"{key}.{split}")
+
+
+def existing_folder(path: Path, key: str) -> Path:
+    """The path. ConfigError if it is no folder."""
+    if not path.is_dir():
+        raise ConfigError(f"{key}: no such folder {path}")
+    return path
+
+
 def path_of_split(paths: dict[str, Path], split: str, key: str) -> Path:
     """The file or folder of a split. ConfigError if the config names none, or it does not exist."""
     if split not in paths:

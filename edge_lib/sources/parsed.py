@@ -49,7 +49,8 @@ def parsed_table(
     columns: of `data.table.SCHEMA`; a cell of `image` or `audio` is {bytes, path}. files: what
     `parse` reads. facts: what else its rows depend on.
     """
-    content = [VERSION, columns, facts, digest_files(files, cache_dir)]
+    # rows hold absolute paths, so those of a copied folder are others
+    content = [VERSION, columns, facts, list(map(str, files)), digest_files(files, cache_dir)]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = cache_dir / "parsed" / digest
     folder.parent.mkdir(parents=True, exist_ok=True)

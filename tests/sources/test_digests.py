@@ -46,7 +46,7 @@ def test_digest_files_are_sha256_of_the_content(folder, tmp_path):
 
 def test_digest_files_keep_the_order_of_many_files(tmp_path, monkeypatch):
     monkeypatch.setattr(digests, "MAX_BATCH", 3)
-    paths = [tmp_path / f"{number}" for number in range(400)]
+    paths = [tmp_path / f"{number}" for number in range(40)]
     for path in paths[::2]:
         path.write_text(path.name)
     expected = [hashlib.sha256(p.name.encode()).hexdigest()[:32] for p in paths[::2]]

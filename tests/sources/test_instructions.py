@@ -42,8 +42,8 @@ def test_parquet_conversations_use_the_one_table_schema(tmp_path, encode_image):
     conversations = read_conversations(table)
     assert conversations.messages == [turns]
     assert conversations.image_rows == [[0]]
-    assert table.skipped == {"<audio> without a clip": ["one"]}
-    with pytest.raises(ConfigError, match=r"no column 'turns'; it has \['id'\]"):
+    assert table.skipped == {"<audio> without a clip": ["one-1"]}
+    with pytest.raises(ConfigError, match=r"no column 'messages' or .* 'turns'; it has \['id'\]"):
         load_conversations(config, tmp_path, "val")
     with pytest.raises(ConfigError, match=r"conversations\.parquet has no split 'test', only"):
         load_conversations(config, tmp_path, "test")
@@ -70,7 +70,7 @@ def test_instructions_follow_the_conversations(orca, llava, name, source):
         [user("Why?"), assistant("So.\u2028And so.")],
     ]
     assert after.kinds[-2:] == ["instruction"] * 2
-    assert table.skipped == {"a turn without role or text": ["orca-2", "orca-3"]}
+    assert table.skipped == {"a turn without role or text": ["n3-2", "n4-3"]}
     images = table.images(table.image_rows)
     assert len(images) == len(alone.image_rows) + 1  # all instructions share one missing image
     assert [image is None for image in images] == [False] * len(alone.image_rows) + [True]
@@ -79,17 +79,60 @@ def test_instructions_follow_the_conversations(orca, llava, name, source):
         assert set(read_conversations(val).kinds) == {"caption", "qa"}
 
 
+def test_instructions_read_the_configured_columns(tmp_path):
+    """Three columns of other names, in a json list with an odd entry."""
+    entries = [
+        {"instruction": "One plus one?", "output": "Two.", "persona": "Be brief."},
+        {"instruction": 1, "output": "number"},
+        {"instruction": "no output"},
+        ["a list"],
+        {"instruction": "Why?", "output": "So."},
+    ]
+    (tmp_path / "alpaca.json").write_text(json.dumps(entries))
+    config = ConversationsConfig(
+        source="instructions",
+        instructions={
+            "files": {"train": [str(tmp_path / "alpaca.json")]},
+            "system_column": "persona",
+            "question_column": "instruction",
+            "response_column": "output",
+        },
+    )
+    table = load_conversations(config, tmp_path, "train")
+    assert read_conversations(table).messages == [
+        [{"role": "system", "content": "Be brief."}, user("One plus one?"), assistant("Two.")],
+        [user("Why?"), assistant("So.")],
+    ]
+    assert len(table) == 2  # the same instructions are not added a second time
+    assert table.skipped == {
+        "content is not a text": ["alpaca-1"],
+        "no conversation": ["alpaca-2"],
+        "not an object": ["alpaca-3"],
+    }
+
+
+def test_instructions_count_skipped_entries_of_both_parts(orca, llava):
+    entries = [{"conversations": llava_turns("one?", "two")}, 5]
+    (orca / "bad.jsonl").write_text('{"question": "a", "response": "b"}\n{"quest')
+    instructions = {"files": {"train": [str(orca / "bad.jsonl")]}}
+    config = {**llava(entries).model_dump(), "instructions": instructions}
+    table = load_conversations(ConversationsConfig(**config), orca / "cache", "train")
+    assert table.ids == ["llava-0", "bad-0"]
+    assert table.skipped == {"not an object": ["llava-1"], "not JSON": ["bad-1"]}
+
+
 def test_instructions_reject_files_of_another_shape(orca):
     pq.write_table(pa.table({"question": ["a"], "answer": ["b"]}), orca / "qa.parquet")
-    (orca / "bad.jsonl").write_text('{"question": "a", "response": "b"}\n{"quest')
+    (orca / "qa.jsonl").write_text('{"question": "a", "answer": "b"}\n')
     (orca / "text.parquet").write_text("text")
+    (orca / "empty.jsonl").write_text("\n")
     key = r"data\.conversations\.instructions\.files\.train: "
-    columns = "does not have Open-Orca's columns"
     for name, error in (
         ("gone-*.parquet", rf"{key}no file matches .*gone-\*\.parquet"),
-        ("qa.parquet", rf"{key}.*qa\.parquet {columns}: KeyError\('response'\)"),
-        ("bad.jsonl", rf"{key}.*bad\.jsonl {columns}: JSONDecodeError"),
-        ("text.parquet", rf"{key}.*text\.parquet {columns}: ArrowInvalid"),
+        ("qa.parquet", rf"{key}.*qa\.parquet has no column 'response'; it has \['question', 'ans"),
+        ("qa.jsonl", rf"{key}.*qa\.jsonl holds no conversation: no conversation, only 'question'"),
+        ("text.parquet", rf"{key}.*text\.parquet is not a Parquet file: "),
+        ("empty.jsonl", rf"{key}.*empty\.jsonl holds no conversation: it is empty"),
     ):
         files = {"train": [str(orca / name)]}
         config = ConversationsConfig(**SMALL, instructions={"files": files})

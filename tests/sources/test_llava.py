@@ -57,7 +57,8 @@ def test_llava_reads_published_entries(llava, tmp_path):
     assert conversations.kinds == ["llava"] * 5
     assert table.skipped == {
         "<image> without an image": ["m-5", "t-6"],
-        "no assistant turn": ["n-7", "n-8"],
+        "no conversation": ["n-8"],
+        "no assistant turn": ["n-7"],
         "a turn without role or text": ["o-9"],
         "no image": ["t-3"],
     }
@@ -111,37 +112,26 @@ def test_llava_errors_name_the_config_key(llava, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "problem"),
     [
-        pytest.param([], id="empty list"),
-        pytest.param([1], id="numbers"),
-        pytest.param({"conversations": []}, id="object"),
-        pytest.param([{"image": "a.jpg", "caption": "a cat"}], id="captions"),
-        pytest.param([{"conversations": ["one?", "two"]}], id="turns are strings"),
-        pytest.param(
-            [
-                {
-                    "conversations": [
-                        {"from": "human", "value": {"text": "one?"}},
-                        *llava_turns("a", "b"),
-                    ]
-                }
-            ],
-            id="text is an object",
-        ),
-        pytest.param(
-            [{"image": 3, "conversations": llava_turns("one?", "two")}], id="image is a number"
-        ),
+        ([], "it is empty"),
+        ([1], "not an object"),
+        ({"conversations": []}, "it is empty"),
+        ([{"image": "a.jpg", "caption": "cat"}], "no conversation, only 'image', 'caption'"),
+        ([{"conversations": ["one?", "two"]}], "turns are not a list of objects"),
+        ([{"conversations": [{"from": "human", "value": 1}]}], "content is not a text"),
+        ([{"image": 3, "conversations": llava_turns("one?", "two")}], "image is not a path"),
     ],
+    ids=["empty", "numbers", "empty object", "captions", "texts", "number as text", "image number"],
 )
-def test_llava_rejects_json_of_another_shape(llava, tmp_path, content):
-    error = r"data\.conversations\.llava\.files\.train: .*llava\.json is not LLaVA's json"
-    with pytest.raises(ConfigError, match=error):
+def test_llava_rejects_json_without_any_conversation(llava, tmp_path, content, problem):
+    error = r"data\.conversations\.llava\.files\.train: .*llava\.json holds no conversation: "
+    with pytest.raises(ConfigError, match=error + problem):
         load_conversations(llava(content), tmp_path, "train")
 
 
 def test_llava_rejects_invalid_json(llava, tmp_path):
     config = llava([])
     (tmp_path / "llava.json").write_text('[{"id"')
-    with pytest.raises(ConfigError, match=r"llava\.json is not JSON: JSONDecodeError"):
+    with pytest.raises(ConfigError, match=r"llava\.json is not JSON: Expecting"):
         load_conversations(config, tmp_path, "train")

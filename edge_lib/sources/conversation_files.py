@@ -1,0 +1,72 @@
+"""Tables of conversations from json, jsonl and Parquet files, with whatever keys they have."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+
+from edge_lib.config import ConfigError
+from edge_lib.data.table import Table
+from edge_lib.sources.conversation_entries import Columns, turn_keys
+from edge_lib.sources.conversation_rows import COLUMNS, EXTRA, ConversationRows
+from edge_lib.sources.entries import encodable, read_entries
+from edge_lib.sources.parsed import SkippedEntry, parsed_table
+
+FILES = ("image", "images", "audio", "audios", "video", "videos")
+
+
+@dataclass(frozen=True)
+class ConversationFiles:
+    """Files of conversations.
+
+    source: the name of the source, and the kind of conversations that have none. key: of the config
+    for errors. images: the folder of relative paths; by default each file's own. columns: the key
+    of the turns, or role -> key.
+    """
+
+    source: str
+    files: Sequence[Path]
+    key: str
+    images: Path | None = None
+    columns: Columns = None
+
+    def table(self, split: str, cache_dir: Path) -> Table:
+        """An entry that gives no conversation is counted and skipped. Raises ConfigError if none
+        does.
+        """
+        facts = self.source, str(self.images), json.dumps(self.columns)
+        name = f"{self.source} {split}"
+        return parsed_table(name, COLUMNS, self._rows, self.files, cache_dir, *facts)
+
+    def _rows(self) -> Iterator[dict | SkippedEntry]:
+        rows = ConversationRows(self.source, self.columns)
+        for path in self.files:
+            entries = _named(read_entries(path, self.key, self._choose_columns), path)
+            yield from rows.read(entries, self.images or path.parent)
+        yield from rows.images()
+        if not rows.count:
+            problem = rows.problem or "it is empty"
+            raise ConfigError(f"{self.key}: {self.files[-1]} holds no conversation: {problem}")
+
+    def _choose_columns(self, schema: pa.Schema) -> list[str]:
+        """The columns of a Parquet file that a conversation may use."""
+        keys = turn_keys(self.columns)
+        for names in keys:
+            if not set(names) & set(schema.names):
+                raise ConfigError(
+                    f"no column {' or '.join(map(repr, names))}; it has {schema.names}"
+                )
+        extra = EXTRA if self.columns is None else ()
+        system = self.columns.get("system") if isinstance(self.columns, dict) else "system"
+        used = {"id", system, *chain(*keys), *FILES, *extra}
+        return [name for name in schema.names if name in used]
+
+
+def _named(entries: Iterator[object], path: Path) -> Iterator[tuple[str, object]]:
+    """Entries with names for their rows. Ids repeat in many files, so a number is added."""
+    for number, entry in enumerate(entries):
+        name = entry.get("id") if isinstance(entry, dict) else None
+        yield encodable(f"{path.stem if name in (None, '') else name}-{number}"), entry

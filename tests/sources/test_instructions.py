@@ -47,7 +47,7 @@ def test_parquet_conversations_use_the_one_table_schema(tmp_path, encode_image):
         load_conversations(config, tmp_path, "val")
     with pytest.raises(ConfigError, match=r"conversations\.parquet has no split 'test', only"):
         load_conversations(config, tmp_path, "test")
-    with pytest.raises(ValueError, match=r"'parquet' needs data\.conversations\.parquet"):
+    with pytest.raises(ValueError, match=r"'parquet' needs a section 'parquet' beside it"):
         ConversationsConfig(source="parquet")
 
 

@@ -37,9 +37,10 @@ class ConversationFiles:
         """An entry that gives no conversation is counted and skipped. Raises ConfigError if none
         does.
         """
-        facts = self.source, str(self.images), json.dumps(self.columns)
-        name = f"{self.source} {split}"
-        return parsed_table(name, COLUMNS, self._rows, self.files, cache_dir, *facts)
+        name, facts = f"{self.source} {split}", [self.source, json.dumps(self.columns)]
+        return parsed_table(
+            name, COLUMNS, self._rows, self.files, cache_dir, folder=self.images, facts=facts
+        )
 
     def _rows(self) -> Iterator[dict | SkippedEntry]:
         rows = ConversationRows(self.source, self.columns)

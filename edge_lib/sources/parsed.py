@@ -42,26 +42,28 @@ def parsed_table(
     parse: Callable[[], Iterator[dict | SkippedEntry]],
     files: Sequence[Path],
     cache_dir: Path,
-    *facts: str,
+    folder: Path | None = None,
+    facts: Sequence[str] = (),
 ) -> Table:
     """The table of the rows that `parse` yields.
 
     columns: of `data.table.SCHEMA`; a cell of `image` or `audio` is {bytes, path}. files: what
-    `parse` reads. facts: what else its rows depend on.
+    `parse` reads. folder: of the paths in its rows. facts: what else the rows depend on.
     """
+    facts = [str(VERSION), *columns, *facts]
     # rows hold absolute paths, so those of a copied folder are others
-    content = [VERSION, columns, facts, list(map(str, files)), digest_files(files, cache_dir)]
+    content = [facts, *map(str, [folder, *files]), *digest_files(files, cache_dir)]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    folder = cache_dir / "parsed" / digest
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            with whole_folder(folder) as temporary:
+    parsed = cache_dir / "parsed" / digest
+    parsed.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(parsed.with_suffix(".lock")):
+        if not parsed.exists():
+            with whole_folder(parsed) as temporary:
                 skipped = _write_rows(temporary / "rows.arrow", columns, parse())
                 write_json(temporary / "skipped.json", skipped)
-    dataset = Dataset.from_file(str(folder / "rows.arrow"))
-    table = Table(dataset, name, table_fingerprint(dataset, files, cache_dir, str(VERSION)))
-    for reason, ids in json.loads((folder / "skipped.json").read_text()).items():
+    dataset = Dataset.from_file(str(parsed / "rows.arrow"))
+    table = Table(dataset, name, table_fingerprint(dataset, files, cache_dir, *facts))
+    for reason, ids in json.loads((parsed / "skipped.json").read_text()).items():
         table.skipped[reason] += ids
         log.warning("%s: skipped %d entries: %s: %s", name, len(ids), reason, ", ".join(ids[:3]))
     return table

@@ -332,6 +332,12 @@ def test_messages_fingerprint_follows_the_content(load, folder, encode_image):
     assert fingerprint() not in (first, late)
 
 
+def test_messages_fingerprint_names_the_column(load):
+    entries = [{"image": "a.jpg", "messages": TURNS, "short": TURNS[1:]}]
+    tables = [load(entries, column=column) for column in (None, "messages", "short")]
+    assert len({table.fingerprint for table in tables}) == 3  # tokens are kept under it
+
+
 def test_messages_in_a_copied_folder_keep_their_fingerprint(load, folder):
     first = load([ENTRY]).fingerprint
     copy = folder.parent / "copy"

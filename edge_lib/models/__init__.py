@@ -3,5 +3,3 @@
 from edge_lib.models.aligner import Aligner
 from edge_lib.models.fuser import Fuser
 from edge_lib.models.qa import QAModel
-
-__all__ = ["Aligner", "Fuser", "QAModel"]

@@ -1,5 +1,3 @@
 """Run folders, headless notebooks and sweeps."""
 
 from edge_lib.runs.run import Run
-
-__all__ = ["Run"]

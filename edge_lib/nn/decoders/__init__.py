@@ -10,5 +10,3 @@ Both process `[prefix][question]` once, as context, and then the answer, token b
 from edge_lib.nn.decoders.base import Decoder, build_decoder
 from edge_lib.nn.decoders.plain import PlainDecoder
 from edge_lib.nn.decoders.trm import RecursiveDecoder
-
-__all__ = ["Decoder", "PlainDecoder", "RecursiveDecoder", "build_decoder"]

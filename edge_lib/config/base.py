@@ -42,6 +42,7 @@ RepoPath = Annotated[Path, AfterValidator(from_root), PlainSerializer(relative_t
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NonEmpty = Field(min_length=1)  # of a list or dict
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
 

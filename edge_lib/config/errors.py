@@ -26,10 +26,12 @@ class ConfigError(ValueError):
 
 def explain(problem: dict[str, Any], layers: Sequence[Layer]) -> str:
     """One line for one item of `ValidationError.errors()`. `layers` go from base to overrides."""
-    path = problem["loc"]
+    path = tuple(part for part in problem["loc"] if part != "[key]")  # pydantic's, of a dict's key
     location = ": ".join(filter(None, [_origin(path, layers), _dotted(path)]))
     if problem["type"] == "extra_forbidden":
         return f"{location}: unknown key; {_suggest(path)}"
+    if problem["type"] == "model_type":
+        return f"{location}: expected the keys of a section (got {problem['input']!r})"
     # the error of a whole section names its key; the section's content would hide it
     value = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
     return f"{location}: {problem['msg'].removeprefix('Value error, ')}{value}"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Count, DropoutRate, Positive, Section
+from edge_lib.config.base import Count, DropoutRate, NonEmpty, Positive, Section
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.registry import FUSIONS, one_of
 from edge_lib.config.train import TrainConfig
@@ -15,10 +15,10 @@ FusionName = Annotated[str, one_of(FUSIONS)]
 class FusionConfig(Section):
     """Modules that fuse the outputs of an aligner's frozen heads into one embedding."""
 
-    strategies: list[FusionName] = ["cross_attention"]
-    modalities: list[ModalityName] = ["vision", "audio"]
+    strategies: Annotated[list[FusionName], NonEmpty] = ["cross_attention"]
+    modalities: Annotated[list[ModalityName], NonEmpty] = ["vision", "audio"]
     target: ModalityName = "text"
-    seeds: list[Count] = [0]
+    seeds: Annotated[list[Count], NonEmpty] = [0]
     width: Positive = 256
     num_latents: Positive = Field(8, description="of cross_attention: the length of its prefix")
     num_layers: Positive = 1

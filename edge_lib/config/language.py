@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from edge_lib.config.base import DropoutRate, Positive, Precision, Section
+from edge_lib.config.base import DropoutRate, NonEmpty, Positive, Precision, Section
 
 
 def _integer_keys(devices: dict | None) -> dict | None:
@@ -20,7 +20,7 @@ class LoRAConfig(Section):
     rank: Positive = 64
     alpha: Positive = 16
     dropout: DropoutRate = 0.0
-    targets: Annotated[list[str], Field(min_length=1)] = [
+    targets: Annotated[list[str], NonEmpty] = [
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
     ]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from edge_lib.config.base import Positive, Section
+from edge_lib.config.base import NonEmpty, Positive, Section
 from edge_lib.config.train import TrainConfig
 
 
@@ -18,7 +18,9 @@ class DecoderConfig(Section):
     inner_steps: Positive = 4
     outer_steps: Positive = Field(1, description="rounds; only the last one has gradients")
     latent: bool = Field(True, description="a latent row z beside each answer row y")
-    update: Literal["concat", "additive"] = "concat"
+    update: Literal["concat", "additive"] = Field(
+        "concat", description="z in rows of its own, or added to y as published"
+    )
     deep_supervision: bool = Field(False, description="a loss, with gradients, in every round")
     lr: PositiveFloat | None = Field(None, description="qa.train.lr if null")
 
@@ -32,7 +34,7 @@ class DecoderConfig(Section):
 class CurriculumConfig(Section):
     """Kinds of question that the first steps train on."""
 
-    kinds: Annotated[list[str], Field(min_length=1)]
+    kinds: Annotated[list[str], NonEmpty]
     steps: Positive
 
 

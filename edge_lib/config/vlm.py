@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Positive, Section
+from edge_lib.config.base import NonEmpty, Positive, Section
 from edge_lib.config.fusion import FusionName
 from edge_lib.config.language import LanguageConfig
 from edge_lib.config.train import TrainConfig
@@ -57,9 +57,7 @@ class VLMModelConfig(Section):
 class VLMConfig(VLMModelConfig):
     """A VLM and its training: first the projectors, then projectors and adapters."""
 
-    stages: Annotated[dict[Literal[STAGES], TrainConfig], Field(min_length=1)] = {
-        "projector": TrainConfig()
-    }
+    stages: Annotated[dict[Literal[STAGES], TrainConfig], NonEmpty] = {"projector": TrainConfig()}
 
     @property
     def model(self) -> VLMModelConfig:

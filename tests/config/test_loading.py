@@ -76,6 +76,7 @@ def test_extends_names_missing_file(message, write):
         b"name: x\nextends: 3\n",
         b"name: x\nextends: [a.yaml]\n",
         b"name: x\nseed: ${nowhere}\n",
+        b"name: x\nseed: ${nowhere\n",
     ],
     ids=[
         "list",
@@ -87,6 +88,7 @@ def test_extends_names_missing_file(message, write):
         "extends-number",
         "extends-list",
         "unknown-reference",
+        "open-reference",
     ],
 )
 def test_invalid_file_is_named_in_one_line(message, tmp_path, content):

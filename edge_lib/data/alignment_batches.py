@@ -8,6 +8,7 @@ import torch
 
 from edge_lib.config import MODALITIES, ConfigError, TrainConfig
 from edge_lib.data.encoder_output import EncoderOutput, Features
+from edge_lib.data.row_items import RowItems, compact
 from edge_lib.data.step_dataset import StepDataset, check_divides
 from edge_lib.data.table import Table
 
@@ -59,7 +60,7 @@ class AlignmentBatches(StepDataset):
         }
         # a group stays whole even if dropped modalities leave one of its rows with fewer than two
         eligible = all_items if hard_negatives else self.items
-        rows = np.flatnonzero(sum(has_item(items) for items in eligible.values()) >= 2)
+        rows = compact(np.flatnonzero(sum(items.counts > 0 for items in eligible.values()) >= 2))
         self.blocks = self._whole_groups(rows) if hard_negatives else rows[:, None]
         blocks_per_batch = self.batch_size // self.blocks.shape[1]
         name = f"{table.name}: usable rows"
@@ -94,7 +95,7 @@ class AlignmentBatches(StepDataset):
         rows = self.global_rows(step)
         features, present, labels = {}, {}, {}
         for name, source in self.features.items():
-            items = pick(self.items[name], rows, rng)
+            items = self.items[name].pick(rows, rng.random(len(rows)))
             if name == "text":
                 items[rng.random(len(items)) < self.text_dropout] = -1
             items = self.share(items)
@@ -106,30 +107,16 @@ class AlignmentBatches(StepDataset):
         return Batch(step, self.share(rows), features, present, labels)
 
 
-def _drop_items(
-    items: list[np.ndarray], modality: str, share: float, seed: int
-) -> list[np.ndarray]:
+def _drop_items(items: RowItems, modality: str, share: float, seed: int) -> RowItems:
     """Each row's items, none for a random share of the rows."""
+    if not share:
+        return items
     rng = np.random.default_rng([seed, list(MODALITIES).index(modality), 2])
     dropped = rng.random(len(items)) < share
-    return [row[:0] if drop else row for row, drop in zip(items, dropped, strict=True)]
+    return items.keep(~dropped[items.rows])
 
 
-def usable_items(table: Table, modality: str, valid: np.ndarray) -> list[np.ndarray]:
+def usable_items(table: Table, modality: str, valid: np.ndarray) -> RowItems:
     """For each row, the numbers of its items that could be encoded."""
-    owners = table.item_rows(modality)
     items = np.flatnonzero(valid)
-    starts = np.searchsorted(owners[items], np.arange(1, len(table)))
-    return np.split(items, starts)
-
-
-def has_item(items: list[np.ndarray]) -> np.ndarray:
-    """(N,) bool: which rows have at least one item."""
-    return np.array([len(choices) > 0 for choices in items])
-
-
-def pick(items: list[np.ndarray], rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(B,) one random item of each row; -1 where a row has none."""
-    draws = rng.random(len(rows))
-    pairs = zip(rows, draws, strict=True)
-    return np.array([items[r][int(d * len(items[r]))] if len(items[r]) else -1 for r, d in pairs])
+    return RowItems.group(items, table.item_rows(modality)[items], len(table))

@@ -1,7 +1,12 @@
 """Encoded images and clips: the bytes that a cell of a table stands for."""
 
 import base64
+from functools import reduce
 from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from edge_lib.config import from_root
 
@@ -20,6 +25,16 @@ def read_cell(value) -> bytes | None:
         content = value.get("bytes")
         return content or _read_file(value.get("path"), value.get("offset"), value.get("size"))
     return value or None
+
+
+def is_filled(column: pa.ChunkedArray) -> np.ndarray:
+    """(N,) bool: which cells are neither null nor a file's struct of nulls. No bytes are read."""
+    filled = column.is_valid()
+    if pa.types.is_struct(column.type):
+        fields = [name for name in ("bytes", "path") if column.type.get_field_index(name) >= 0]
+        valid = [pc.struct_field(column, name).is_valid() for name in fields]
+        filled = reduce(pc.or_, valid) if valid else filled
+    return filled.to_numpy()
 
 
 def _read_file(path: str | None, offset: int | None = None, size: int | None = None):

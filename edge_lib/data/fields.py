@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, concatenate_datasets
@@ -23,6 +24,8 @@ def select_columns(dataset: Dataset, names: Mapping[str, str], where: object) ->
     check_columns(dataset.features, names, where)
     plain = {column: name for name, column in names.items() if _is_plain(dataset, column)}
     derived = {n: read_column(dataset, c) for n, c in names.items() if plain.get(c) != n}
+    if (rows := stored_rows(dataset)) is not None:
+        derived = {name: values.take(pa.array(rows)) for name, values in derived.items()}
     parts = [dataset.select_columns([*plain]).rename_columns(plain)] if plain else []
     if derived:
         parts.append(Dataset(pa.table(derived), fingerprint="derived"))
@@ -37,15 +40,23 @@ def _is_plain(dataset: Dataset, column: str) -> bool:
 
 
 def read_column(dataset: Dataset, column: str) -> pa.ChunkedArray:
-    """A column in Arrow: of a dotted name the struct's field, of labels their names."""
+    """A column of the memory-mapped table, of which `stored_rows` are the rows of the data set.
+
+    Of a dotted name the struct's field, of labels their names.
+    """
     if column not in dataset.column_names:
         parent, _, field = column.rpartition(".")
         return _map_chunks(read_column(dataset, parent), partial(_field, name=field))
-    values, feature = dataset.with_format("arrow")[column][:], dataset.features[column]
-    values = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+    values, feature = dataset.data.column(column), dataset.features[column]
     if isinstance(feature, ClassLabel):
         return _map_chunks(values, partial(_label_names, names=feature.names))
     return values
+
+
+def stored_rows(dataset: Dataset) -> np.ndarray | None:
+    """(N,) the rows of the memory-mapped table that a data set has; None if all, in order."""
+    indices = dataset._indices
+    return None if indices is None else indices.column(0).to_numpy().astype(np.int64)
 
 
 def _map_chunks(values: pa.ChunkedArray, function: Callable) -> pa.ChunkedArray:

@@ -7,6 +7,7 @@ import torch
 
 from edge_lib.config import ConfigError, CurriculumConfig, QAConfig
 from edge_lib.data.encoder_output import EncoderOutput, Features
+from edge_lib.data.row_items import RowItems
 from edge_lib.data.step_dataset import StepDataset, check_divides
 from edge_lib.data.table import Table
 from edge_lib.data.vocabulary import EOS, Vocabulary, pad
@@ -48,8 +49,7 @@ class QABatches(StepDataset):
         self.by_image = questions_by_image(table, features.valid)
         self.curriculum = _curriculum_questions(self.by_image, questions.kinds, config.curriculum)
         self.curriculum_steps = config.curriculum.steps if config.curriculum else 0
-        with_questions = [image for image, numbers in enumerate(self.by_image) if len(numbers)]
-        self.images = np.array(with_questions[: config.scenes])
+        self.images = np.flatnonzero(self.by_image.counts)[: config.scenes]
         name, per_batch = f"{table.name}: images with questions", batch_size // self.per_image
         super().__init__(name, len(self.images), per_batch, seed, rank, world_size)
 
@@ -83,17 +83,16 @@ class QABatches(StepDataset):
         )
 
 
-def questions_by_image(table: Table, valid: np.ndarray) -> list[np.ndarray]:
+def questions_by_image(table: Table, valid: np.ndarray) -> RowItems:
     """The numbers of each image's questions; none for an image that could not be encoded."""
-    owners = table.image_index[table.questions.rows]
-    order = np.argsort(owners, kind="stable")
-    parts = np.split(order, np.searchsorted(owners[order], np.arange(1, len(valid))))
-    return [part if encoded else part[:0] for part, encoded in zip(parts, valid, strict=True)]
+    images = table.image_index[table.questions.rows]
+    numbers = np.flatnonzero(valid[images])
+    return RowItems.group(numbers, images[numbers], len(valid))
 
 
 def _curriculum_questions(
-    by_image: list[np.ndarray], kinds: list[str], curriculum: CurriculumConfig | None
-) -> list[np.ndarray]:
+    by_image: RowItems, kinds: list[str], curriculum: CurriculumConfig | None
+) -> RowItems:
     """Each image's questions of the curriculum's kinds, or all of them where it has none."""
     if curriculum is None:
         return by_image
@@ -102,9 +101,9 @@ def _curriculum_questions(
             f"qa.curriculum.kinds: no question is of kind {', '.join(sorted(unknown))}; "
             f"kinds are {', '.join(sorted(set(kinds)))}"
         )
-    early = np.isin(kinds, curriculum.kinds)
-    chosen = [numbers[early[numbers]] for numbers in by_image]
-    return [few if len(few) else every for few, every in zip(chosen, by_image, strict=True)]
+    early = np.isin(kinds, curriculum.kinds)[by_image.items]
+    has_early = by_image.keep(early).counts > 0
+    return by_image.keep(early | ~has_early[by_image.rows])
 
 
 def _sample(numbers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from edge_lib.config import ConfigError
+from edge_lib.data.shuffle import Shuffle
+
+SMALL = 2**16  # units that are permuted as a whole
 
 
 class StepDataset(Dataset):
@@ -48,10 +51,13 @@ class StepDataset(Dataset):
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self.epoch_order(epoch)
-        return self._order[position * self.units_per_batch :][: self.units_per_batch]
+        start = position * self.units_per_batch
+        return self._order[start : start + self.units_per_batch]
 
-    def epoch_order(self, epoch: int) -> np.ndarray:
-        """Unit numbers in the order of an epoch."""
+    def epoch_order(self, epoch: int) -> np.ndarray | Shuffle:
+        """Unit numbers in the order of an epoch, of which a step takes a slice."""
+        if self.num_units > SMALL:
+            return Shuffle(self.num_units, [self.seed, epoch])
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_units)
 
     def share(self, values):

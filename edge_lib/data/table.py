@@ -2,31 +2,35 @@
 
 Columns: `id`, `image` (encoded bytes), `texts` (captions), `audio` (encoded bytes), `question`,
 `answers`, `kind` (of the question), `group` (rows that are edits of one another), `image_id` (rows
-with the same one share the image of the first), `turns` (a conversation) and `image_ids` (of the
-images that it is about, unless it is about the row's own). Any of them may be null: a null is a
-missing modality. Bytes stay encoded until an item is read. An item that does not decode, or a row
-without a caption, is logged with its id and skipped; `Table.skipped` counts.
+with the same one share an image), `turns` (a conversation) and `image_ids` (of the images that it
+is about, unless it is about the row's own). Any of them may be null: a null is a missing modality.
+Values stay in Arrow's memory map, and bytes encoded, until an item is read. An item that does not
+decode, or a row without a caption, is skipped and counted in `Table.skipped`. Rows are told apart
+by their numbers: ids may repeat or be null.
 """
 
 import hashlib
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 from PIL import Image
 
 from edge_lib.config import MODALITIES
 from edge_lib.config.registry import load_registered
-from edge_lib.data.cells import read_cell
+from edge_lib.data.cells import is_filled, read_cell
+from edge_lib.data.columns import check_columns
+from edge_lib.data.fields import read_column, stored_rows
+from edge_lib.data.lazy_sequence import LazySequence
+from edge_lib.data.questions import Questions, read_questions
+from edge_lib.data.row_keys import file_keys, is_blank, number_images, row_keys
+from edge_lib.data.texts import Texts, read_texts
 
 log = logging.getLogger(__name__)
 disable_progress_bars()
@@ -48,22 +52,19 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass
-class Questions:
-    """The questions of a table that have an answer, in the order of its rows."""
-
-    rows: np.ndarray  # (M,) the row of each
-    texts: list[str]
-    answers: list[list[str]]  # one or several references each
-    kinds: list[str]
-
-
 class Table:
     """Rows of one split. `rows` arguments are sequences of row numbers."""
 
     def __init__(self, dataset: Dataset, name: str, fingerprint: str):
-        """fingerprint: names the content; stored features belong to it."""
+        """fingerprint: names the content; stored features belong to it.
+
+        Raises ConfigError for a column of a wrong type.
+        """
+        names = [column for column in dataset.column_names if column in SCHEMA.names]
+        check_columns(dataset.features, dict(zip(names, names, strict=True)), name)
         self.dataset, self.name, self.fingerprint = dataset, name, fingerprint
+        self._stored_rows = stored_rows(dataset)
+        self._columns: dict[str, pa.ChunkedArray] = {}  # those that were read
         self.skipped: dict[str, list[str]] = defaultdict(list)  # reason -> id of each row
         self._skipped_rows: dict[str, set[int]] = defaultdict(set)
 
@@ -75,73 +76,53 @@ class Table:
         return Table(self.dataset.select(rows), name, fingerprint)
 
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> "RowIds":
         """The id of each row, or its number where the source has none."""
-        return [str(row if id is None else id) for row, id in enumerate(self.column("id"))]
+        return RowIds(self)
 
     @cached_property
     def groups(self) -> np.ndarray:
         """(N,) a number that rows share if they are edits of one another or have the same image."""
-        groups = zip(self.column("group"), self.image_index, strict=True)
-        return np.array([-1 - image if group is None else group for group, image in groups])
+        numbers, known = map(self._select, row_keys(self._arrow("group")))
+        lowest = min(0, numbers[known].min(initial=0))
+        return np.where(known, numbers, lowest - 1 - self.image_index)
 
     @cached_property
-    def _captions(self) -> tuple[list[str], np.ndarray]:
-        texts, owners = [], []
-        for row, captions in enumerate(self.column("texts")):
-            captions = [captions] if isinstance(captions, str) else captions or []
-            kept = [caption.strip() for caption in captions if caption and caption.strip()]
-            if not kept:
-                self.skip("no caption", row)
-            texts += kept
-            owners += [row] * len(kept)
-        return texts, np.array(owners, dtype=np.int64)
-
-    @property
-    def captions(self) -> list[str]:
-        """Every caption that is not empty; those of one row stand together."""
-        return self._captions[0]
+    def captions(self) -> Texts:
+        """Every caption that is not empty, stripped; those of one row stand together."""
+        captions = self.texts("texts")
+        self.skip_rows("no caption", captions.missing_rows(len(self)))
+        return captions
 
     @property
     def caption_rows(self) -> np.ndarray:
         """(len(captions),) the row of each caption, ascending."""
-        return self._captions[1]
+        return self.captions.rows
 
     @cached_property
     def questions(self) -> Questions:
         """Every question that is not empty and has an answer; others are counted and skipped."""
-        rows, kept = [], Questions(np.array([], np.int64), [], [], [])
-        columns = (self.column(name) for name in ("question", "answers", "kind"))
-        for row, (text, answers, kind) in enumerate(zip(*columns, strict=True)):
-            answers = [a.strip() for a in answers or [] if a and a.strip()]
-            if not (text or "").strip():
-                self.skip("no question", row)
-            elif not answers:
-                self.skip("no answer", row)
-            else:
-                rows.append(row)
-                kept.texts.append(text.strip())
-                kept.answers.append(answers)
-                kept.kinds.append(kind or "question")
-        kept.rows = np.array(rows, np.int64)
-        return kept
+        return read_questions(self)
 
-    @cached_property
+    @property
     def image_rows(self) -> np.ndarray:
-        """(P,) the row that holds each distinct image."""
+        """(P,) the row that holds each distinct image, ascending."""
         return self._images[0]
 
-    @cached_property
+    @property
     def image_index(self) -> np.ndarray:
         """(N,) the number of each row's image."""
         return self._images[1]
 
     @cached_property
     def _images(self) -> tuple[np.ndarray, np.ndarray]:
-        names = enumerate(self.column("image_id"))
-        names = [row if name is None else name for row, name in names]
-        numbers = pd.factorize(np.array(names, dtype=object))[0]
-        return np.unique(numbers, return_index=True)[1], numbers
+        names, has_image = self._arrow("image_id"), self.has("image")
+        keys, known = map(self._select, row_keys(names))
+        if not known.any():
+            return (np.arange(len(self)),) * 2
+        blank = self._select(is_blank(names))  # a name for no image: not shared by rows with one
+        files = self._select(file_keys(self._arrow("image")))
+        return number_images(keys, known & ~(blank & has_image), files, has_image)
 
     def images(self, rows) -> list[Image.Image | None]:
         """RGB images; None where a row has none or one that does not decode."""
@@ -155,8 +136,7 @@ class Table:
         """Decoded items; None where a row has none or one that does not decode."""
         column = MODALITIES[modality].column
         decoder = load_registered(MODALITIES[modality].decode)
-        exists = column in self.dataset.column_names
-        values = self.dataset[list(map(int, rows))][column] if exists else [None] * len(rows)
+        values = self.cells(column, rows)
         return [
             self._decode_cell(column, *cell, decoder) for cell in zip(rows, values, strict=True)
         ]
@@ -172,7 +152,7 @@ class Table:
             self.skip(f"{column} does not decode", row, error)
             return None
 
-    def items(self, modality: str) -> list | range:
+    def items(self, modality: str) -> Sequence:
         """What an encoder encodes: every distinct image, row with sound, or caption."""
         if modality == "text":
             return self.captions
@@ -188,14 +168,14 @@ class Table:
         """Names the items. Captions are named by their content: tables may share their features."""
         if modality != "text":
             return self.fingerprint
-        return hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()[:16]
+        return self.captions.digest()
 
     def item_labels(self, modality: str, items: np.ndarray) -> np.ndarray:
         """(n,) int64, equal for equal items: of captions a digest of the text, else the number."""
         if modality != "text":
             return np.asarray(items, np.int64)
-        texts = (self.captions[item].encode() for item in items)
-        digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+        texts = self.captions.take(items)
+        digests = b"".join(hashlib.blake2b(t.encode(), digest_size=8).digest() for t in texts)
         return np.frombuffer(digests, np.int64).copy()
 
     def examples(self, count: int) -> tuple[list[Image.Image], list[str]]:
@@ -207,20 +187,73 @@ class Table:
         return tuple(map(list, zip(*islice(pairs, count), strict=True)))
 
     def skip(self, reason: str, row: int, error: Exception | None = None) -> None:
-        """Count and log a row or item that is left out."""
-        name = self.ids[int(row)]
-        if row not in self._skipped_rows[reason]:
-            self._skipped_rows[reason].add(row)
-            self.skipped[reason].append(name)
-            log.warning("%s: skipped %s: %s%s", self.name, name, reason, f": {error}" * bool(error))
+        """Count a row or item that is left out."""
+        self.skip_rows(reason, [row], error)
+
+    def skip_rows(self, reason: str, rows: Sequence[int], error: Exception | None = None) -> None:
+        """Count rows that are left out, each once a reason."""
+        known = self._skipped_rows[reason]
+        if new := [row for row in dict.fromkeys(map(int, rows)) if row not in known]:
+            known.update(new)
+            self.skipped[reason] += self.ids.take(new)
+            _log_skips(f"{self.name}: {reason}", self.skipped[reason], len(new), error)
 
     def column(self, name: str) -> list:
         """A whole column; nulls where the source has no such column."""
-        exists = name in self.dataset.column_names
-        return self.dataset[name][:] if exists else [None] * len(self)
+        if self._stored_rows is None:
+            return self._arrow(name).to_pylist()
+        return self.cells(name, range(len(self)))
+
+    def cells(self, name: str, rows: Sequence[int]) -> list:
+        """The values of some rows; nulls where the source has no such column."""
+        values, stored = self._arrow(name), self._stored_rows
+        places = rows if stored is None else stored[np.asarray(rows, np.int64)]
+        return [values[int(place)].as_py() for place in places]
+
+    def texts(self, name: str) -> Texts:
+        """Every text of a column that is not empty, stripped."""
+        return read_texts(self._arrow(name), self._stored_rows)
 
     def has(self, name: str) -> np.ndarray:
         """(N,) bool: where a column is not null. The values themselves are not read."""
-        if name not in self.dataset.column_names:
-            return np.zeros(len(self), bool)
-        return self.dataset.with_format("arrow")[name][:].is_valid().to_numpy()
+        return self._select(is_filled(self._arrow(name)))
+
+    def _select(self, values: np.ndarray) -> np.ndarray:
+        """Values of all stored rows -> those of this table's rows."""
+        return values if self._stored_rows is None else values[self._stored_rows]
+
+    def _arrow(self, name: str) -> pa.ChunkedArray:
+        """A column of the stored table, which may have more rows than this one."""
+        if name not in self._columns:
+            exists = name in self.dataset.column_names
+            nulls = pa.nulls(self.dataset.data.num_rows)
+            values = read_column(self.dataset, name) if exists else pa.chunked_array([nulls])
+            self._columns[name] = values
+        return self._columns[name]
+
+    def __getstate__(self) -> dict:
+        """Without the columns: pickled, their memory maps would become copies."""
+        return {**self.__dict__, "_columns": {}}
+
+
+class RowIds(LazySequence):
+    """The id of each row of a table, as text; its number where it has none. Ids may repeat."""
+
+    def __init__(self, table: Table):
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, numbers: Sequence[int]) -> list[str]:
+        ids = zip(numbers, self.table.cells("id", numbers), strict=True)
+        return [str(number if value is None else value) for number, value in ids]
+
+
+def _log_skips(reason: str, ids: list[str], added: int, error: Exception | None) -> None:
+    """A line for the first of them, and whenever their number gains a digit."""
+    before = len(ids) - added
+    if not before or len(str(len(ids))) > len(str(before)):
+        names = ", ".join([*ids[:3], "..."] if len(ids) > 3 else ids)
+        cause = f": {str(error)[:200]}" if error else ""
+        log.warning("%s: %d skipped (%s)%s", reason, len(ids), names, cause)

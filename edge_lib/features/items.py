@@ -21,13 +21,13 @@ class Items:
     def get(self, items: Sequence[int]) -> list:
         """Decoded items; None where a row has none, or one that does not decode."""
         if self.modality == "text":
-            return [self.table.captions[item] for item in items]
+            return self.table.captions.take(items)
         return self.table.decode(self.modality, self.table.item_rows(self.modality)[items])
 
     def batches(self, start: int, stop: int, size: int) -> list[np.ndarray]:
         """Item numbers from start to stop in batches; captions sorted by length, to pad little."""
         order = np.arange(start, stop)
         if self.modality == "text":
-            lengths = [len(self.table.captions[item]) for item in order]
+            lengths = [*map(len, self.table.captions.take(order))]
             order = order[np.argsort(lengths, kind="stable")]
         return [order[i : i + size] for i in range(0, len(order), size)]

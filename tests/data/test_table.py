@@ -41,7 +41,7 @@ def test_captions_that_are_empty_are_skipped_with_their_ids(make_table, caplog):
     assert table.caption_rows.tolist() == [0, 4, 4]
     assert table.skipped == {"no caption": ["r1", "r2", "r3"]}
     messages = [record.getMessage() for record in caplog.records]
-    assert messages == [f"small: skipped {name}: no caption" for name in ("r1", "r2", "r3")]
+    assert messages == ["small: no caption: 3 skipped (r1, r2, r3)"]
 
 
 def test_captions_may_be_plain_strings():
@@ -133,7 +133,7 @@ def test_images_that_do_not_decode_are_skipped(make_table, encode_image, broken,
     assert first.size == last.size == (12, 10)
     assert table.skipped == {"image does not decode": ["bad"]}
     (record,) = caplog.records
-    assert record.getMessage().startswith("small: skipped bad: image does not decode: ")
+    assert record.getMessage().startswith("small: image does not decode: 1 skipped (bad): ")
 
 
 @pytest.mark.parametrize("nothing", [None, b""], ids=["null", "empty"])
@@ -238,7 +238,7 @@ def test_clips_that_are_broken_or_missing_are_skipped_with_their_ids(make_table,
     assert len(clips[-1]) == 60 * 16000
     assert table.skipped["no audio"] == ["r1", "r2"]
     assert table.skipped["audio does not decode"] == ["r3", "r4", "r5"]
-    assert "small: skipped r5: audio does not decode: no samples" in caplog.text
+    assert "small: audio does not decode: 1 skipped (r3): " in caplog.text
 
 
 def test_clips_may_be_files(tmp_path):

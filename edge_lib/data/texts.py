@@ -1,0 +1,118 @@
+"""The texts of a column, which stay in Arrow's memory map until they are read."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from edge_lib.data.columns import is_list
+from edge_lib.data.lazy_sequence import BLOCK, LazySequence
+from edge_lib.data.row_items import RowItems, compact
+
+FEW = 32
+WHITESPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))  # what str.strip() removes
+
+
+@dataclass(eq=False)
+class Texts(LazySequence):
+    """Every text of a column that is not empty, stripped; those of one row stand together.
+
+    values: all strings of the column. places (M,): the index in `values` of each text. rows (M,)
+    int64: the row of each, ascending.
+    """
+
+    values: pa.ChunkedArray
+    places: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, numbers: Sequence[int]) -> list[str]:
+        return self._read(self.places[numbers]).to_pylist() if len(numbers) else []
+
+    def _read(self, places: np.ndarray) -> pa.Array:
+        first, last = int(places.min()), int(places.max())
+        if FEW < last - first < 4 * len(places):  # a slice is faster than a look-up of each text
+            span = self.values.slice(first, last - first + 1).cast(pa.large_string())
+            return _strip(span.combine_chunks().take(pa.array(places - first)))
+        texts = (self.values[place].as_py().strip() for place in places.tolist())
+        return pa.array(texts, pa.large_string())
+
+    def missing_rows(self, num_rows: int) -> np.ndarray:
+        """The rows of `num_rows` that have no text."""
+        return np.flatnonzero(np.bincount(self.rows, minlength=num_rows) == 0)
+
+    def digest(self) -> str:
+        """Names the texts, however their column is divided into chunks."""
+        lengths, content = hashlib.sha256(), hashlib.sha256()
+        for block in self._blocks():
+            offsets = np.frombuffer(block.buffers()[1], np.int64)[: len(block) + 1]
+            lengths.update(np.diff(offsets))
+            content.update(memoryview(block.buffers()[2])[offsets[0] : offsets[-1]])
+        return hashlib.sha256(lengths.digest() + content.digest()).hexdigest()[:16]
+
+    def _blocks(self) -> Iterator[pa.Array]:
+        """All texts in order, as arrays."""
+        for start in range(0, len(self), BLOCK):
+            yield self._read(self.places[start : start + BLOCK])
+
+
+def read_texts(column: pa.ChunkedArray, rows: np.ndarray | None = None) -> Texts:
+    """The texts of a column of strings, or of lists of strings, of which any may be null.
+
+    rows: of the column that the table has, in its order; all by default.
+    """
+    pieces, places, owners, num_values, num_rows = [], [], [], 0, 0
+    for chunk in _pieces(column):
+        strings, lengths = _flatten(chunk)
+        valid = np.repeat(chunk.is_valid().to_numpy(zero_copy_only=False), lengths)
+        kept = np.flatnonzero(valid & _is_filled(strings))
+        pieces.append(strings)
+        places.append(kept + num_values)
+        owners.append(np.repeat(np.arange(len(chunk)) + num_rows, lengths)[kept])
+        num_values, num_rows = num_values + len(strings), num_rows + len(chunk)
+    values = pa.chunked_array(pieces, pieces[0].type if pieces else pa.string())
+    places, owners = (np.concatenate([np.empty(0, np.int64), *part]) for part in (places, owners))
+    if rows is None:
+        return Texts(values, compact(places), owners)
+    selected = RowItems.group(places, owners, num_rows).select(rows)
+    return Texts(values, selected.items, selected.rows)
+
+
+def _pieces(column: pa.ChunkedArray) -> Iterator[pa.Array]:
+    """The chunks, in parts of at most BLOCK rows, so that little memory is needed at a time."""
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), BLOCK):
+            yield chunk.slice(start, BLOCK)
+
+
+def _flatten(chunk: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The strings of some rows, without a copy where possible, and how many belong to each."""
+    if not is_list(chunk.type):
+        return _as_strings(chunk), np.ones(len(chunk), np.int64)
+    if not (types.is_list(chunk.type) or types.is_large_list(chunk.type)):
+        chunk = chunk.cast(pa.large_list(chunk.type.value_type))
+    offsets = chunk.offsets.to_numpy()
+    strings = _as_strings(chunk.values.slice(offsets[0], offsets[-1] - offsets[0]))
+    return strings, np.diff(offsets)
+
+
+def _as_strings(values: pa.Array) -> pa.Array:
+    if types.is_string(values.type) or types.is_large_string(values.type):
+        return values
+    return values.cast(pa.large_string())
+
+
+def _is_filled(strings: pa.Array) -> np.ndarray:
+    """(n,) bool: which are more than white space."""
+    filled = pc.greater(pc.binary_length(_strip(strings)), 0)
+    return filled.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def _strip(strings: pa.Array) -> pa.Array:
+    return pc.utf8_trim(strings, characters=WHITESPACE)

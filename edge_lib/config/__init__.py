@@ -8,7 +8,7 @@ from edge_lib.config.backbones import (
 )
 from edge_lib.config.base import ROOT, from_root
 from edge_lib.config.conversations import ConversationsConfig
-from edge_lib.config.data import CommonVoiceConfig, DataConfig, ParquetConfig
+from edge_lib.config.data import DataConfig, SplitConfig
 from edge_lib.config.errors import ConfigError
 from edge_lib.config.experiment import ExperimentConfig
 from edge_lib.config.features import FeaturesConfig, FeatureSpec
@@ -21,6 +21,16 @@ from edge_lib.config.modality import EncoderConfig, ModalityConfig
 from edge_lib.config.qa import CurriculumConfig, DecoderConfig, QAConfig
 from edge_lib.config.questions import GQAConfig, QuestionsConfig, VQAv2Config
 from edge_lib.config.scenes import ScenesConfig
+from edge_lib.config.sources import (
+    CocoConfig,
+    ColumnsConfig,
+    CommonVoiceConfig,
+    FilesConfig,
+    FolderConfig,
+    HubConfig,
+    TableConfig,
+    WebDatasetConfig,
+)
 from edge_lib.config.sweep import SweepConfig
 from edge_lib.config.train import TrainConfig
 from edge_lib.config.vlm import VLMConfig, VLMModelConfig

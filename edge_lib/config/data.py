@@ -5,40 +5,38 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Fraction, RepoPath, Section, SourceSection
+from edge_lib.config.base import Count, Fraction, RepoPath, Section, SourceSection
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.questions import QuestionsConfig
 from edge_lib.config.registry import SOURCES, one_of
 from edge_lib.config.scenes import ScenesConfig
+from edge_lib.config.sources import (
+    CocoConfig,
+    CommonVoiceConfig,
+    FolderConfig,
+    HubConfig,
+    SplitsConfig,
+    TableConfig,
+    WebDatasetConfig,
+)
 
 
-class ParquetConfig(Section):
-    """Parquet files with images or audio (bytes, or {bytes, path}) and captions."""
+class SplitConfig(Section):
+    """Held-out splits that are taken from the train split of a source. Rows of the same picture,
+    clip or group stay together.
+    """
 
-    train: list[str]
-    val: list[str]
-    test: list[str]
-    image_column: str | None = "image"
-    audio_column: str | None = None
-    caption_column: str = "caption"
-    id_column: str | None = None
+    val: Fraction = Field(0.05, description="share of the rows; 0: the source has its own")
+    test: Fraction = Field(0.05, description="share of the rows; 0: the source has its own")
+    seed: Count = 0
+    by: str | None = Field(None, description="column whose equal values stay together")
 
     @model_validator(mode="after")
-    def _splits_differ(self):
-        for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-            if shared := sorted(set(getattr(self, a)) & set(getattr(self, b))):
-                raise ValueError(f"{a} and {b} name the same files: {', '.join(shared)}")
+    def _leaves_rows_to_train(self):
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave no rows to train on")
         return self
-
-
-class CommonVoiceConfig(Section):
-    """The folder of one language of Mozilla Common Voice: tsv files, and `clips/`."""
-
-    folder: RepoPath
-    train: str = "train.tsv"
-    val: str = "dev.tsv"
-    test: str = "test.tsv"
 
 
 class DataConfig(SourceSection):
@@ -46,8 +44,14 @@ class DataConfig(SourceSection):
 
     source: Annotated[str, one_of(SOURCES)] = "scenes"
     scenes: ScenesConfig = ScenesConfig()
-    parquet: ParquetConfig | None = None
+    folder: FolderConfig | None = None
+    table: TableConfig | None = None
+    parquet: TableConfig | None = None
+    webdataset: WebDatasetConfig | None = None
+    coco: CocoConfig | None = None
+    hub: HubConfig | None = None
     common_voice: CommonVoiceConfig | None = None
+    split: SplitConfig | None = Field(None, description="makes val and test of the train split")
     questions: QuestionsConfig | None = None
     conversations: ConversationsConfig | None = None
     cache_dir: RepoPath = Path("runs/cache")
@@ -57,3 +61,14 @@ class DataConfig(SourceSection):
     missing: dict[ModalityName, Fraction] = Field(
         {}, description="share of training rows that lose a modality"
     )
+
+    @model_validator(mode="after")
+    def _no_split_is_named_twice(self):
+        section = getattr(self, self.source, None)
+        for split in ("val", "test") if self.split and isinstance(section, SplitsConfig) else ():
+            if getattr(self.split, split) and section.named(split) is not None:
+                raise ValueError(
+                    f"{self.source}.{split} and split.{split} both name this split; leave out one "
+                    f"(split.{split}: 0)"
+                )
+        return self

@@ -33,7 +33,12 @@ DECODERS = {
 # A source is a function (DataConfig, split) -> Table, or a `sources.source.Source`.
 SOURCES = {
     "scenes": "edge_lib.sources.scenes.table:SOURCE",
-    "parquet": "edge_lib.sources.parquet:load",
+    "folder": "edge_lib.sources.folder:load",
+    "table": "edge_lib.sources.tabular:load",
+    "parquet": "edge_lib.sources.tabular:load",
+    "webdataset": "edge_lib.sources.webdataset:load",
+    "coco": "edge_lib.sources.coco:load",
+    "hub": "edge_lib.sources.hub:load",
     "common_voice": "edge_lib.sources.common_voice:load",
 }
 QUESTION_SOURCES = {

@@ -48,7 +48,10 @@ def load_table(config: DataConfig, split: str) -> Table:
         split = split.removeprefix(CONVERSATIONS)
         source = _load_source(CONVERSATION_SOURCES[config.conversations.source])
         return add_instructions(source.load(config, split), config, split)
-    return get_source(config).load(config, split)
+    source = get_source(config)
+    if config.split is None or split not in ("train", *held_out(config.split)):
+        return source.load(config, split)
+    return take_split(config, split, source.load(config, "train"))
 
 
 def _load_source(path: str) -> Source:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
-from edge_lib.config import ConfigError, from_root
+from edge_lib.config import ConfigError, FilesConfig, from_root
+from edge_lib.sources.splits import SPLITS
 
 
 def match_files(patterns: Sequence[str], key: str) -> list[Path]:
@@ -27,6 +28,20 @@ def match_files(patterns: Sequence[str], key: str) -> list[Path]:
             raise ConfigError(f"{key}: no file matches {path}")
         files |= dict.fromkeys(matches)
     return list(files)
+
+
+def files_of_split(section: FilesConfig, split: str, key: str) -> list[Path]:
+    """The files of a split. ConfigError if it names none, or one that another split reads."""
+    if not getattr(section, split):
+        raise ConfigError(f"{key}.{split} names no files; name some, or set data.split.{split}")
+    files = match_files(getattr(section, split), f"{key}.{split}")
+    for other in {*SPLITS} - {split}:
+        others = {
+            file for name in getattr(section, other) or [] for file in _matches(from_root(name))
+        }
+        if shared := [file for file in files if file in others]:
+            raise ConfigError(f"{key}: {split} and {other} both read {shared[0]}")
+    return files
 
 
 def _matches(path: Path) -> list[Path]:

@@ -1,57 +1,61 @@
-"""Parquet files, read through a memory map."""
+"""Parquet files, converted to Arrow once and read through a memory map."""
 
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Audio, Dataset, Image
 
-from edge_lib.config import ConfigError, DataConfig
+from edge_lib.config import ConfigError
+from edge_lib.data.columns import check_shards
 from edge_lib.data.table import Table
-from edge_lib.sources.files import fingerprint_files, match_files
+from edge_lib.sources.arrow import converted_table
+
+log = logging.getLogger(__name__)
+BATCH = 1000  # rows in memory at once
 
 
-def load(config: DataConfig, split: str) -> Table:
-    """Images or audio with captions, in the columns that `data.parquet` names (PixMo's layout)."""
-    source = config.parquet
-    files = match_files(getattr(source, split), f"data.parquet.{split}")
-    named = {
-        source.image_column: "image",
-        source.audio_column: "audio",
-        source.caption_column: "texts",
-        source.id_column: "id",
-    }
-    columns = {column: name for column, name in named.items() if column}
-    return read_parquet(files, f"parquet {split}", config.cache_dir, columns)
+def read_parquet(files: Sequence[Path], name: str, cache_dir: Path) -> Table:
+    """A table of files that have the columns of the schema."""
+    return converted_table(name, files, cache_dir, {}, lambda _: read_parts(files))
 
 
-def read_parquet(
-    files: list[Path], name: str, cache_dir: Path, columns: dict[str, str] | None = None
-) -> Table:
-    """A memory-mapped table: `datasets` converts to Arrow once and keeps that under the cache.
+def read_parts(files: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """All rows, in parts of one schema. columns: all by default; a dotted name is a field.
 
-    columns: column in the files -> its name in the schema; all columns by default. Raises
-    ConfigError for a file that is not Parquet or lacks a column.
+    Empty files are left out. Raises ConfigError for a file that is not Parquet, and for files that
+    disagree on a column's type.
     """
-    for file in files:
-        available = _column_names(file)
-        missing = [column for column in columns or () if column not in available]
-        if missing:
-            raise ConfigError(f"{file} has no column {missing}; it has {available}")
-    dataset = Dataset.from_parquet(
-        list(map(str, files)),
-        cache_dir=str(cache_dir / "arrow"),
-        columns=list(columns or ()) or None,
-    )
-    renamed = {old: new for old, new in (columns or {}).items() if old != new}
-    dataset = dataset.rename_columns(renamed)
-    for column, feature in (("image", Image), ("audio", Audio)):
-        if isinstance(dataset.features.get(column), feature):
-            dataset = dataset.cast_column(column, feature(decode=False))
-    return Table(dataset, name, fingerprint_files(files, *(columns or ())))
+    opened = open_parquet(files)
+    schemas = {file: parquet.schema_arrow for file, parquet in opened.items()}
+    check_shards(schemas, columns)
+    names = {column_of(name, s.names) for s in schemas.values() for name in columns or s.names}
+    kept = [pa.schema([field for field in s if field.name in names]) for s in schemas.values()]
+    schema = pa.unify_schemas(kept, promote_options="permissive")
+    for parquet in opened.values():
+        for batch in parquet.iter_batches(BATCH, columns=schema.names):
+            table = pa.Table.from_batches([batch]).select(schema.names)
+            yield table.replace_schema_metadata(None).cast(schema)
 
 
-def _column_names(file: Path) -> list[str]:
+def open_parquet(files: Sequence[Path]) -> dict[Path, pq.ParquetFile]:
+    """The files that have rows. ConfigError for one that is not Parquet, or if all are empty."""
     try:
-        return pq.read_schema(file).names
+        opened = {file: pq.ParquetFile(current := file, memory_map=True) for file in files}
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise ConfigError(f"{file} is not a Parquet file: {error}") from None
+        raise ConfigError(f"{current} is not a Parquet file: {error}") from None
+    empty = [file for file, parquet in opened.items() if not parquet.metadata.num_rows]
+    if len(empty) == len(files):
+        raise ConfigError(f"{files[0]} has no rows, nor have the {len(files) - 1} files beside it")
+    for file in empty:
+        log.warning("%s has no rows and is left out", file)
+        del opened[file]
+    return opened
+
+
+def column_of(name: str, columns: Sequence[str]) -> str:
+    """The column that holds a dotted field, or is itself called so."""
+    while name not in columns and "." in name:
+        name = name.rpartition(".")[0]
+    return name

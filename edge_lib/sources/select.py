@@ -1,0 +1,121 @@
+"""Columns of users' files, selected under the names of the table's schema."""
+
+import json
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Features
+
+from edge_lib.config import ColumnsConfig, ConfigError
+from edge_lib.data.columns import check_columns, is_list
+
+MEDIA = ("image", "audio")
+SPLIT_BY = "split_by"  # the column that data.split.by names
+TEXTS = pa.list_(pa.string())
+LISTS = r"^\s*\[\s*[\"'].*[\"']\s*\]\s*$"  # a list of texts, as JSON or Python writes it
+
+Columns = Mapping[str, list[str]]  # name in the schema -> columns, or fields, of a file
+
+
+def named_columns(section: ColumnsConfig, by: str | None = None) -> dict[str, list[str]]:
+    """The columns that a config names; several only for captions."""
+    columns = {
+        "image": section.image_column,
+        "audio": section.audio_column,
+        "texts": section.caption_column,
+        "id": section.id_column,
+        SPLIT_BY: by,
+    }
+    return {
+        name: [column] if isinstance(column, str) else column
+        for name, column in columns.items()
+        if column
+    }
+
+
+def check_named(schema: pa.Schema | Features, columns: Columns, where: object) -> None:
+    """ConfigError for each column that is missing or has a wrong type."""
+    problems = []
+    for name, several in columns.items():
+        for column in several:
+            try:
+                check_columns(schema, {"id" if name == SPLIT_BY else name: column}, where)
+            except ConfigError as error:
+                problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def select_columns(table: pa.Table, columns: Columns, where: object) -> pa.Table:
+    """The named columns: pictures and sounds as they are, captions as lists, the rest as texts."""
+    selected = {}
+    for name, several in columns.items():
+        values = [column_values(table, column) for column in several]
+        if name == "texts":
+            selected[name] = join_captions(values, where)
+        else:
+            empty = pa.types.is_null(values[0].type)
+            keep = name in MEDIA and not empty
+            selected[name] = values[0] if keep else values[0].cast(pa.string())
+    return pa.table(selected)
+
+
+def column_values(table: pa.Table, column: str) -> pa.ChunkedArray:
+    """A column, or the field that a dotted name stands for; labels as their names."""
+    if column not in table.column_names:
+        parent, _, field = column.rpartition(".")
+        return pa.chunked_array(
+            [_field(part, field) for part in column_values(table, parent).chunks]
+        )
+    values, label = table[column], _features(table.schema).get(column)
+    if not isinstance(label, ClassLabel):
+        return values
+    names = pa.array([name.replace("_", " ") for name in label.names])
+    return pc.take(names, pc.if_else(pc.less(values, 0), None, values))  # -1: without a label
+
+
+def _field(values: pa.Array, name: str) -> pa.Array:
+    """A field of structs, or of the structs in lists."""
+    if not is_list(values.type):
+        return pc.struct_field(values, name)
+    values = values.cast(pa.list_(values.type.value_type))
+    return pa.ListArray.from_arrays(values.offsets, pc.struct_field(values.values, name))
+
+
+def _features(schema: pa.Schema) -> Mapping:
+    described = b"huggingface" in (schema.metadata or {})
+    return Features.from_arrow_schema(schema) if described else {}
+
+
+def join_captions(columns: list[pa.ChunkedArray], where: object) -> pa.ChunkedArray:
+    """(N,) lists of the texts of several columns; a text may be a JSON list of texts."""
+    lists = [_as_lists(column, where) for column in columns]
+    if len(lists) == 1:
+        return lists[0]
+    rows = zip(*(part.to_pylist() for part in lists), strict=True)
+    joined = [[text for texts in row for text in texts or []] for row in rows]
+    return pa.chunked_array([pa.array(joined, TEXTS)])
+
+
+def _as_lists(column: pa.ChunkedArray, where: object) -> pa.ChunkedArray:
+    if is_list(column.type):
+        return column.cast(TEXTS)
+    texts = column.cast(pa.string())
+    if pc.any(pc.match_substring_regex(texts, LISTS)).as_py():
+        return pa.chunked_array([[_parse(text, where) for text in texts.to_pylist()]], TEXTS)
+    parts = [pa.ListArray.from_arrays(np.arange(len(p) + 1), p) for p in texts.chunks]
+    return pa.chunked_array(parts, TEXTS)
+
+
+def _parse(text: str | None, where: object) -> list[str | None]:
+    """The captions that one text stands for."""
+    if text is None or not re.match(LISTS, text):
+        return [text]
+    try:
+        values = json.loads(text)
+        return [value for value in values if isinstance(value, str)]
+    except ValueError:
+        raise ConfigError(f"{where}: a list of captions must be JSON, not {text[:60]}") from None

@@ -1,0 +1,125 @@
+"""Val and test rows taken from a source's train split, as `data.split` says.
+
+Rows of one picture, clip or group are on one side, whatever the order of the rows; the same rows
+and seed give the same splits.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from edge_lib.config import ConfigError, DataConfig, SplitConfig
+from edge_lib.data.cells import read_cell
+from edge_lib.data.table import Table
+from edge_lib.runs.files import whole_file
+from edge_lib.sources.digests import digest_files
+from edge_lib.sources.select import MEDIA, SPLIT_BY
+from edge_lib.sources.splits import SPLITS
+
+BATCH = 256  # cells in memory at once
+KEYS = (SPLIT_BY, "image_id", "group")  # columns whose equal values stay together
+
+
+def held_out(config: SplitConfig) -> list[str]:
+    """The splits that are taken from train."""
+    return [split for split in ("val", "test") if getattr(config, split)]
+
+
+def take_split(config: DataConfig, split: str, whole: Table) -> Table:
+    """The rows of a source's train split that are in a split. ConfigError if there are none."""
+    numbers = split_numbers(whole, config.split, config.cache_dir)
+    for empty in {"train", *held_out(config.split)} - {SPLITS[number] for number in numbers}:
+        raise ConfigError(
+            f"data.split: {empty} is empty: {whole.name} has {len(whole)} rows of "
+            f"... separate pictures or groups; raise its share"
+        )
+    rows = np.flatnonzero(numbers == SPLITS.index(split))
+    digest = hashlib.sha256(whole.fingerprint.encode() + rows.tobytes()).hexdigest()
+    return whole.select(rows, f"{config.source} {split}", digest[:16])
+
+
+def split_numbers(whole: Table, config: SplitConfig, cache_dir: Path) -> np.ndarray:
+    """(N,) the index in SPLITS of each row's split, kept under the cache."""
+    path = cache_dir / "splits" / f"{whole.fingerprint}-{config.digest()}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.save(file, divide([*row_keys(whole, cache_dir)], config))
+    return np.load(path)
+
+
+def row_keys(table: Table, cache_dir: Path) -> Iterator[np.ndarray]:
+    """(N,) texts, or None, that rows share if they belong together: the content of their picture,
+    that of their clip, and the values of KEYS. The captions, if there is nothing else.
+    """
+    names = table.dataset.column_names
+    keys = [_content(table, name, cache_dir) for name in MEDIA if name in names]
+    keys += [table.column(name) for name in KEYS if name in names]
+    for values in keys or [map(str, table.column("texts"))]:
+        yield np.array([None if value is None else str(value) for value in values], object)
+
+
+def _content(table: Table, column: str, cache_dir: Path) -> list[str | None]:
+    """The digest of each cell's picture or clip; None where there is none."""
+    digests = []
+    for start in range(0, len(table), BATCH):
+        cells = table.dataset[start : start + BATCH][column]
+        paths = [*map(_path, cells)]
+        files = iter(digest_files(filter(None, paths), cache_dir))
+        digests += [
+            next(files) if path else _digest(cell) for path, cell in zip(paths, cells, strict=True)
+        ]
+    return [digest or None for digest in digests]
+
+
+def _path(cell) -> str | None:
+    """The path of a file that is a whole cell."""
+    if isinstance(cell, dict):
+        return None if cell.get("bytes") or cell.get("size") is not None else cell.get("path")
+    return cell if isinstance(cell, str) and not cell.startswith("data:") else None
+
+
+def _digest(cell) -> str:
+    try:
+        return hashlib.sha256(read_cell(cell) or b"").hexdigest() if cell else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def divide(keys: list[np.ndarray], config: SplitConfig) -> np.ndarray:
+    """(N,) the index in SPLITS of each row. keys: (N,) texts that connected rows share."""
+    units = connected(keys)
+    sizes = np.bincount(units)
+    draws = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(draws, units, _draws(keys, config.seed))
+    order, splits = np.argsort(draws, kind="stable"), np.zeros(len(sizes), np.uint8)
+    for split in ("val", "test"):
+        rows = getattr(config, split) * len(units)
+        fitting = order[sizes[order] <= 2 * rows]  # a larger unit would be more than the split
+        middles = np.cumsum(sizes[fitting]) - sizes[fitting] / 2
+        taken = fitting[middles <= rows]
+        splits[taken] = SPLITS.index(split)
+        order = order[~np.isin(order, taken)]
+    return splits[units]
+
+
+def connected(keys: list[np.ndarray]) -> np.ndarray:
+    """(N,) a number that rows share if a chain of equal keys connects them."""
+    rows = len(keys[0])
+    codes = [pd.factorize(values)[0] for values in keys]  # -1 for None
+    starts = rows + np.cumsum([0, *(code.max(initial=-1) + 1 for code in codes)])
+    edges = [(np.flatnonzero(c >= 0), c[c >= 0] + s) for c, s in zip(codes, starts, strict=False)]
+    one, other = map(np.concatenate, zip(*edges, strict=True))
+    graph = coo_array((np.ones(len(one), bool), (one, other)), (starts[-1], starts[-1]))
+    return pd.factorize(connected_components(graph, directed=False)[1][:rows])[0]
+
+
+def _draws(keys: list[np.ndarray], seed: int) -> np.ndarray:
+    """(N,) uint64 hashes of each row's keys."""
+    rows = np.array(list(map("\n".join, zip(*([k or "" for k in key] for key in keys)))), object)
+    return pd.util.hash_array(rows, hash_key=f"{seed:016d}"[:16], categorize=False)

@@ -1,0 +1,107 @@
+"""csv, tsv, json, jsonl and Parquet files: a row for each picture or sound, with its captions."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from edge_lib.config import ROOT, ConfigError, DataConfig
+from edge_lib.data.columns import is_text
+from edge_lib.data.table import Table
+from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.csv_files import read_csv
+from edge_lib.sources.files import files_of_split
+from edge_lib.sources.json_files import read_json_rows
+from edge_lib.sources.parquet import open_parquet, read_parts
+from edge_lib.sources.paths import resolve_paths
+from edge_lib.sources.select import MEDIA, Columns, check_named, named_columns, select_columns
+
+JSON = {".json", ".jsonl", ".ndjson"}
+
+
+def load(config: DataConfig, split: str) -> Table:
+    """The rows of `data.table` or `data.parquet`."""
+    source = getattr(config, config.source)
+    files = files_of_split(source, split, f"data.{config.source}")
+    columns = named_columns(source, config.split and config.split.by)
+    return read_tables(f"{config.source} {split}", files, config.cache_dir, columns, source.folder)
+
+
+def read_tables(
+    name: str, files: Sequence[Path], cache_dir: Path, columns: Columns, folder: Path | None = None
+) -> Table:
+    """The named columns of files. Rows with the same picture and sound, by path, become one row
+    with all their captions. folder: of relative paths; by default that of each file, or ROOT.
+    """
+    convert = partial(_convert, files, columns, folder)
+    return converted_table(name, files, cache_dir, {**columns, "folder": str(folder)}, convert)
+
+
+def _convert(
+    files: Sequence[Path], columns: Columns, folder: Path | None, skipped: Skipped
+) -> Iterator[pa.Table]:
+    parts = _selected(files, columns, folder, skipped)
+    first = next(parts)
+    media = [first[name].type for name in MEDIA if name in columns]
+    if media and all(map(is_text, media)):
+        yield join_rows(pa.concat_tables([first, *parts]))
+    else:
+        yield first
+        yield from parts
+
+
+def _selected(
+    files: Sequence[Path], columns: Columns, folder: Path | None, skipped: Skipped
+) -> Iterator[pa.Table]:
+    """The named columns of each file, in parts of one schema."""
+    schema = None
+    for file, table in _read(files, columns, skipped):
+        folders = [folder] if folder else [file.parent, ROOT]
+        part = resolve_paths(select_columns(table, columns, file), folders, file)
+        schema = schema or part.schema
+        if part.schema != schema:
+            raise ConfigError(f"{file} and {files[0]} disagree: {part.schema} and {schema}")
+        yield part
+
+
+def _read(
+    files: Sequence[Path], columns: Columns, skipped: Skipped
+) -> Iterator[tuple[Path, pa.Table]]:
+    """Parts of the files, whose named columns exist and have the right types."""
+    if all(map(_is_parquet, files)):
+        for file, opened in open_parquet(files).items():
+            check_named(opened.schema_arrow, columns, file)
+        names = [column for several in columns.values() for column in several]
+        yield from ((files[0], part) for part in read_parts(files, names))
+        return
+    for file in files:
+        rows = read_json_rows(file, columns, skipped) if JSON & {*file.suffixes} else None
+        for part in rows or read_csv(file, skipped):
+            check_named(part.schema, columns, file)
+            yield file, part
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as content:
+        return file.suffix == ".parquet" or content.read(4) == b"PAR1"
+
+
+def join_rows(table: pa.Table) -> pa.Table:
+    """One row for each picture and sound, in the order of the first, with the captions of all."""
+    keys = table.drop_columns([name for name in ("texts", "id") if name in table.column_names])
+    frame = keys.to_pandas()
+    media = [name for name in MEDIA if name in frame]
+    frame["row"] = np.where(frame[media].isna().all(axis=1), np.arange(len(frame)), -1)
+    numbers = frame.groupby([*frame], sort=False, dropna=False).ngroup().to_numpy()
+    _, first = np.unique(numbers, return_index=True)
+    if len(first) == len(table):
+        return table
+    joined = table.take(first)
+    if "texts" not in table.column_names:
+        return joined
+    texts = table["texts"].combine_chunks().take(np.argsort(numbers, kind="stable"))
+    offsets = texts.offsets.take(np.r_[0, np.cumsum(np.bincount(numbers))])
+    lists = pa.ListArray.from_arrays(offsets, texts.values)
+    return joined.set_column(table.column_names.index("texts"), "texts", lists)

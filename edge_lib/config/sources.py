@@ -47,7 +47,7 @@ class FilesConfig(SplitsConfig):
     @model_validator(mode="after")
     def _splits_differ(self):
         for a, b in combinations(("train", "val", "test"), 2):
-            if shared := sorted({*getattr(self, a)} & {*(getattr(self, b) or [])}):
+            if shared := sorted({*(getattr(self, a) or [])} & {*(getattr(self, b) or [])}):
                 raise ValueError(
                     f"{a} and {b} name the same files: {', '.join(shared)}; to divide one set, "
                     "name it as train and set data.split"

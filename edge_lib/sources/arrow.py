@@ -29,12 +29,15 @@ def converted_table(
     cache_dir: Path,
     facts: Mapping[str, object],
     convert: Callable[[Skipped], Iterable[pa.Table]],
+    folder: Path | None = None,
 ) -> Table:
     """The table that `convert` yields in parts of one schema; it counts the rows it leaves out.
 
-    files: all that `convert` reads. facts: whatever else its rows depend on.
+    files: all that `convert` reads. facts: whatever else its rows depend on; folder: of their
+    paths, which is no part of the fingerprint.
     """
-    key = json.dumps([VERSION, *map(str, files), *digest_files(files, cache_dir), facts])
+    places = [*map(str, files), str(folder)]
+    key = json.dumps([VERSION, places, digest_files(files, cache_dir), facts])
     path = cache_dir / "arrow" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)
     counts = path.with_suffix(".json")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from edge_lib.config import ConfigError
 from edge_lib.data.columns import check_shards
 from edge_lib.data.table import Table
-from edge_lib.sources.arrow import converted_table
+from edge_lib.sources.arrow import Skipped, converted_table
 
 log = logging.getLogger(__name__)
 BATCH = 1000  # rows in memory at once
@@ -18,7 +18,12 @@ BATCH = 1000  # rows in memory at once
 
 def read_parquet(files: Sequence[Path], name: str, cache_dir: Path) -> Table:
     """A table of files that have the columns of the schema."""
-    return converted_table(name, files, cache_dir, {}, lambda _: read_parts(files))
+
+    def convert(_: Skipped) -> Iterator[pa.Table]:
+        # without the metadata by which `datasets` would decode pictures and sounds
+        return (part.replace_schema_metadata(None) for part in read_parts(files))
+
+    return converted_table(name, files, cache_dir, {}, convert)
 
 
 def read_parts(files: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -31,12 +36,14 @@ def read_parts(files: Sequence[Path], columns: Sequence[str] | None = None) -> I
     schemas = {file: parquet.schema_arrow for file, parquet in opened.items()}
     check_shards(schemas, columns)
     names = {column_of(name, s.names) for s in schemas.values() for name in columns or s.names}
-    kept = [pa.schema([field for field in s if field.name in names]) for s in schemas.values()]
+    kept = [
+        pa.schema([field for field in s if field.name in names], s.metadata)
+        for s in schemas.values()
+    ]
     schema = pa.unify_schemas(kept, promote_options="permissive")
     for parquet in opened.values():
         for batch in parquet.iter_batches(BATCH, columns=schema.names):
-            table = pa.Table.from_batches([batch]).select(schema.names)
-            yield table.replace_schema_metadata(None).cast(schema)
+            yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
 
 def open_parquet(files: Sequence[Path]) -> dict[Path, pq.ParquetFile]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Features
 
-from edge_lib.config import ColumnsConfig, ConfigError
+from edge_lib.config import ColumnsConfig, ConfigError, WebDatasetConfig
 from edge_lib.data.columns import check_columns, is_list
 
 MEDIA = ("image", "audio")
@@ -20,13 +20,13 @@ LISTS = r"^\s*\[\s*[\"'].*[\"']\s*\]\s*$"  # a list of texts, as JSON or Python 
 Columns = Mapping[str, list[str]]  # name in the schema -> columns, or fields, of a file
 
 
-def named_columns(section: ColumnsConfig, by: str | None = None) -> dict[str, list[str]]:
-    """The columns that a config names; several only for captions."""
+def named_columns(section: ColumnsConfig | WebDatasetConfig, by: str | None = None) -> Columns:
+    """The columns that a config names."""
     columns = {
         "image": section.image_column,
         "audio": section.audio_column,
         "texts": section.caption_column,
-        "id": section.id_column,
+        "id": getattr(section, "id_column", None),  # samples of tar files have names
         SPLIT_BY: by,
     }
     return {

@@ -35,8 +35,8 @@ def take_split(config: DataConfig, split: str, whole: Table) -> Table:
     numbers = split_numbers(whole, config.split, config.cache_dir)
     for empty in {"train", *held_out(config.split)} - {SPLITS[number] for number in numbers}:
         raise ConfigError(
-            f"data.split: {empty} is empty: {whole.name} has {len(whole)} rows of "
-            f"... separate pictures or groups; raise its share"
+            f"data.split: {empty} is empty: {whole.name} has {len(whole)} rows, and those of one "
+            f"picture, clip or group stay together; change split.val or split.test"
         )
     rows = np.flatnonzero(numbers == SPLITS.index(split))
     digest = hashlib.sha256(whole.fingerprint.encode() + rows.tobytes()).hexdigest()
@@ -121,5 +121,6 @@ def connected(keys: list[np.ndarray]) -> np.ndarray:
 
 def _draws(keys: list[np.ndarray], seed: int) -> np.ndarray:
     """(N,) uint64 hashes of each row's keys."""
-    rows = np.array(list(map("\n".join, zip(*([k or "" for k in key] for key in keys)))), object)
+    rows = ["\n".join(key or "" for key in row) for row in zip(*keys, strict=True)]
+    rows = np.array(rows, object)
     return pd.util.hash_array(rows, hash_key=f"{seed:016d}"[:16], categorize=False)

@@ -1,5 +1,6 @@
 """csv, tsv, json, jsonl and Parquet files: a row for each picture or sound, with its captions."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,14 +37,16 @@ def read_tables(
     with all their captions. folder: of relative paths; by default that of each file, or ROOT.
     """
     convert = partial(_convert, files, columns, folder)
-    return converted_table(name, files, cache_dir, {**columns, "folder": str(folder)}, convert)
+    return converted_table(name, files, cache_dir, columns, convert, folder)
 
 
 def _convert(
     files: Sequence[Path], columns: Columns, folder: Path | None, skipped: Skipped
 ) -> Iterator[pa.Table]:
     parts = _selected(files, columns, folder, skipped)
-    first = next(parts)
+    first = next(parts, None)
+    if first is None:
+        return
     media = [first[name].type for name in MEDIA if name in columns]
     if media and all(map(is_text, media)):
         yield join_rows(pa.concat_tables([first, *parts]))
@@ -77,10 +80,26 @@ def _read(
         yield from ((files[0], part) for part in read_parts(files, names))
         return
     for file in files:
-        rows = read_json_rows(file, columns, skipped) if JSON & {*file.suffixes} else None
-        for part in rows or read_csv(file, skipped):
+        for part in _parts(file, columns, skipped):
             check_named(part.schema, columns, file)
             yield file, part
+
+
+def _parts(file: Path, columns: Columns, skipped: Skipped) -> Iterator[pa.Table]:
+    """Parts of one file; of JSON, only the named columns are not null."""
+    if _is_parquet(file):
+        return read_parts([file])
+    if JSON & {*file.suffixes}:
+        return read_json_rows(file, columns, skipped)
+    return read_csv(file, skipped)
+
+
+def first_part(file: Path, columns: Columns) -> pa.Table:
+    """The first rows of a file. ConfigError if there are none."""
+    part = next(_parts(file, columns, defaultdict(list)), None)
+    if part is None:
+        raise ConfigError(f"{file} has no rows")
+    return part
 
 
 def _is_parquet(file: Path) -> bool:

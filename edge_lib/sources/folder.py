@@ -1,0 +1,134 @@
+"""Folders of pictures or sounds, as imagefolder and audiofolder have them, or with texts beside."""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import Dataset, Features, List, Value
+
+from edge_lib.config import ConfigError, DataConfig
+from edge_lib.data.table import Table
+from edge_lib.sources.digests import table_fingerprint
+from edge_lib.sources.select import MEDIA, SPLIT_BY, Columns
+from edge_lib.sources.split import held_out
+from edge_lib.sources.tabular import first_part, read_tables
+
+FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing", "eval"),
+}
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+SUFFIXES = {
+    "image": {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"},
+    "audio": {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff"},
+}
+
+
+def load(config: DataConfig, split: str) -> Table:
+    """The pictures and sounds in the folder of a split, with captions."""
+    root, name = config.folder.path, f"folder {split}"
+    folder = _folder_of_split(config, split)
+    for place in dict.fromkeys((folder, root)):
+        if files := [file for file in _walk(place) if file.name in METADATA]:
+            columns = _columns(files[0], config)
+            table = read_tables(name, files, config.cache_dir, columns)
+            return table if place == folder else _inside(table, folder, columns)
+    if config.split and config.split.by:
+        raise ConfigError(f"data.split.by: {root} has no metadata with columns")
+    return _read_files(name, folder, config.cache_dir)
+
+
+def _folder_of_split(config: DataConfig, split: str) -> Path:
+    """The folder called like the split; for train all of it, if data.split makes the others."""
+    root, taken = config.folder.path, held_out(config.split) if config.split else []
+    if not root.is_dir():
+        raise ConfigError(f"data.folder.path: no such folder {root}")
+    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    of_split = {
+        name: folders[alias] for name in FOLDERS for alias in FOLDERS[name] if alias in folders
+    }
+    if "train" not in of_split and split == "train" and len(taken) == 2:
+        return root
+    if split not in of_split:
+        raise ConfigError(
+            f"data.folder.path: {root} has no folder {split!r}; make folders train, val and test, "
+            "or set data.split"
+        )
+    if twice := [name for name in taken if name in of_split]:
+        raise ConfigError(f"data.split.{twice[0]}: {of_split[twice[0]]} exists; set it to 0")
+    return of_split[split]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, sorted, without hidden ones."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
+    """The named columns of a metadata file; whether its files are pictures or sounds is told by
+    the first one's suffix.
+    """
+    available = first_part(file, {}).column_names
+    names = [name for name in available if name == "file_name" or name.endswith("_file_name")]
+    columns = {"texts": config.folder.caption_column, "id": [config.folder.id_column or names[0]]}
+    for name, values in first_part(file, {"id": names}).select(names).to_pydict().items():
+        kind = _kind(Path(next(filter(None, values), "")))
+        if kind is None or kind in columns:
+            problem = f"a second column of {kind} files" if kind else "names no picture or sound"
+            raise ConfigError(f"{file}: column {name!r}: {problem}")
+        columns[kind] = [name]
+    return columns | ({SPLIT_BY: [config.split.by]} if config.split and config.split.by else {})
+
+
+def _kind(file: Path) -> str | None:
+    """image, audio or None, by the suffix of a file."""
+    return next((name for name, known in SUFFIXES.items() if file.suffix.lower() in known), None)
+
+
+def _inside(table: Table, folder: Path, columns: Columns) -> Table:
+    """The rows whose files are below a folder."""
+    (column, *_) = (name for name in MEDIA if name in columns)
+    paths = table.column(column)
+    rows = [row for row, path in enumerate(paths) if path and Path(path).is_relative_to(folder)]
+    if not rows:
+        raise ConfigError(f"{folder}: no row of the metadata in {folder.parent} names a file in it")
+    return table.select(rows, table.name, f"{table.fingerprint}-{folder.name}")
+
+
+def _read_files(name: str, folder: Path, cache_dir: Path) -> Table:
+    """Files with a .txt beside them, one caption a line; or in folders that are their captions."""
+    files = [*_walk(folder)]
+    texts = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
+    samples = defaultdict(dict)
+    for file, kind in ((file, _kind(file)) for file in files if _kind(file)):
+        stem = file.with_suffix("")
+        samples[file if kind in samples.get(stem, ()) else stem][kind] = file
+    folders = {stem.parent for stem in samples} - {folder}
+    if not texts and len(folders) < 2:
+        raise ConfigError(
+            f"{folder}: {len(samples)} pictures or sounds without captions: no metadata.csv, "
+            ".jsonl or .parquet, no .txt beside them, and not one folder a class"
+        )
+    columns = {
+        name: [str(kinds[name]) if name in kinds else None for kinds in samples.values()]
+        for name in MEDIA
+    }
+    firsts = [next(iter(kinds.values())) for kinds in samples.values()]
+    columns["id"] = [file.relative_to(folder).as_posix() for file in firsts]
+    columns["texts"] = [_captions(file, texts, folder) for file in firsts]
+    features = {name: Value("string") for name in columns} | {"texts": List(Value("string"))}
+    dataset = Dataset.from_dict(columns, Features(features))
+    facts = json.dumps([columns["id"], columns["texts"]])
+    return Table(dataset, name, table_fingerprint(dataset, [], cache_dir, facts))
+
+
+def _captions(file: Path, texts: dict[Path, Path], folder: Path) -> list[str]:
+    beside = texts.get(file.with_suffix("")) or texts.get(file)
+    if beside:
+        return beside.read_text("utf-8-sig", errors="replace").splitlines()
+    return [] if texts or file.parent == folder else [file.parent.name.replace("_", " ")]

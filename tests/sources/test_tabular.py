@@ -1,0 +1,354 @@
+"""csv, tsv, json, jsonl and Parquet tables of pictures: columns, paths, captions, broken rows."""
+
+import base64
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from edge_lib.config import ROOT, ConfigError, DataConfig, TableConfig
+from edge_lib.sources import load_table
+
+
+@pytest.fixture
+def pictures(tmp_path, encode_image):
+    """A folder with 0.png ... 9.png; picture n is 10 + n pixels wide."""
+    folder = tmp_path / "odd [v2] folder*"
+    folder.mkdir()
+    for n in range(10):
+        (folder / f"{n}.png").write_bytes(encode_image(n, size=(10 + n, 8)))
+    return folder
+
+
+@pytest.fixture
+def load(tmp_path):
+    """load(file, ..., key=value) -> the train table of these files."""
+
+    def load(*files, split="train", divide=None, **keys):
+        names = {"val": ["val.csv"], "test": ["test.csv"]} if divide is None else {}
+        section = TableConfig(train=list(map(str, files)), **names, **keys)
+        config = DataConfig(
+            source="table", table=section, split=divide, cache_dir=tmp_path / "cache"
+        )
+        return load_table(config, split)
+
+    return load
+
+
+def rows():
+    return [{"image": f"{n}.png", "caption": f'a "{n}", it\'s', "key": n} for n in range(10)]
+
+
+def write(path, rows):
+    """Rows in the format of the file's suffix."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        separator = "\t" if path.suffix == ".tsv" else ","
+        Dataset.from_list(rows).to_pandas().to_csv(path, sep=separator, index=False)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_table_reads_ten_rows(pictures, load, suffix):
+    table = load(write(pictures / f"captions.{suffix}", rows()), id_column="key")
+    assert table.ids == list(map(str, range(10)))
+    assert table.captions == [f'a "{n}", it\'s' for n in range(10)]
+    assert [image.size for image in table.images(range(10))] == [(10 + n, 8) for n in range(10)]
+    assert not table.skipped
+
+
+def test_table_reads_data_uris(pictures, load):
+    content = base64.b64encode((pictures / "3.png").read_bytes()).decode()
+    cells = [f"data:image/png;base64,{content}", "4.png", "data:,broken"]
+    table = load(write(pictures / "a.csv", [{"image": c, "caption": "x"} for c in cells]))
+    assert [image and image.size for image in table.images(range(3))] == [(13, 8), (14, 8), None]
+    assert table.skipped == {"image does not decode": ["2"]}
+
+
+@pytest.mark.parametrize("place", ["folder", "repository", "absolute", "named", "windows"])
+def test_table_finds_paths(pictures, load, place, tmp_path):
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    prefix = {
+        "folder": f"../{pictures.name}/",
+        "repository": "tests/sources/../../docs/",
+        "absolute": f"{pictures}/",
+        "named": "",
+        "windows": f"..\\{pictures.name}\\",
+    }[place]
+    name = "data.md" if place == "repository" else "3.png"
+    file = write(other / "a.csv", [{"image": f"{prefix}{name}", "caption": "x"}])
+    table = load(file, folder=pictures if place == "named" else None)
+    expected = ROOT / "docs/data.md" if place == "repository" else pictures / "3.png"
+    (path,) = table.column("image")
+    assert other.joinpath(path).resolve() == expected.resolve()
+    assert path.startswith("/")
+
+
+def test_table_counts_a_missing_file_and_an_empty_cell(pictures, load):
+    cells = ["0.png", "missing.png", "", " "]
+    table = load(write(pictures / "a.csv", [{"image": c, "caption": "x"} for c in cells]))
+    assert [image is None for image in table.images(range(4))] == [False, True, True, True]
+    assert table.skipped == {"image does not decode": ["1"], "no image": ["2", "3"]}
+
+
+def test_table_joins_the_rows_of_a_picture(pictures, load):
+    names = ["0.png", "1.png", "0.png", "2.png", "1.png", "0.png"]
+    file = write(
+        pictures / "captions.txt",
+        [{"image": n, "caption": f"{n} {i}"} for i, n in enumerate(names)],
+    )
+    table = load(file)
+    assert table.column("texts") == [
+        ["0.png 0", "0.png 2", "0.png 5"],
+        ["1.png 1", "1.png 4"],
+        ["2.png 3"],
+    ]
+    assert [image.size[0] for image in table.images(range(3))] == [10, 11, 12]
+
+
+def test_table_joins_several_caption_columns(pictures, load):
+    lines = [
+        {"image": "0.png", "caption": "a", "transcripts": ["b", "c"]},
+        {"image": "1.png", "caption": None, "transcripts": ["d"]},
+        {"image": "2.png", "caption": "e", "transcripts": None},
+    ]
+    table = load(write(pictures / "a.jsonl", lines), caption_column=["caption", "transcripts"])
+    assert table.captions == ["a", "b", "c", "d", "e"]
+    assert table.caption_rows.tolist() == [0, 0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_table_reads_fields_of_structs(pictures, load, suffix):
+    lines = [{"image": f"{n}.png", "captions": {"short": "s", "long": f"l{n}"}} for n in range(3)]
+    file = write(pictures / f"a.{suffix}", lines)
+    assert load(file, caption_column="captions.long").captions == ["l0", "l1", "l2"]
+    with pytest.raises(ConfigError, match=r"name a field of it: captions\.short, captions\.long"):
+        load(file, caption_column="captions")
+
+
+@pytest.mark.parametrize("suffix", ["json", "parquet"])
+def test_table_reads_fields_of_structs_in_lists(pictures, load, suffix):
+    sentences = [[{"raw": "a"}, {"raw": "b"}], [], None, [{"raw": "c"}]]
+    lines = [{"image": f"{n}.png", "sentences": s} for n, s in enumerate(sentences)]
+    table = load(write(pictures / f"a.{suffix}", lines), caption_column="sentences.raw")
+    assert [texts or [] for texts in table.column("texts")] == [["a", "b"], [], [], ["c"]]
+
+
+def test_table_reads_json_lists_in_csv(pictures, load):
+    captions = ['["a", "it\'s b"]', "[a] c", '[ "d" ]', "", "[1, 2]"]
+    lines = [{"image": f"{n}.png", "caption": c} for n, c in enumerate(captions)]
+    table = load(write(pictures / "a.csv", lines))
+    assert table.captions == ["a", "it's b", "[a] c", "d", "[1, 2]"]
+
+
+@pytest.mark.parametrize("text", ["['a', 'b']", "[\"it's\", 'b']", "['a' 'b']"])
+def test_table_rejects_python_lists(pictures, load, text):
+    file = write(pictures / "a.csv", [{"image": "0.png", "caption": text}])
+    with pytest.raises(ConfigError, match=r"a\.csv: a list of captions must be JSON, not \["):
+        load(file)
+
+
+def test_table_keeps_texts_as_they_stand(pictures, load):
+    texts = [
+        "None",
+        "nan",
+        "007",
+        "true",
+        "2020-01-01",
+        " padded ",
+        "line\nbreak",
+        "emoji 😀",
+        "NULL",
+    ]
+    lines = [{"image": f"{n}.png", "caption": t} for n, t in enumerate(texts)]
+    for suffix in ("csv", "jsonl"):
+        table = load(write(pictures / f"a.{suffix}", lines))
+        assert table.column("texts") == [[text] for text in texts]
+
+
+def test_table_reads_labels_by_name(pictures, load):
+    features = Features({"image": Value("string"), "label": ClassLabel(names=["big_cat", "dog"])})
+    columns = {"image": ["0.png", "1.png", "2.png"], "label": [1, 0, -1]}
+    Dataset.from_dict(columns, features).to_parquet(pictures / "a.parquet")
+    table = load(pictures / "a.parquet", caption_column="label")
+    assert table.column("texts") == [["dog"], ["big cat"], [None]]
+
+
+@pytest.mark.parametrize(
+    ("content", "captions"),
+    [
+        (b"\xef\xbb\xbfimage,caption\r\n0.png,a\r\n1.png,b\r\n", ["a", "b"]),
+        (b"image;caption\n0.png;a, b\n", ["a, b"]),
+        (b"image|caption\n0.png|a\n", ["a"]),
+        (b'caption,image\n"two\nlines",0.png\n', ["two\nlines"]),
+        (b"image,caption\n\n0.png,a\n\n", ["a"]),
+    ],
+    ids=["byte-order-mark", "semicolons", "bars", "line-break", "blank-lines"],
+)
+def test_table_reads_variants_of_csv(pictures, load, content, captions):
+    (pictures / "a.csv").write_bytes(content)
+    assert load(pictures / "a.csv").captions == captions
+
+
+def test_table_takes_quotes_in_tsv_as_they_stand(pictures, load):
+    (pictures / "a.tsv").write_text('image\tcaption\n0.png\t"big" cat\n1.png\ta 5" screen\n')
+    assert load(pictures / "a.tsv").captions == ['"big" cat', 'a 5" screen']
+
+
+def test_table_skips_lines_with_other_fields(pictures, load):
+    (pictures / "a.csv").write_text("image,caption\n0.png,a\n1.png,b, c\n2.png\n3.png,d\n")
+    for _ in range(2):  # again from the cache
+        table = load(pictures / "a.csv")
+        assert table.captions == ["a", "d"]
+        assert table.skipped == {"another number of fields than the header": ["a.csv:3", "a.csv:4"]}
+
+
+def test_table_skips_odd_objects(pictures, load):
+    good = [{"image": f"{n}.png", "caption": "x", "key": n} for n in range(6)]
+    odd = [
+        "[1]",
+        "not json",
+        '{"image": 3, "caption": "x"}',
+        '{"image": "7.png", "caption": {"a": 1}}',
+    ]
+    (pictures / "a.jsonl").write_text(
+        "\n".join([*map(json.dumps, good[:3]), *odd, "", *map(json.dumps, good[3:])])
+    )
+    table = load(pictures / "a.jsonl", id_column="key")
+    assert table.ids == list("012345")
+    assert table.skipped == {
+        "not a JSON object": ["a.jsonl:4", "a.jsonl:5"],
+        "a value of another type than most": ["a.jsonl:6", "a.jsonl:7"],
+    }
+
+
+def test_table_mixes_texts_and_lists_of_captions(pictures, load):
+    lines = [
+        {"image": f"{n}.png", "caption": c} for n, c in enumerate(["a", ["b", None, "c"], [], None])
+    ]
+    lines[0]["key"], lines[1]["key"] = 1, "two"
+    table = load(write(pictures / "a.json", lines), id_column="key")
+    assert table.captions == ["a", "b", "c"]
+    assert table.ids == ["1", "two", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"image,caption\n0.png,\xe9\n", "is not a csv file in UTF-8"),
+        ("a.csv", b'image,caption\n0.png,"a\n1.png,b\n', r'a quote \("\) is opened and not closed'),
+        ("a.csv", b"", "is not a csv file in UTF-8: Empty CSV file"),
+        ("a.csv", b"image,caption\n", "table train: no file has rows"),
+        ("a.csv", b"picture,text\n0.png,a\n", r"no column 'image'; it has 'picture', 'text'"),
+        ("a.csv", b"image,captoin\n0.png,a\n", r"no column 'caption' \(did you mean 'captoin'\?\)"),
+        ("a.csv", b"image,caption\nnone.png,a\n", r"image: no such file as none\.png in .* or "),
+        ("a.csv", b"image,caption\nhttps://x/0.png,a\n", r"https://x/0\.png is a URL"),
+        ("a.json", b'{"images": [], "more": {"a": 1}}', "is not a JSON list of objects"),
+        ("a.json", b"[{", "is not a JSON list of objects"),
+        ("a.jsonl", b"\n\n", "table train: no file has rows"),
+        (
+            "a.jsonl",
+            b'{"image": "0.png", "caption": 3}\n',
+            r"column 'caption' is int64; texts takes",
+        ),
+        ("a.parquet", b"PAR1", r"a\.parquet is not a Parquet file"),
+    ],
+    ids=range(13),
+)
+def test_table_error_names_file_and_cause(pictures, load, name, content, message):
+    (pictures / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(pictures / name)
+    assert len(str(caught.value).splitlines()) == 1 + message.startswith("no column 'image'")
+
+
+def test_table_reports_every_wrong_column(pictures, load):
+    file = write(pictures / "a.csv", rows())
+    with pytest.raises(ConfigError) as caught:
+        load(file, image_column="img", caption_column=["text", "caption"], id_column="id")
+    assert [
+        line.partition(";")[0].partition(" no ")[2] for line in str(caught.value).splitlines()
+    ] == [
+        "column 'img' (did you mean 'image'?)",
+        "column 'text'",
+        "column 'id'",
+    ]
+
+
+def test_table_reads_an_empty_json_field_of_a_list(pictures, load):
+    (pictures / "a.json").write_text(json.dumps({"info": {}, "data": rows(), "version": [1]}))
+    assert len(load(pictures / "a.json")) == 10
+
+
+def test_table_reads_compressed_lines(pictures, load):
+    file = write(pictures / "a.jsonl", rows())
+    with pa.CompressedOutputStream(str(pictures / "a.jsonl.gz"), "gzip") as stream:
+        stream.write(file.read_bytes())
+    assert load(pictures / "a.jsonl.gz").captions == load(file).captions
+
+
+def test_table_reads_several_files_and_formats(pictures, load):
+    files = [
+        write(pictures / name, rows()[n : n + 2]) for n, name in enumerate(["a.csv", "b.jsonl"])
+    ]
+    assert len(load(*files).captions) == 4
+    assert len(load(*files)) == 3, "the second row of the first file is the first of the second"
+
+
+def test_table_rejects_one_file_in_two_splits(pictures, tmp_path, load):
+    file = write(pictures / "a.csv", rows())
+    with pytest.raises(ValueError, match=r"train and val name the same files: .*a\.csv; to divide"):
+        TableConfig(train=str(file), val=str(file), test="b.csv")
+    section = TableConfig(train="a*.csv".join([f"{tmp_path}/*/", ""]), val=str(file), test="b.csv")
+    config = DataConfig(source="table", table=section, cache_dir=tmp_path / "cache")
+    with pytest.raises(ConfigError, match=r"data\.table: val and train both read .*a\.csv"):
+        load_table(config, "val")
+
+
+def test_table_without_val_asks_for_a_split(pictures, tmp_path):
+    file = write(pictures / "a.csv", rows())
+    config = DataConfig(source="table", table={"train": str(file)}, cache_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.table\.val names no files; .*data\.split\.val"):
+        load_table(config, "val")
+    with pytest.raises(ValueError, match=r"table\.val and split\.val both name this split"):
+        DataConfig(source="table", table={"train": "a", "val": "b"}, split={"val": 0.1})
+
+
+def test_table_is_divided_by_a_column(pictures, load):
+    lines = [row | {"writer": row["key"] // 2} for row in rows()]
+    file = write(pictures / "a.csv", lines)
+    divide = {"val": 0.2, "test": 0.2, "by": "writer"}
+    tables = [load(file, split=s, divide=divide, id_column="key") for s in ("train", "val", "test")]
+    assert [len(table) for table in tables] == [6, 2, 2]
+    writers = [{int(name) // 2 for name in table.ids} for table in tables]
+    assert sum(map(len, writers)) == 5 == len(set.union(*writers))
+    with pytest.raises(ConfigError, match=r"no column 'author'; it has"):
+        load(file, divide=divide | {"by": "author"})
+
+
+def test_table_fingerprint_follows_pictures_not_places(pictures, load, encode_image, tmp_path):
+    before = load(write(pictures / "a.csv", rows())).fingerprint
+    (pictures / "a.csv").touch()
+    assert load(pictures / "a.csv").fingerprint == before
+    copy = pictures.rename(tmp_path / "copy")
+    assert load(copy / "a.csv").fingerprint == before
+    (copy / "3.png").write_bytes(encode_image(99))
+    assert load(copy / "a.csv").fingerprint != before
+
+
+def test_table_reads_no_picture_when_it_is_opened(pictures, load, monkeypatch):
+    file = write(pictures / "a.csv", rows())
+    load(file)
+    for n in range(10):
+        (pictures / f"{n}.png").unlink()
+    table = load(file)
+    assert len(table) == 10
+    assert table.images([0]) == [None]

@@ -75,6 +75,8 @@ def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
     """
     available = first_part(file, {}).column_names
     names = [name for name in available if name == "file_name" or name.endswith("_file_name")]
+    if not names:
+        raise ConfigError(f"{file} has no column 'file_name'; it has {available}")
     columns = {"texts": config.folder.caption_column, "id": [config.folder.id_column or names[0]]}
     for name, values in first_part(file, {"id": names}).select(names).to_pydict().items():
         kind = _kind(Path(next(filter(None, values), "")))

@@ -11,6 +11,7 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 
 from edge_lib.config import ROOT, ConfigError, DataConfig, HubConfig, from_root
 from edge_lib.data.table import Table
+from edge_lib.runs.files import whole_folder
 from edge_lib.sources.digests import table_fingerprint
 from edge_lib.sources.paths import resolve_paths
 from edge_lib.sources.select import check_named, named_columns, select_columns
@@ -22,7 +23,10 @@ def load(config: DataConfig, split: str) -> Table:
     name = getattr(source, split)
     if name is None:
         raise ConfigError(f"data.hub.{split} is null; name a split, or set data.split.{split}")
-    dataset = _open(source, name, config.cache_dir, where)
+    try:
+        dataset = _open(source, name, config.cache_dir)
+    except Exception as error:  # of many types: names, networks, files, splits
+        raise ConfigError(f"{where}: {' '.join(str(error).split()) or repr(error)}") from None
     columns = named_columns(source, config.split and config.split.by)
     check_named(dataset.features, columns, where)
     rows = dataset.data.table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
@@ -33,27 +37,24 @@ def load(config: DataConfig, split: str) -> Table:
     return Table(Dataset(selected), f"hub {split}", fingerprint)
 
 
-def _open(source: HubConfig, split: str, cache_dir: Path, where: str) -> Dataset:
+def _open(source: HubConfig, split: str, cache_dir: Path) -> Dataset:
     folder = from_root(source.name)
     if (folder / "dataset_dict.json").exists():
         splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
         if split not in splits:
-            raise ConfigError(f"{where}: no split {split!r}, only {', '.join(splits)}")
+            raise ValueError(f"no split {split!r}, only {', '.join(splits)}")
         return _open_saved(folder / split)
     if (folder / "state.json").exists():
         if split != "train":
-            raise ConfigError(f"{where} was saved without splits; set data.split to divide it")
+            raise ValueError("it was saved without splits; set data.split to divide it")
         return _open_saved(folder)
-    try:
-        return load_dataset(
-            plain_path(folder) if folder.is_dir() else source.name,
-            source.config,
-            split=split,
-            revision=source.revision,
-            cache_dir=plain_path(cache_dir / "hub"),
-        )
-    except Exception as error:  # of many types: names, networks, files, splits
-        raise ConfigError(f"{where}: {' '.join(str(error).split()) or repr(error)}") from None
+    return load_dataset(
+        plain_folder(folder) if folder.is_dir() else source.name,
+        source.config,
+        split=split,
+        revision=source.revision,
+        cache_dir=plain_cache(cache_dir / "hub"),
+    )
 
 
 def _open_saved(folder: Path) -> Dataset:
@@ -62,14 +63,36 @@ def _open_saved(folder: Path) -> Dataset:
     return concatenate_datasets([Dataset.from_file(str(folder / f["filename"])) for f in files])
 
 
-def plain_path(folder: Path) -> str:
-    """The folder, or a link to it if its path has characters that fsspec takes for a pattern."""
-    if not re.search(r"[\[\]*?{}]|::", str(folder)):
+# `datasets` opens files with fsspec, which takes these for patterns or for the end of a path
+ODD = re.compile(r"[\[\]*?{}]|::")
+
+
+def plain_folder(folder: Path) -> str:
+    """The folder; or one of links to its files, if its path is odd."""
+    if not ODD.search(str(folder)):
         return str(folder)
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    links = _temporary([str(folder), *names])
+    if not links.exists():
+        with whole_folder(links) as temporary:
+            for name in names:
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).symlink_to(folder / name)
+    return str(links)
+
+
+def plain_cache(folder: Path) -> str:
+    """The folder, which is made; or a link to it, if its path is odd."""
     folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    link = Path(tempfile.gettempdir(), f"edge-glass-{os.getuid()}-{digest}")
+    if not ODD.search(str(folder)):
+        return str(folder)
+    link = _temporary([str(folder)])
     if not link.exists():
-        link.unlink(missing_ok=True)
+        link.unlink(missing_ok=True)  # a link to a folder that was removed
         link.symlink_to(folder)
     return str(link)
+
+
+def _temporary(names: list[str]) -> Path:
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"edge-glass-{os.getuid()}-{digest}")

@@ -30,7 +30,7 @@ def match_files(patterns: Sequence[str], key: str) -> list[Path]:
     return list(files)
 
 
-def files_of_split(section: FilesConfig, split: str, key: str) -> list[Path]:
+def named_files(section: FilesConfig, split: str, key: str) -> list[Path]:
     """The files of a split. ConfigError if it names none, or one that another split reads."""
     if not getattr(section, split):
         raise ConfigError(f"{key}.{split} names no files; name some, or set data.split.{split}")

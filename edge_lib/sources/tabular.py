@@ -13,7 +13,7 @@ from edge_lib.data.columns import is_text
 from edge_lib.data.table import Table
 from edge_lib.sources.arrow import Skipped, converted_table
 from edge_lib.sources.csv_files import read_csv
-from edge_lib.sources.files import files_of_split
+from edge_lib.sources.files import named_files
 from edge_lib.sources.json_files import read_json_rows
 from edge_lib.sources.parquet import open_parquet, read_parts
 from edge_lib.sources.paths import resolve_paths
@@ -25,7 +25,7 @@ JSON = {".json", ".jsonl", ".ndjson"}
 def load(config: DataConfig, split: str) -> Table:
     """The rows of `data.table` or `data.parquet`."""
     source = getattr(config, config.source)
-    files = files_of_split(source, split, f"data.{config.source}")
+    files = named_files(source, split, f"data.{config.source}")
     columns = named_columns(source, config.split and config.split.by)
     return read_tables(f"{config.source} {split}", files, config.cache_dir, columns, source.folder)
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
 from edge_lib.sources.arrow import Skipped, converted_table
-from edge_lib.sources.files import files_of_split
+from edge_lib.sources.files import named_files
 from edge_lib.sources.folder import SUFFIXES
 from edge_lib.sources.parquet import column_of
 from edge_lib.sources.select import MEDIA, SPLIT_BY, TEXTS, Columns, named_columns
@@ -46,7 +46,7 @@ def load(config: DataConfig, split: str) -> Table:
     """A row for each sample with a picture or sound; the files stay in the shards."""
     source = config.webdataset
     named = {name: _expand(getattr(source, name)) for name in ("train", "val", "test")}
-    files = files_of_split(source.model_copy(update=named), split, "data.webdataset")
+    files = named_files(source.model_copy(update=named), split, "data.webdataset")
     columns = named_columns(source, config.split.by if config.split else None)
     convert = partial(_convert, files, columns)
     return converted_table(f"webdataset {split}", files, config.cache_dir, columns, convert)

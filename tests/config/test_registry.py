@@ -69,7 +69,7 @@ def test_registered_path_leads_to_code(path):
         ("loss.kind=infonce", "loss.kind", "info_nce", "info_nce"),
         ("fusion.strategies=[gate]", "fusion.strategies.0", "gated", "concat, cross_attention"),
         ("fusion.target=texts", "fusion.target", "text", "vision, audio, text"),
-        ("data.source=commonvoice", "data.source", "common_voice", "scenes, parquet"),
+        ("data.source=commonvoice", "data.source", "common_voice", "scenes, folder"),
         ("data.questions.source=gqua", "data.questions.source", "gqa", "scenes, captions"),
         ("data.conversations.source=lava", "data.conversations.source", "llava", "scenes, llava"),
     ],

@@ -19,6 +19,7 @@ def caption_questions(table: Table) -> Table:
     answers = [[] for _ in range(len(table))]
     for caption, row in zip(table.captions, table.caption_rows, strict=True):
         answers[row].append(caption)
+    images = table.image_index.astype(str)  # ids may repeat
     replaced = {"id", "texts", "question", "answers", "kind", "image_id"}
     bare = table.dataset.remove_columns([*replaced & set(table.dataset.column_names)])
     parts = []
@@ -27,7 +28,7 @@ def caption_questions(table: Table) -> Table:
         part = bare.remove_columns("image") if number else bare
         new = {
             "id": [f"{name}-{number}" for name in table.ids],
-            "image_id": table.ids,
+            "image_id": images,
             "question": [question] * len(table),
             "answers": answers,
             "kind": ["caption"] * len(table),

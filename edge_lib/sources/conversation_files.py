@@ -38,9 +38,8 @@ class ConversationFiles:
         does.
         """
         name, facts = f"{self.source} {split}", [self.source, json.dumps(self.columns)]
-        return parsed_table(
-            name, COLUMNS, self._rows, self.files, cache_dir, folder=self.images, facts=facts
-        )
+        source = self._rows, self.files, self.key, cache_dir
+        return parsed_table(name, COLUMNS, *source, self.images, facts)
 
     def _rows(self) -> Iterator[dict | SkippedEntry]:
         rows = ConversationRows(self.source, self.columns)
@@ -48,9 +47,6 @@ class ConversationFiles:
             entries = _named(read_entries(path, self.key, self._choose_columns), path)
             yield from rows.read(entries, self.images or path.parent)
         yield from rows.images()
-        if not rows.count:
-            problem = rows.problem or "it is empty"
-            raise ConfigError(f"{self.key}: {self.files[-1]} holds no conversation: {problem}")
 
     def _choose_columns(self, schema: pa.Schema) -> list[str]:
         """The columns of a Parquet file that a conversation may use."""

@@ -24,13 +24,11 @@ class ConversationRows:
     """Turns entries into rows. A row holds the first image of its conversation; others get rows of
     their own, one for each file. Rows with one image file share its path as `image_id`.
 
-    kind: of conversations whose entry names none. count: usable conversations so far. problem: of
-    the last unusable entry.
+    kind: of conversations whose entry names none.
     """
 
     def __init__(self, kind: str, columns: Columns = None):
         self.kind, self.columns = kind, columns
-        self.count, self.problem = 0, ""
         self._first: set[str] = set()
         self._others: dict[str, dict] = {}
 
@@ -44,9 +42,8 @@ class ConversationRows:
                     raise UnusableEntry(entry.reason)
                 yield from self._rows(name, entry, folder)
             except UnusableEntry as error:
-                keys = f", only {', '.join(map(repr, entry))}" if isinstance(entry, dict) else ""
-                self.problem = f"{error}{keys}"
-                yield SkippedEntry(name, str(error))
+                keys = f" (keys: {', '.join(entry)})" if isinstance(entry, dict) else ""
+                yield SkippedEntry(name, str(error), keys)
 
     def images(self) -> Iterator[dict]:
         """A row for each image file that is no conversation's first."""
@@ -61,7 +58,6 @@ class ConversationRows:
         }
         in_schema = isinstance(entry, dict) and "turns" in entry and self.columns is None
         is_holder = in_schema and entry["turns"] is None  # of an image or a clip for other rows
-        self.count += bool(conversation.turns or is_holder)
         yield {
             "id": name,
             **_image_columns(files["image"]),

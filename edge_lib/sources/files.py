@@ -82,10 +82,12 @@ def path_of_split(paths: dict[str, Path], split: str, key: str) -> Path:
 
 
 def read_json(path: Path, key: str, field: str | None = None):
-    """The content of a JSON file, or of one of its fields. ConfigError if there is none."""
+    """The content of a JSON file, or of the field that holds its list. ConfigError if there is
+    none.
+    """
     try:
-        content = json.loads(path.read_text())
-        return content[field] if field else content
+        content = json.loads(path.read_bytes())
+        return content[field] if field and not isinstance(content, list) else content
     except (ValueError, KeyError, TypeError) as error:
         expected = f"JSON with a field {field!r}" if field else "JSON"
         raise ConfigError(f"{key}: {path} is not {expected}: {error!r}") from None

@@ -1,30 +1,58 @@
 """GQA (Hudson & Manning 2019): one answer per question; the kind is its structural type."""
 
-from datasets import Dataset
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
-from edge_lib.config import DataConfig
+from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
-from edge_lib.sources.files import fingerprint_files, path_of_split, read_json
+from edge_lib.sources.entries import encodable
+from edge_lib.sources.files import existing_folder, path_of_split, read_json
+from edge_lib.sources.parsed import SkippedEntry, parsed_table
+from edge_lib.sources.question_rows import (
+    COLUMNS,
+    QuestionRows,
+    answer_texts,
+    has_suffix,
+    id_text,
+)
 
-KEY = "data.questions.gqa.questions"
+KEY = "data.questions.gqa"
 
 
 def load(config: DataConfig, split: str) -> Table:
     """One row per question; rows about one image share its `image_id`."""
-    source, image_numbers, rows = config.questions.gqa, {}, []
-    path = path_of_split(source.questions, split, KEY)
-    for name, question in read_json(path, KEY).items():
-        image = question["imageId"]
-        rows.append(
-            {
-                "id": name,
-                "image_id": image,
-                "image": {"bytes": None, "path": str(source.images / f"{image}.jpg")},
-                "question": question["question"],
-                "answers": [question["answer"]] if question.get("answer") else [],
-                "kind": question.get("types", {}).get("structural"),
-                "group": image_numbers.setdefault(image, len(image_numbers)),
-            }
-        )
-    fingerprint = fingerprint_files([path], str(source.images))
-    return Table(Dataset.from_list(rows), f"gqa {split}", fingerprint)
+    source, key = config.questions.gqa, f"{KEY}.questions.{split}"
+    path = path_of_split(source.questions, split, f"{KEY}.questions")
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]  # train_all comes in parts
+    if not files:
+        raise ConfigError(f"{key}: no json file in {path}")
+    folder = existing_folder(source.images, f"{KEY}.images")
+    parse, cache_dir = partial(_rows, files, folder, key), config.cache_dir
+    return parsed_table(f"gqa {split}", COLUMNS, parse, files, key, cache_dir, folder)
+
+
+def _rows(files: Sequence[Path], folder: Path, key: str) -> Iterator[dict | SkippedEntry]:
+    rows = QuestionRows()
+    for path in files:
+        for name, entry in _named(read_json(path, key), path):
+            if not isinstance(entry, dict):
+                yield SkippedEntry(name, "not an object")
+                continue
+            image, types = id_text(entry.get("imageId")), entry.get("types")
+            yield rows.row(
+                name,
+                entry.get("question"),
+                answer_texts(entry),
+                types.get("structural") if isinstance(types, dict) else None,
+                folder / (image if has_suffix(image) else f"{image}.jpg") if image else None,
+            )
+
+
+def _named(content: object, path: Path) -> Iterator[tuple[str, object]]:
+    """Questions by their id: an object of them, or a list."""
+    if isinstance(content, dict):
+        yield from ((encodable(name), entry) for name, entry in content.items())
+    for number, entry in enumerate(content if isinstance(content, list) else []):
+        name = id_text(entry.get("questionId")) if isinstance(entry, dict) else None
+        yield name or f"{path.stem}-{number}", entry

@@ -130,9 +130,12 @@ def test_instructions_reject_files_of_another_shape(orca):
     for name, error in (
         ("gone-*.parquet", rf"{key}no file matches .*gone-\*\.parquet"),
         ("qa.parquet", rf"{key}.*qa\.parquet has no column 'response'; it has \['question', 'ans"),
-        ("qa.jsonl", rf"{key}.*qa\.jsonl holds no conversation: no conversation, only 'question'"),
+        (
+            "qa.jsonl",
+            rf"{key}.*qa\.jsonl has no usable entry: no conversation \(keys: question, ans",
+        ),
         ("text.parquet", rf"{key}.*text\.parquet is not a Parquet file: "),
-        ("empty.jsonl", rf"{key}.*empty\.jsonl holds no conversation: it is empty"),
+        ("empty.jsonl", rf"{key}.*empty\.jsonl is empty"),
     ):
         files = {"train": [str(orca / name)]}
         config = ConversationsConfig(**SMALL, instructions={"files": files})

@@ -114,18 +114,30 @@ def test_llava_errors_name_the_config_key(llava, tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ([], "it is empty"),
-        ([1], "not an object"),
-        ({"conversations": []}, "it is empty"),
-        ([{"image": "a.jpg", "caption": "cat"}], "no conversation, only 'image', 'caption'"),
-        ([{"conversations": ["one?", "two"]}], "turns are not a list of objects"),
-        ([{"conversations": [{"from": "human", "value": 1}]}], "content is not a text"),
-        ([{"image": 3, "conversations": llava_turns("one?", "two")}], "image is not a path"),
+        ([], "is empty"),
+        ([1], "has no usable entry: not an object"),
+        ({"conversations": []}, "is empty"),
+        (
+            [{"image": "a.jpg", "caption": "cat"}],
+            "has no usable entry: no conversation \\(keys: image, caption\\)",
+        ),
+        (
+            [{"conversations": ["one?", "two"]}],
+            "has no usable entry: turns are not a list of objects",
+        ),
+        (
+            [{"conversations": [{"from": "human", "value": 1}]}],
+            "has no usable entry: content is not a text",
+        ),
+        (
+            [{"image": 3, "conversations": llava_turns("one?", "two")}],
+            "has no usable entry: image is not a path",
+        ),
     ],
     ids=["empty", "numbers", "empty object", "captions", "texts", "number as text", "image number"],
 )
 def test_llava_rejects_json_without_any_conversation(llava, tmp_path, content, problem):
-    error = r"data\.conversations\.llava\.files\.train: .*llava\.json holds no conversation: "
+    error = r"data\.conversations\.llava\.files\.train: .*llava\.json "
     with pytest.raises(ConfigError, match=error + problem):
         load_conversations(llava(content), tmp_path, "train")
 

@@ -387,7 +387,9 @@ def test_messages_errors_name_the_config_key(load, folder):
     key = r"data\.conversations\.messages\."
     with pytest.raises(ConfigError, match=rf"{key}images: no such folder .*gone"):
         load([ENTRY], images=str(folder / "gone"))
-    with pytest.raises(ConfigError, match=rf"{key}files\.train: .* no conversation, only 'image'"):
+    with pytest.raises(
+        ConfigError, match=rf"{key}files\.train: .* no conversation \(keys: image, "
+    ):
         load([ENTRY], column="chat")
     with pytest.raises(ConfigError, match=rf"{key}files\.train: .*chat\.json is not JSON"):
         load(b"[1, 2")

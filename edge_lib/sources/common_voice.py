@@ -55,7 +55,7 @@ def _problem(row: dict[str, str], fields: list[str], header: list[str]) -> str |
     if not all(map(_is_utf8, fields)):
         return "not UTF-8"
     votes = [row.get(name, "") for name in ("up_votes", "down_votes")]
-    if len(fields) != len(header) or not all(v.isdigit() or not v for v in votes):
+    if len(fields) != len(header) or not all(v.isdecimal() or not v for v in votes):
         return "fields do not match the header"
     return None if row["path"].strip() else "no name of a clip"
 

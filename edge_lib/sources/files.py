@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
@@ -105,12 +104,3 @@ def fingerprint_files(files: Sequence[Path], *facts: str) -> str:
             file.seek(max(0, stat.st_size - 65536))
             digest.update(file.read())
     return digest.hexdigest()[:16]
-
-
-def file_stamp(path: str) -> str:
-    """Size and modification time of a file; empty if there is no such file."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ""
-    return f"{stat.st_size} {stat.st_mtime_ns}"

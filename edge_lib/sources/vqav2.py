@@ -60,7 +60,7 @@ def file_name(image_id: str, prefix: str) -> str:
     """COCO's name of an image; an id that is already a name is kept."""
     if has_suffix(image_id):
         return image_id
-    name = image_id.zfill(12) if image_id.isdigit() else image_id
+    name = image_id.zfill(12) if image_id.isdecimal() else image_id
     return f"{name if name.startswith(prefix) else prefix + name}.jpg"
 
 

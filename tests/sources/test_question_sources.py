@@ -63,7 +63,9 @@ def test_caption_questions_have_captions_as_answers(encode_image, tmp_path):
     assert [image.size for image in table.images(table.image_rows)] == [(12, 10)] * 3
 
 
-@pytest.mark.parametrize("ids", [["1", "1", "2"], [None] * 3, ["0", None, "x"]], ids=["equal", "null", "mixed"])
+@pytest.mark.parametrize(
+    "ids", [["1", "1", "2"], [None] * 3, ["0", None, "x"]], ids=["equal", "null", "mixed"]
+)
 def test_caption_questions_ask_with_the_picture_of_the_row(encode_image, tmp_path, ids):
     """Ids may repeat: a question about the second picture was asked with the first one."""
     images = [encode_image(seed, size=(10 + seed, 5)) for seed in range(3)]

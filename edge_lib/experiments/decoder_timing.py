@@ -13,9 +13,10 @@ from edge_lib.training.timing import seconds
 
 IMAGES, VECTORS, WIDTH = 32, 9, 256
 QUESTIONS, QUESTION, ANSWER, VOCABULARY = 64, 14, 3, 512
+ROUNDS = 7
 
 
-def step_seconds(decoders: Sequence[tuple[str, DecoderConfig]], rounds: int = 7) -> list[float]:
+def step_seconds(decoders: Sequence[tuple[str, DecoderConfig]]) -> list[float]:
     """Median seconds of a training step, forward and backward, of each (decoder name, config).
 
     Measured in turn, on one thread, so that a busy machine slows all alike. A step has 64 questions
@@ -26,9 +27,9 @@ def step_seconds(decoders: Sequence[tuple[str, DecoderConfig]], rounds: int = 7)
     steps = [_training_step(*decoder) for decoder in decoders]
     for step in steps:
         step()
-    times = [[seconds(step) for step in steps] for _ in range(rounds)]
+    times = [[seconds(step) for step in steps] for _ in range(ROUNDS)]
     torch.set_num_threads(threads)
-    return [median(rounds) for rounds in zip(*times, strict=True)]
+    return [median(column) for column in zip(*times, strict=True)]
 
 
 def _training_step(name: str, config: DecoderConfig) -> Callable[[], None]:

@@ -17,7 +17,6 @@ from edge_lib.data.alignment_batches import AlignmentBatches, Batch
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
 from edge_lib.features.store import FeatureStore, open_store
-from edge_lib.metrics.bootstrap import bootstrap_interval
 from edge_lib.metrics.recall import retrieval_ranks
 from edge_lib.models import Aligner, Fuser
 from edge_lib.nn.losses import build_loss
@@ -102,16 +101,12 @@ def train_fusions(
 
 @torch.no_grad()
 def fused_recall(
-    fuser: Fuser,
-    table: Table,
-    stores: dict[str, FeatureStore],
-    inputs: list[tuple[str, ...]],
-    bootstrap: int = 0,
+    fuser: Fuser, table: Table, stores: dict[str, FeatureStore], inputs: list[tuple[str, ...]]
 ) -> pd.DataFrame:
     """R@1 of the target, retrieved by each fusion from each of the `inputs` (sets of modalities).
 
     Strategy "heads" is the aligner's own embedding of one modality, without a fusion. Rows that
-    lack an item are left out. Columns: strategy, inputs, recall, low, high, rows.
+    lack an item are left out. Columns: strategy, inputs, recall, rows.
     """
     sequences, target, rows = embed_rows(fuser, table, stores)
     records = []
@@ -122,11 +117,9 @@ def fused_recall(
         if len(names) == 1:
             queries["heads"] = sequences[names[0]].mean(1).float().cpu()
         for strategy, embeddings in queries.items():
-            hits = retrieval_ranks(embeddings, target) < 1
-            low, high = bootstrap_interval(hits, table.groups[rows], bootstrap)
-            label = " + ".join(names)
-            records.append((strategy, label, float(hits.mean()), low, high, len(rows)))
-    return pd.DataFrame(records, columns=["strategy", "inputs", "recall", "low", "high", "rows"])
+            recall = float((retrieval_ranks(embeddings, target) < 1).mean())
+            records.append((strategy, " + ".join(names), recall, len(rows)))
+    return pd.DataFrame(records, columns=["strategy", "inputs", "recall", "rows"])
 
 
 @torch.no_grad()

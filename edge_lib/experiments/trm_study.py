@@ -56,9 +56,9 @@ def paired_differences(
     """Difference in exact match between `ours` and each rival (grids of `answers_of`) on the same
     questions, over each of `sets` (name -> kinds).
 
-    Columns: set, rival; difference of the means over seeds, with its 95% bootstrap interval over
-    groups (rows of the table,) and seeds as low and high; smallest and largest of single seeds;
-    questions.
+    groups: (N,) of the table's rows. resamples: of the bootstrap.
+    Columns: set, rival; difference: of the means over seeds; low, high: its 95% bootstrap interval
+    over groups and seeds; smallest, largest: of single seeds; questions: their number.
     """
     records, compared = [], answers[answers.grid.isin([ours, *rivals])]
     for name, kinds in sets.items():

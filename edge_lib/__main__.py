@@ -36,10 +36,13 @@ def extract(arguments: Arguments) -> int:
     store; logs are in the logs folder of data.cache_dir.
     """
     path, overrides = _parse_config(extract, arguments)
-    from edge_lib.config import load_config
-    from edge_lib.features.extract import extract_features
+    from edge_lib.config import MODALITIES, ConfigError, load_config
 
     config = load_config(path, overrides)
+    if not config.modalities:
+        raise ConfigError(f"{path}: nothing to encode: it has no section {', '.join(MODALITIES)}")
+    from edge_lib.features.extract import extract_features
+
     stores = extract_features(
         config.data,
         config.feature_spec,
@@ -64,7 +67,9 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
 
 
 def main(arguments: Arguments | None = None) -> int:
-    """Run one command; returns its exit code. An invalid config gives one line and 2."""
+    """Run one command; returns its exit code. An invalid config gives one line and 2, an interrupt
+    one line and 130.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="edge-glass",
@@ -82,6 +87,9 @@ def main(arguments: Arguments | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt as error:
+        print(error if error.args else "interrupted", file=sys.stderr)
+        return 130
 
 
 def _parse_config(command: Callable, arguments: Arguments) -> tuple[str, str]:

@@ -51,17 +51,39 @@ def test_unknown_command_lists_commands(capsys):
     [
         (["sweep", CONFIG], f"{CONFIG}: has no sweep section\n"),
         (
+            ["extract", CONFIG, "--overrides", "vision=null text=null"],
+            f"{CONFIG}: nothing to encode: it has no section vision, audio, text\n",
+        ),
+        (
             ["extract", CONFIG, "--overrides", "train.lr"],
             "overrides: 'train.lr' is not of the form",
         ),
     ],
-    ids=["sweep", "extract"],
+    ids=["sweep", "no-modality", "extract"],
 )
 def test_config_error_is_one_line(arguments, message, capsys):
     assert command_line.main(arguments) == 2
     printed = capsys.readouterr().err
     assert printed.startswith(message)
     assert len(printed.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "line"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (KeyboardInterrupt("stopped at step 3"), "stopped at step 3"),
+    ],
+    ids=["without-message", "with-message"],
+)
+def test_interrupt_is_one_line(interrupt, line, monkeypatch, capsys):
+    def stop(arguments):
+        """Stop."""
+        raise interrupt
+
+    monkeypatch.setitem(command_line.COMMANDS, "sweep", stop)
+    assert command_line.main(["sweep", CONFIG]) == 130
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 def test_sweep_module_runs_sweep_command():

@@ -10,6 +10,15 @@ from edge_lib.config.base import Count, Positive, Section
 from edge_lib.config.modality import ModalityConfig
 
 
+class TokensConfig(Section):
+    """How tokens are reduced. `{window: 2, dtype: int8}` takes 1/8 of the bytes of float16."""
+
+    window: Positive = Field(1, description="average an image's tokens over squares of this side")
+    dtype: Literal["float16", "float32", "int8"] | None = Field(
+        None, description="of stored tokens, features.dtype if null; int8 has a scale a token"
+    )
+
+
 class FeaturesConfig(Section):
     """How frozen encoders are run, and what is kept of their outputs."""
 
@@ -18,6 +27,7 @@ class FeaturesConfig(Section):
     shard_rows: Positive = 4096
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     dtype: Literal["float16", "float32"] = Field("float16", description="of stored features")
+    tokens: TokensConfig = TokensConfig()
     num_processes: Positive | None = Field(None, description="launch.num_processes if null")
     num_workers: Count = 0
     max_gb: Annotated[float, Field(gt=0)] = Field(100.0, description="refuse larger token stores")

@@ -14,6 +14,14 @@ class EncoderOutput:
     tokens: torch.Tensor | None  # (B, T, D)
     mask: torch.Tensor | None  # (B, T) bool, False on padding
     pooled: torch.Tensor  # (B, P)
+    grid: tuple[int, int] | None = None  # rows and columns that the last tokens of an image form
+
+    def finite(self) -> torch.Tensor:
+        """(B,) bool: whether an item's valid tokens and its pooled vector hold no NaN or inf."""
+        finite = self.pooled.isfinite().all(1)
+        if self.tokens is None:
+            return finite
+        return finite & (self.tokens.isfinite().all(2) | ~self.mask).all(1)
 
     def to(self, device, dtype: torch.dtype | None = None) -> "EncoderOutput":
         """A copy on a device. dtype: of tokens and pooled."""
@@ -22,7 +30,7 @@ class EncoderOutput:
             return None if x is None else x.to(device, dtype, non_blocking=True)
 
         return EncoderOutput(
-            move(self.tokens, dtype), move(self.mask, None), move(self.pooled, dtype)
+            move(self.tokens, dtype), move(self.mask, None), move(self.pooled, dtype), self.grid
         )
 
 

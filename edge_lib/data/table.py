@@ -30,6 +30,7 @@ from edge_lib.data.fields import read_column, stored_rows
 from edge_lib.data.lazy_sequence import LazySequence
 from edge_lib.data.questions import Questions, read_questions
 from edge_lib.data.row_keys import file_keys, is_blank, number_images, row_keys
+from edge_lib.data.skipped import Skipped
 from edge_lib.data.texts import Texts, read_texts
 
 log = logging.getLogger(__name__)
@@ -134,23 +135,18 @@ class Table:
 
     def decode(self, modality: str, rows) -> list:
         """Decoded items; None where a row has none or one that does not decode."""
+        items = self.try_decode(modality, rows)
+        for row, item in zip(rows, items, strict=True):
+            if isinstance(item, Skipped):
+                self.skip(item.reason, row, item.error)
+        return [None if isinstance(item, Skipped) else item for item in items]
+
+    def try_decode(self, modality: str, rows) -> list:
+        """Like `decode`, with the reason (a `Skipped`) in place of None, and nothing is counted."""
         column = MODALITIES[modality].column
         decoder = load_registered(MODALITIES[modality].decode)
         values = self.cells(column, rows)
-        return [
-            self._decode_cell(column, *cell, decoder) for cell in zip(rows, values, strict=True)
-        ]
-
-    def _decode_cell(self, column: str, row: int, value, decoder: Callable[[bytes], Any]):
-        try:
-            content = read_cell(value)
-            if content is None:
-                self.skip(f"no {column}", row)
-                return None
-            return decoder(content)
-        except Exception as error:  # decoders raise nearly anything on a broken file
-            self.skip(f"{column} does not decode", row, error)
-            return None
+        return [_decode_cell(column, value, decoder) for value in values]
 
     def items(self, modality: str) -> Sequence:
         """What an encoder encodes: every distinct image, row with sound, or caption."""
@@ -186,11 +182,11 @@ class Table:
         pairs = (pair for pair in zip(images, captions, strict=True) if pair[0])
         return tuple(map(list, zip(*islice(pairs, count), strict=True)))
 
-    def skip(self, reason: str, row: int, error: Exception | None = None) -> None:
+    def skip(self, reason: str, row: int, error: Exception | str = "") -> None:
         """Count a row or item that is left out."""
         self.skip_rows(reason, [row], error)
 
-    def skip_rows(self, reason: str, rows: Sequence[int], error: Exception | None = None) -> None:
+    def skip_rows(self, reason: str, rows: Sequence[int], error: Exception | str = "") -> None:
         """Count rows that are left out, each once a reason."""
         known = self._skipped_rows[reason]
         if new := [row for row in dict.fromkeys(map(int, rows)) if row not in known]:
@@ -257,3 +253,11 @@ def _log_skips(reason: str, ids: list[str], added: int, error: Exception | None)
         names = ", ".join([*ids[:3], "..."] if len(ids) > 3 else ids)
         cause = f": {str(error)[:200]}" if error else ""
         log.warning("%s: %d skipped (%s)%s", reason, len(ids), names, cause)
+
+
+def _decode_cell(column: str, value, decoder: Callable[[bytes], Any]) -> Any:
+    try:
+        content = read_cell(value)
+        return Skipped(f"no {column}") if content is None else decoder(content)
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        return Skipped(f"{column} does not decode", str(error))

@@ -64,7 +64,8 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
     run.ensure_unchanged("features", store_names(spec, train, val))
     set_seed(config.seed)
     widths = {name: store.widths for name, store in stores.items()}
-    aligner = Aligner(config.modalities, config.loss.dims, widths, config.features.precision)
+    encoding = config.features.precision, config.features.tokens.window
+    aligner = Aligner(config.modalities, config.loss.dims, widths, *encoding)
 
     def evaluate(task: AlignmentTask) -> dict[str, float]:
         embeddings, rows = embed_table(task.aligner, val, stores)

@@ -30,11 +30,10 @@ QA_SPLITS = tuple(f"{QUESTIONS}{split}" for split in SPLITS)
 
 def vision_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
     """All that is needed to encode the questions' images, by the saved aligner's vision encoder."""
-    modalities = Aligner.untrained(aligner_folder).modalities
-    if "vision" not in modalities:
+    aligner = Aligner.untrained(aligner_folder)
+    if "vision" not in aligner.modalities:
         raise ConfigError(f"{aligner_folder}: the aligner has no vision, which questions need")
-    vision = {"vision": modalities["vision"]}
-    return FeatureSpec(vision, config.features, config.data.cache_dir)
+    return aligner.feature_spec(config.features, config.data.cache_dir, ["vision"])
 
 
 def train_decoder(

@@ -57,14 +57,14 @@ def prefix_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
     """
     language, sources = config.vlm.language, config.vlm.prefix_sources
     resolve_model(language.model, language.weights)  # fail now rather than after encoding
-    modalities = Aligner.untrained(aligner_folder).modalities
+    aligner = Aligner.untrained(aligner_folder)
+    modalities = aligner.modalities
     names = {"vision", "audio"} if FUSED in sources.values() else set(sources.values())
     if missing := sorted(names - set(modalities)):
         raise ConfigError(f"{aligner_folder}: the aligner lacks {missing} of vlm.prefix_sources")
     if sources.get("audio") and modalities["audio"].pooler == "tokens":
         raise ConfigError("pooler 'tokens' gives variable-length audio; use 'perceiver'")
-    kept = {name: modality for name, modality in modalities.items() if name in names}
-    return FeatureSpec(kept, config.features, config.data.cache_dir)
+    return aligner.feature_spec(config.features, config.data.cache_dir, names)
 
 
 def open_prefix_features(

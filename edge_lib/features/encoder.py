@@ -1,6 +1,7 @@
 """The base of all frozen encoders, and one forward pass of an encoder."""
 
 import logging
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch import nn
 from edge_lib.config import MODALITIES, EncoderConfig
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.features.tokens import average_squares
 from edge_lib.features.weights import resolve_model
 
 # when transformers imports it, it warns on every CPU that an optional kernel is not installed
@@ -22,6 +24,8 @@ class Encoder(nn.Module):
     A subclass sets `model` and calls `freeze`. It depends on no config but an `EncoderConfig`,
     because the fingerprint of stored features covers only that section.
     """
+
+    has_grid = False  # whether tokens come from squares of an image
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -50,10 +54,39 @@ def load_encoder(modality: str, config: EncoderConfig) -> Encoder:
     return load_registered(MODALITIES[modality].encoder)(config)
 
 
-def run_encoder(encoder: Encoder, inputs: dict[str, torch.Tensor], precision: str) -> EncoderOutput:
-    """One forward pass on prepared inputs, in `precision`; the output is float32."""
+def prepare_items(
+    encoder: Encoder, items: dict[int, Any]
+) -> tuple[dict[str, torch.Tensor], dict[int, Exception]]:
+    """Inputs of the items that `encoder.prepare` takes, in order, and the errors of the others."""
+    if not items:
+        return {}, {}
+    try:
+        return encoder.prepare([*items.values()]), {}
+    except Exception:  # some of them; processors raise nearly anything
+        errors = {number: _preparation_error(encoder, item) for number, item in items.items()}
+        errors = {number: error for number, error in errors.items() if error}
+        if not errors:
+            raise
+        rest = {number: item for number, item in items.items() if number not in errors}
+        return prepare_items(encoder, rest)[0], errors
+
+
+def _preparation_error(encoder: Encoder, item: Any) -> Exception | None:
+    try:
+        encoder.prepare([item])
+    except Exception as error:
+        return error
+
+
+def run_encoder(
+    encoder: Encoder, inputs: dict[str, torch.Tensor], precision: str, window: int = 1
+) -> EncoderOutput:
+    """One forward pass on prepared inputs, in `precision`; the output is float32. window: of
+    `average_squares`, where tokens come from an image.
+    """
     device = next(encoder.parameters()).device
     inputs = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
     with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
         output = encoder(**inputs)
-    return EncoderOutput(output.tokens.float(), output.mask, output.pooled.float())
+    output = EncoderOutput(output.tokens.float(), output.mask, output.pooled.float(), output.grid)
+    return average_squares(output, window) if encoder.has_grid and window > 1 else output

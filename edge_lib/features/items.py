@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_lib.data.skipped import Skipped
 from edge_lib.data.table import Table
 
 
@@ -22,7 +23,22 @@ class Items:
         """Decoded items; None where a row has none, or one that does not decode."""
         if self.modality == "text":
             return self.table.captions.take(items)
-        return self.table.decode(self.modality, self.table.item_rows(self.modality)[items])
+        return self.table.decode(self.modality, self._rows(items))
+
+    def load(self, items: Sequence[int]) -> list:
+        """Decoded items, or `Skipped` with the reason. Nothing is counted."""
+        if self.modality == "text":
+            return self.get(items)
+        return self.table.try_decode(self.modality, self._rows(items))
+
+    def skip(self, item: int, skipped: Skipped) -> str:
+        """Count an item that is left out. Returns its row's id."""
+        row = int(self._rows(item))
+        self.table.skip(skipped.reason, row, skipped.error)
+        return self.table.ids[row]
+
+    def _rows(self, items) -> np.ndarray:
+        return self.table.item_rows(self.modality)[items]
 
     def batches(self, start: int, stop: int, size: int) -> list[np.ndarray]:
         """Item numbers from start to stop in batches; captions sorted by length, to pad little."""

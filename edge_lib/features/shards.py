@@ -2,10 +2,12 @@
 
 A shard holds `valid` and `truncated` (n,) bool, `offsets` (n + 1,), `pooled` (n, P) and, where
 tokens are kept, `tokens` (offsets[-1], D): those of item i are tokens[offsets[i] : offsets[i + 1]].
-An item that did not decode has valid False, zeros as pooled and no tokens; a shard of such items
-alone lacks `pooled` and `tokens`. truncated: the item was longer than the encoder's window.
+Tokens of int8 are multiplied by their `scales` (offsets[-1],). An item that was skipped has valid
+False, zeros as pooled and no tokens; a shard of such items alone lacks `pooled` and `tokens`.
+truncated: the item was longer than the encoder's window. `report`: JSON of a `ShardReport`, bytes.
 """
 
+import errno
 import logging
 import os
 import zlib
@@ -18,25 +20,19 @@ from safetensors.torch import save_file
 log = logging.getLogger(__name__)
 
 
-def save_shard(
-    folder: Path, shard: int, pooled: list, tokens: list | None, truncated: list[bool]
-) -> None:
-    """Write a shard from a pooled vector (P,) and tokens (T, D) of each item, None if skipped."""
-    valid = torch.tensor([vector is not None for vector in pooled])
-    lengths = torch.zeros(len(pooled), dtype=torch.long)
-    data = {"valid": valid, "truncated": torch.tensor(truncated)}
-    if valid.any():
-        zeros = torch.zeros_like(next(vector for vector in pooled if vector is not None))
-        data["pooled"] = torch.stack([zeros if vector is None else vector for vector in pooled])
-        if tokens:
-            lengths = torch.tensor([0 if t is None else len(t) for t in tokens])
-            data["tokens"] = torch.cat([t for t in tokens if t is not None])
-    data["offsets"] = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+def save_shard(folder: Path, shard: int, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a shard whole or not at all; OSError says where the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".shard-{shard:05d}.{os.getpid()}"
     try:
-        save_file(data, temporary)
+        save_file(tensors, temporary)
         temporary.replace(folder / f"shard-{shard:05d}-{_crc32(temporary)}.safetensors")
+    except Exception as error:
+        if "No space left" in str(error):  # safetensors hides the number of the error
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            text = f"No space left for a shard of {size / 1e6:,.1f} MB"
+            raise OSError(errno.ENOSPC, text, str(folder)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,12 +2,13 @@
 
     <cache>/features/<modality>-<fingerprint>/
         shard-00000-1a2b3c4d.safetensors    valid, truncated, offsets, pooled, tokens if kept
+        skipped.csv                         id, reason and error of each item that was skipped
         manifest.json                       written last: the store is complete
 
 The fingerprint covers everything that the features depend on: items, encoder and its weights,
-preprocessing, precision. A change of any of them opens another folder. `store_writer.py` writes
-it; reading maps the shards into memory and gathers a batch with one index per shard. An item is a
-distinct image, a row's clip, or a caption.
+preprocessing, precision, reduction of tokens. A change of any of them opens another folder.
+`store_writer.py` writes it; reading maps the shards into memory and gathers a batch with one index
+per shard. An item is a distinct image, a row's clip, or a caption.
 """
 
 import hashlib
@@ -70,6 +71,8 @@ class FeatureStore:
         for where, data, starts in parts:
             positions = (starts[:, None] + slots).clamp_(max=len(data["tokens"]) - 1)
             tokens[where] = data["tokens"][positions].float()
+            if "scales" in data:
+                tokens[where] *= data["scales"][positions].float()[..., None]
         return EncoderOutput(tokens.masked_fill_(~mask[..., None], 0), mask, pooled)
 
 
@@ -83,7 +86,7 @@ def store_folder(spec: FeatureSpec, modality: str, table: Table) -> Path:
         "precision": features.precision,
         "dtype": features.dtype,
         "shard_rows": features.shard_rows,
-        "tokens": config.keeps_tokens,
+        "tokens": config.keeps_tokens and features.tokens.model_dump(),
     }
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     return spec.cache_dir / "features" / f"{modality}-{name}"

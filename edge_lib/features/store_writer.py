@@ -1,25 +1,24 @@
 """Writes the feature store of one modality of a table, shard by shard."""
 
-import logging
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from edge_lib.config import ConfigError, FeatureSpec
 from edge_lib.data.table import Table
 from edge_lib.features.encoder import Encoder, run_encoder
 from edge_lib.features.items import Items
+from edge_lib.features.reading import BatchReader, PreparedBatch
+from edge_lib.features.shard_report import ShardReport
+from edge_lib.features.shard_rows import ShardRows
 from edge_lib.features.shards import find_shard, is_whole, map_shard, save_shard
 from edge_lib.features.store import FeatureStore, store_folder
 from edge_lib.runs.files import write_json
 from edge_lib.training.device import process_rank
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,6 +28,10 @@ class StoreWriter:
     spec: FeatureSpec
     modality: str
     table: Table
+
+    @property
+    def name(self) -> str:
+        return f"{self.table.name} {self.modality}"
 
     @cached_property
     def folder(self) -> Path:
@@ -57,29 +60,27 @@ class StoreWriter:
         start = shard * config.shard_rows
         stop = min(start + config.shard_rows, len(self.items))
         started = time.perf_counter()
-        rows = _ShardRows(start, stop, getattr(torch, config.dtype))
-        reader = _Reader(self.items, encoder, self.items.batches(start, stop, config.batch_size))
-        loader = DataLoader(reader, batch_size=None, num_workers=config.num_workers)
-        for items, truncated, inputs in loader:
-            if not len(items):
-                continue
-            rows.truncate(truncated)
-            output = run_encoder(encoder, inputs, config.precision).to("cpu")
-            rows.add_pooled(items, output.pooled)
-            if self.spec.modalities[self.modality].keeps_tokens:
-                rows.add_tokens(items, output.tokens, output.mask)
-                check_budget(rows.token_bytes_per_item * len(self.items), config.max_gb)
-        save_shard(self.folder, shard, rows.pooled, rows.tokens, rows.truncated)
-        self._report(start, stop, sum(rows.truncated), time.perf_counter() - started)
+        rows, report = ShardRows(start, stop, config), ShardReport()
+        batches = self.items.batches(start, stop, config.batch_size)
+        reader = BatchReader(self.items, encoder, batches)
+        for batch in DataLoader(reader, batch_size=None, num_workers=config.num_workers):
+            self._encode(batch, encoder, rows)
+            report.add(batch, self.items)
+        save_shard(self.folder, shard, rows.tensors() | {"report": report.to_bytes()})
+        speed = (stop - start) / (time.perf_counter() - started)
+        count = f"items {start:,}-{stop:,} of {len(self.items):,}, {speed:,.0f}/s"
+        print(f"{self.name}: {count}", flush=True)
 
-    def _report(self, start: int, stop: int, truncated: int, seconds: float) -> None:
-        name = f"{self.table.name} {self.modality}"
-        if truncated:
-            log.warning("%s: %d items exceed the encoder's window, truncated", name, truncated)
-        speed = (stop - start) / seconds
-        print(
-            f"{name}: items {start:,}-{stop:,} of {len(self.items):,}, {speed:,.0f}/s", flush=True
-        )
+    def _encode(self, batch: PreparedBatch, encoder: Encoder, rows: ShardRows) -> None:
+        """Encode a batch; items with an output that cannot be stored join its skipped ones."""
+        if not batch.items:
+            return
+        config, keeps_tokens = self.spec.features, self.spec.modalities[self.modality].keeps_tokens
+        output = run_encoder(encoder, batch.inputs, config.precision, config.tokens.window)
+        rows.truncate(batch.truncated)
+        batch.skipped |= rows.add(batch.items, output.to("cpu"), keeps_tokens)
+        if keeps_tokens:
+            check_budget(rows.token_bytes_per_item * len(self.items), config.max_gb)
 
     def finish(self) -> None:
         """Wait for the shards of other processes; process 0 then writes the manifest."""
@@ -90,12 +91,22 @@ class StoreWriter:
             while not ready(self.folder, shard):
                 time.sleep(0.5)
         if rank == 0:
-            write_json(self.folder / "manifest.json", self._manifest())
+            self._complete()
         while not (self.folder / "manifest.json").exists():
             time.sleep(0.1)
 
-    def _manifest(self) -> dict:
-        example = self._shard_with_features()
+    def _complete(self) -> None:
+        """Write what the store holds, and print what was left out or changed."""
+        report = ShardReport()
+        for shard in range(self.num_shards):
+            report.load(map_shard(find_shard(self.folder, shard))["report"])
+        report.write(self.folder / "skipped.csv")
+        for line in report.summary():
+            print(f"{self.name}: {line}", flush=True)
+        write_json(self.folder / "manifest.json", self._manifest(report))
+
+    def _manifest(self, report: ShardReport) -> dict:
+        example = self._shard_with_features(report)
         return {
             "table": self.table.name,
             "items": len(self.items),
@@ -105,13 +116,14 @@ class StoreWriter:
             "token_width": example["tokens"].shape[1] if "tokens" in example else 0,
         }
 
-    def _shard_with_features(self) -> dict[str, torch.Tensor]:
+    def _shard_with_features(self, report: ShardReport) -> dict[str, torch.Tensor]:
         """A shard with at least one encoded item: it has the widths."""
         for shard in range(self.num_shards):
             data = map_shard(find_shard(self.folder, shard))
             if "pooled" in data:
                 return data
-        raise ValueError(f"{self.folder}: no item could be encoded; see the log for the reasons")
+        reasons = "; ".join(report.summary())
+        raise ConfigError(f"{self.name}: no item could be encoded. {reasons}")
 
     def counts(self) -> dict[str, int]:
         """Items, skipped items and truncated items of the complete store."""
@@ -123,61 +135,11 @@ class StoreWriter:
         return {"items": len(store), "skipped": skipped, "truncated": truncated}
 
 
-class _ShardRows:
-    """The outputs for each item of a shard; None for items that were skipped."""
-
-    def __init__(self, start: int, stop: int, dtype: torch.dtype):
-        self.start, self.dtype = start, dtype
-        self.pooled: list = [None] * (stop - start)
-        self.tokens: list | None = None
-        self.truncated = [False] * (stop - start)
-        self.token_values = self.items_with_tokens = 0
-
-    def truncate(self, items: list[int]) -> None:
-        for item in items:
-            self.truncated[item - self.start] = True
-
-    def add_pooled(self, items: list[int], pooled: torch.Tensor) -> None:
-        for item, vector in zip(items, pooled.to(self.dtype), strict=True):
-            self.pooled[item - self.start] = vector
-
-    def add_tokens(self, items: list[int], tokens: torch.Tensor, mask: torch.Tensor) -> None:
-        self.tokens = self.tokens or [None] * len(self.pooled)
-        for item, sequence, valid in zip(items, tokens.to(self.dtype), mask, strict=True):
-            self.tokens[item - self.start] = sequence[valid]
-        self.token_values += int(mask.sum()) * tokens.shape[-1]
-        self.items_with_tokens += len(items)
-
-    @property
-    def token_bytes_per_item(self) -> float:
-        return self.token_values / self.items_with_tokens * self.dtype.itemsize
-
-
-@dataclass
-class _Reader(Dataset):
-    """Batches of items that decode, prepared for the encoder; runs in loader processes."""
-
-    items: Items
-    encoder: Encoder
-    batches: list[np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> tuple[list[int], list[int], dict]:
-        """Item numbers, those of truncated items, and inputs of the encoder."""
-        batch = self.batches[number].tolist()
-        pairs = zip(batch, self.items.get(batch), strict=True)
-        decoded = {item: value for item, value in pairs if value is not None}
-        truncated = [item for item, value in decoded.items() if self.encoder.truncates(value)]
-        inputs = self.encoder.prepare([*decoded.values()]) if decoded else {}
-        return list(decoded), truncated, inputs
-
-
 def check_budget(num_bytes: float, max_gb: float) -> None:
     """ConfigError for a token store that would exceed its limit, before the disk is full."""
     if num_bytes > max_gb * 1e9:
         raise ConfigError(
             f"the tokens need about {num_bytes / 1e9:,.1f} GB, over features.max_gb={max_gb}; "
-            "raise it, use pooler 'pooled', or set features.online=true train.num_workers=0"
+            "raise it, set features.tokens={window: 2, dtype: int8} (1/8 of the bytes), use pooler "
+            "'pooled', or set features.online=true train.num_workers=0"
         )

@@ -11,6 +11,8 @@ from edge_lib.features import weights
 from edge_lib.features.encoder import Encoder
 from edge_lib.features.random_weights import random_sentence_transformer
 
+SPECIAL_TOKENS = 2  # that tokenizers add around a text
+
 
 class TextEncoder(Encoder):
     """A sentence-transformers model: its token embeddings and its sentence embedding."""
@@ -24,6 +26,13 @@ class TextEncoder(Encoder):
         else:
             self.model = SentenceTransformer(str(self.source), revision=self.revision, device="cpu")
         self.freeze()
+
+    def truncates(self, item: str) -> bool:
+        """By the tokenizer, unless the text has too few bytes for that many tokens."""
+        window = self.model.max_seq_length
+        if window is None or len(item.encode()) + SPECIAL_TOKENS <= window:
+            return False
+        return len(self.model.tokenizer(item, truncation=False, verbose=False).input_ids) > window
 
     def prepare(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Texts -> padded token ids and attention mask (B, T)."""

@@ -20,6 +20,8 @@ class VisionEncoder(Encoder):
     (B, C, H, W) become tokens (B, H*W, C).
     """
 
+    has_grid = True
+
     def __init__(self, config: EncoderConfig):
         super().__init__(config)
         # PIL everywhere: torchvision's resize differs slightly, and features are kept for long
@@ -45,8 +47,20 @@ class VisionEncoder(Encoder):
         """(B, 3, H, W) -> tokens (B, T, D), pooled (B, P)."""
         output = self.model(pixel_values=pixel_values)
         tokens = output.last_hidden_state
+        grid = self._grid(pixel_values, tokens)
         if tokens.ndim == 4:
             tokens = tokens.flatten(2).transpose(1, 2)
         pooled = getattr(output, "pooler_output", None)
         pooled = tokens.mean(1) if pooled is None else pooled.flatten(1)
-        return EncoderOutput(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool), pooled)
+        mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+        return EncoderOutput(tokens, mask, pooled, grid)
+
+    def _grid(self, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[int, int] | None:
+        """Rows and columns of the feature map or of the patches; None for other tokens."""
+        if tokens.ndim == 4:
+            return tuple(tokens.shape[2:])
+        patch = getattr(self.model.config, "patch_size", None)
+        if not isinstance(patch, int):
+            return None
+        rows, columns = (side // patch for side in pixels.shape[2:])
+        return (rows, columns) if rows * columns <= tokens.shape[1] else None

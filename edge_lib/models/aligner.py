@@ -1,6 +1,6 @@
 """The aligner: a trained head for each modality, over frozen encoders."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edge_lib.config import MODALITIES, ModalityConfig
+from edge_lib.config import MODALITIES, FeaturesConfig, FeatureSpec, ModalityConfig
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
@@ -27,6 +27,7 @@ class Aligner(nn.Module):
 
     modalities: the encoder and head of each. dims: sizes of the embedding. widths: for each
     modality the widths of its encoder's tokens and pooled vector. precision: of the encoders.
+    token_window: of `features.tokens`, over which an image's tokens are averaged.
     encoder_digests: `weights_digest` of each encoder that the heads were trained on, by default
     those of today.
 
@@ -42,11 +43,13 @@ class Aligner(nn.Module):
         dims: Sequence[int],
         widths: dict[str, tuple[int, int]],
         precision: str = "fp32",
+        token_window: int = 1,
         encoder_digests: dict[str, str] | None = None,
     ):
         super().__init__()
         self.modalities, self.dims, self.widths = modalities, list(dims), widths
-        self.precision, self.encoder_digests = precision, encoder_digests
+        self.precision, self.token_window = precision, token_window
+        self.encoder_digests = encoder_digests
         # a plain dict: frozen encoders are loaded by name and are no part of the state
         self._encoders: dict[str, Encoder] = {}
         self.heads = nn.ModuleDict(
@@ -91,7 +94,19 @@ class Aligner(nn.Module):
             raise ValueError(f"no items of {modality}")
         items = [_normalize(modality, *pair) for pair in enumerate(items)]
         encoder = self._encoder(modality).to(self.device)
-        return run_encoder(encoder, encoder.prepare(items), self.precision)
+        return run_encoder(encoder, encoder.prepare(items), self.precision, self.token_window)
+
+    def feature_spec(
+        self, features: FeaturesConfig, cache_dir: Path, names: Collection[str] | None = None
+    ) -> FeatureSpec:
+        """How to store features of these modalities, by default all, for the heads. ConfigError as
+        in `check_encoder`.
+        """
+        kept = {name: m for name, m in self.modalities.items() if names is None or name in names}
+        for name in kept:
+            self.check_encoder(name)
+        tokens = features.tokens.model_copy(update={"window": self.token_window})
+        return FeatureSpec(kept, features.model_copy(update={"tokens": tokens}), cache_dir)
 
     def _as_list(self, modality: str, items: Any) -> list:
         """One item or several, as a list. Raises as `embed` does."""
@@ -130,6 +145,7 @@ class Aligner(nn.Module):
             "dims": self.dims,
             "widths": self.widths,
             "precision": self.precision,
+            "token_window": self.token_window,
             "encoder_digests": digests,
         }
         with model_folder(folder, FILE, metadata) as temporary:

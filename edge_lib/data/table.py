@@ -247,7 +247,7 @@ class RowIds(LazySequence):
 
 
 def _log_skips(reason: str, ids: list[str], added: int, error: Exception | None) -> None:
-    """A line for the first of them, and whenever their number gains a digit."""
+    """A line for the first of them, and at each power of ten."""
     before = len(ids) - added
     if not before or len(str(len(ids))) > len(str(before)):
         names = ", ".join([*ids[:3], "..."] if len(ids) > 3 else ids)

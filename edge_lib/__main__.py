@@ -67,8 +67,8 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
 
 
 def main(arguments: Arguments | None = None) -> int:
-    """Run one command; returns its exit code. An invalid config gives one line and 2, an interrupt
-    one line and 130.
+    """Run one command; returns its exit code. An invalid config gives one line and 2; an interrupt
+    one line, and Python ends by its signal, so that a shell's loop ends as well.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
@@ -88,8 +88,9 @@ def main(arguments: Arguments | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        print(error if error.args else "interrupted", file=sys.stderr)
-        return 130
+        line = error if error.args else "interrupted"
+        sys.excepthook = lambda *_: print(line, file=sys.stderr)  # in place of a traceback
+        raise
 
 
 def _parse_config(command: Callable, arguments: Arguments) -> tuple[str, str]:

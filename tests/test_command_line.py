@@ -82,7 +82,10 @@ def test_interrupt_is_one_line(interrupt, line, monkeypatch, capsys):
         raise interrupt
 
     monkeypatch.setitem(command_line.COMMANDS, "sweep", stop)
-    assert command_line.main(["sweep", CONFIG]) == 130
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        command_line.main(["sweep", CONFIG])
+    sys.excepthook(caught.type, caught.value, caught.tb)
     assert capsys.readouterr().err == f"{line}\n"
 
 

@@ -37,21 +37,24 @@ class Point:
 
 
 def make_points(path: str | Path, overrides: Overrides = "") -> list[Point]:
-    """All points of a sweep's config, grid by grid. Raises ConfigError, also for a grid's keys."""
+    """All points of a sweep's config, grid by grid; equal ones of a grid once. Raises ConfigError,
+    also for a grid's keys.
+    """
     config = load_config(path, overrides)
     if config.sweep is None:
         raise ConfigError(f"{path}: has no sweep section")
     folder = sweep_folder(config)
     base = parse_overrides(overrides)
-    points = []
+    points = {}
     for name, grid in config.sweep.grids.items():
         if grid is None:
             continue
         for values in product(*grid.values(), config.sweep.seeds):
             settings = dict(zip([*grid, "seed"], values, strict=True))
             point = load_config(path, [*base, {**settings, "sweep": None}])
-            points.append(Point(name, settings, point, folder / point.digest()))
-    return points
+            run = folder / point.digest()
+            points.setdefault((name, run), Point(name, settings, point, run))
+    return [*points.values()]
 
 
 def sweep_folder(config: ExperimentConfig) -> Path:

@@ -103,6 +103,12 @@ def test_make_points_rejects_invalid_grid(write_sweep, grid, message):
         make_points(write_sweep({"a": grid}))
 
 
+def test_make_points_lists_equal_settings_once(write_sweep):
+    grids = {"a": {"train.lr": [0.1, 0.2, 0.1]}, "b": {"train.lr": [0.2]}}
+    points = make_points(write_sweep(grids, seeds=[3, 3]))
+    assert [(p.grid, p.config.train.lr) for p in points] == [("a", 0.1), ("a", 0.2), ("b", 0.2)]
+
+
 def test_make_points_rejects_config_without_sweep():
     with pytest.raises(ConfigError, match="no sweep section"):
         make_points("params/tiny/align.yaml")
@@ -167,10 +173,11 @@ def test_sweep_stops_its_points_when_interrupted(write_sweep, tmp_path):
     command = [sys.executable, "-m", "edge_lib.sweep", str(path)]
     # background jobs of a shell ignore SIGINT, and so would this child
     handle = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    sweep = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=handle)
+    sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=handle)
     wait_for(lambda: executed(tmp_path))
     sweep.send_signal(signal.SIGINT)
-    assert sweep.wait(timeout=60) != 0
+    assert "interrupted" in sweep.communicate(timeout=60)[1].splitlines()
+    assert sweep.returncode == -signal.SIGINT
     wait_for(lambda: not processes_that_mention(str(tmp_path / "points")))
 
 

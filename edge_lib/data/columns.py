@@ -29,8 +29,7 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    lists = types.is_list, types.is_large_list, types.is_fixed_size_list
-    return any(f(kind) for f in (*lists, types.is_list_view, types.is_large_list_view))
+    return any(f(kind) for f in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 
 def _is_key(kind: pa.DataType) -> bool:
@@ -70,7 +69,7 @@ def _is_turn(kind: pa.DataType) -> bool:
 
 FILE = "bytes, text (a path or data URI), {bytes, path} or {path, offset, size}"
 KEY, TEXTS = "text or whole numbers", "text or lists of texts"
-TAKEN: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+SCHEMA_TYPES: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "id": (_is_key, KEY),
     "image": (_is_file, FILE),
     "texts": (_is_texts, TEXTS),
@@ -103,7 +102,7 @@ def _problem(schema: Schema, name: str, column: str) -> str | None:
         close = get_close_matches(column, [*available, *fields], n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return f"no column {column!r}{hint}; it has {', '.join(map(repr, available))}"
-    check, taken = TAKEN[name]
+    check, taken = SCHEMA_TYPES[name]
     if _null_or(check)(kind):
         return None
     struct = kind.value_type if is_list(kind) else kind

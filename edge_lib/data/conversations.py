@@ -108,12 +108,9 @@ def read_conversations(table: Table) -> Conversations:
 
 
 def arrow_column(table: Table, name: str) -> pa.ChunkedArray:
-    """A whole column, which is not copied; nulls where the source has none."""
-    kind = SCHEMA.field(name).type
-    if name not in table.dataset.column_names:
-        return pa.chunked_array([pa.nulls(len(table), kind)])
-    column = table.dataset.with_format("arrow")[name][:]
-    return column.cast(kind) if pa.types.is_null(column.type) else column
+    """A whole column; nulls of the right type where the source has none."""
+    column = table.arrow(name)
+    return column.cast(SCHEMA.field(name).type) if pa.types.is_null(column.type) else column
 
 
 def _parts(column: pa.ChunkedArray | pa.Array, rows: np.ndarray) -> Iterator[pa.Array]:
@@ -174,7 +171,8 @@ def _part_problems(turns: pa.Array, images: np.ndarray, has_clip: np.ndarray) ->
 def _image_rows(table: Table) -> pa.ListArray:
     """(N,) for each row, the rows that hold its images: itself, or those that it names."""
     rows, holders = np.arange(len(table)), table.image_rows[table.image_index]
-    names, own = arrow_column(table, "image_ids"), arrow_column(table, "image_id")
+    # names may be numbers
+    names, own = (table.arrow(n).cast(SCHEMA.field(n).type) for n in ("image_ids", "image_id"))
     alone = rows[names.is_null().to_numpy() & table.has("image")[holders]]
     owners, values = _named_rows(table, names, own)
     owners, values = np.concatenate([alone, owners]), np.concatenate([alone, values])

@@ -30,9 +30,9 @@ def is_blank(column: pa.ChunkedArray) -> np.ndarray:
     return pc.equal(column.cast(pa.large_string()), "").fill_null(False).to_numpy()
 
 
-def _encode(texts: pa.ChunkedArray) -> np.ndarray:
-    texts = texts.cast(texts.type.value_type) if types.is_dictionary(texts.type) else texts
-    chunks = texts.dictionary_encode().unify_dictionaries().chunks
+def _encode(values: pa.ChunkedArray) -> np.ndarray:
+    values = values.cast(pa.large_string()) if is_text(values.type) else values
+    chunks = values.dictionary_encode().unify_dictionaries().chunks
     codes = [chunk.indices.fill_null(0).to_numpy() for chunk in chunks]
     return np.concatenate([np.empty(0, np.int64), *codes])
 

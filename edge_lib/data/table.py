@@ -195,10 +195,13 @@ class Table:
             _log_skips(f"{self.name}: {reason}", self.skipped[reason], len(new), error)
 
     def column(self, name: str) -> list:
-        """A whole column; nulls where the source has no such column."""
-        if self._stored_rows is None:
-            return self._arrow(name).to_pylist()
-        return self.cells(name, range(len(self)))
+        """A whole column as Python objects; nulls where the source has no such column."""
+        return self.arrow(name).to_pylist()
+
+    def arrow(self, name: str) -> pa.ChunkedArray:
+        """A whole column, which is copied only for a selection of rows."""
+        values, stored = self._arrow(name), self._stored_rows
+        return values if stored is None else values.take(pa.array(stored))
 
     def cells(self, name: str, rows: Sequence[int]) -> list:
         """The values of some rows; nulls where the source has no such column."""

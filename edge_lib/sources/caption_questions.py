@@ -25,7 +25,7 @@ def caption_questions(table: Table) -> Table:
     parts = []
     for number, question in enumerate(QUESTIONS):
         # only rows of the first question hold the image; the others name it, so nothing is copied
-        part = bare.remove_columns("image") if number else bare
+        part = bare.remove_columns([*{"image"} & {*bare.column_names}]) if number else bare
         new = {
             "id": [f"{name}-{number}" for name in table.ids],
             "image_id": images,

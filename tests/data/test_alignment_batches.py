@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from edge_lib.config import ConfigError, TrainConfig
+from edge_lib.data import step_dataset
 from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.encoder_output import EncoderOutput
 
@@ -127,6 +128,19 @@ def test_epoch_visits_rows_at_most_once_in_its_own_order(make, count):
     assert set(np.concatenate(epochs)) == set(range(count)), "other rows are left out in each epoch"
 
 
+def test_large_epoch_visits_every_row_once(make, monkeypatch):
+    monkeypatch.setattr(step_dataset, "SMALL", 100)
+    batches = make(one_each(1000))
+    epochs = [
+        np.concatenate([batches[125 * epoch + step].rows for step in range(125)])
+        for epoch in range(2)
+    ]
+    assert all(sorted(rows) == list(range(1000)) for rows in epochs)
+    assert (epochs[0] != epochs[1]).mean() > 0.9
+    assert make(one_each(1000))[77].rows.tolist() == batches[77].rows.tolist()
+    assert (epochs[0] != np.arange(1000)).mean() > 0.9
+
+
 def test_seeds_give_different_orders(make):
     orders = {tuple(make(one_each(40), seed=seed)[0].rows) for seed in range(5)}
     assert len(orders) == 5
@@ -200,6 +214,28 @@ def test_text_dropout_changes_neither_rows_nor_other_captions(make):
         np.testing.assert_array_equal(with_drop[step].rows, without[step].rows)
         chosen, kept = items(with_drop[step], "text"), items(without[step], "text")
         np.testing.assert_array_equal(chosen[chosen >= 0], kept[chosen >= 0])
+
+
+def test_equal_captions_have_equal_labels(make):
+    captions = [[["a", "b ", "c", " a"][row % 4]] for row in range(40)]
+    batches, caption_of = make(captions, batch_size=40), {}
+    for step in range(2):
+        batch = batches[step]
+        for row, label in zip(batch.rows, batch.labels["text"].tolist(), strict=True):
+            caption_of.setdefault(label, set()).add(captions[row][0].strip())
+        assert batch.labels["text"].dtype == torch.int64
+        assert batch.labels["vision"].tolist() == batch.rows.tolist(), "each has its own image"
+    assert sorted(map(sorted, caption_of.values())) == [["a"], ["b"], ["c"]]
+
+
+def test_labels_are_the_same_on_all_processes(make):
+    options = {"captions": [[f"caption {row % 7}"] for row in range(64)], "batch_size": 32}
+    whole = make(**options)[1]
+    parts = [make(**options, rank=rank, world_size=2)[1] for rank in range(2)]
+    for name in ("vision", "text"):
+        joined = torch.cat([part.labels[name] for part in parts])
+        assert joined.tolist() == whole.labels[name].tolist()
+        assert whole.to("meta").labels[name].device.type == "meta"
 
 
 # --- hard negatives --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import soundfile
 from datasets import Dataset
 from PIL import Image, features
 
+from edge_lib.config import ConfigError
 from edge_lib.data.table import Table
 
 BROKEN = ["truncated", "half a header", "text", "zeros"]
@@ -89,6 +91,147 @@ def test_has_finds_non_null_cells_without_decoding(make_table, encode_image):
     cells = [None, {"bytes": None, "path": "/nowhere.png"}, {"bytes": encode_image(), "path": None}]
     assert table_of(image=cells).has("image").tolist() == [False, True, True]
     assert not table.skipped
+
+
+def test_groups_may_be_texts_and_negative():
+    groups = table_of(group=["x", None, "x", "y"]).groups
+    assert (groups[0] == groups[2], len(set(groups))) == (True, 3)
+    assert len(set(table_of(group=[-1, -2, None, None]).groups)) == 4
+
+
+def test_has_leaves_out_files_without_bytes_or_path():
+    cells = [{"bytes": None, "path": None}, {"bytes": None, "path": "a"}]
+    assert table_of(audio=cells).has("audio").tolist() == [False, True]
+
+
+def test_column_of_a_wrong_type_is_refused_when_the_table_is_opened():
+    with pytest.raises(
+        ConfigError, match=r"^small: column 'texts' is struct<.*short.*; texts takes"
+    ):
+        table_of(texts=[{"short": "a", "long": "b"}])
+    with pytest.raises(ConfigError, match=r"^small: column 'image' is int64; image takes bytes"):
+        table_of(image=[1, 2])
+
+
+# --- rows and ids ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [["a"] * 4, [None] * 4, ["1", None, "1", "0"]], ids=str)
+def test_rows_are_told_apart_whatever_their_ids(ids, encode_image):
+    images = [b"broken", encode_image(1), b"", b"broken"]
+    table = table_of(id=ids, image=images, texts=["", "b", None, "d"])
+    assert [image is not None for image in table.images(range(4))] == [False, True, False, False]
+    names = [str(row) if name is None else name for row, name in enumerate(ids)]
+    assert table.skipped["image does not decode"] == [names[0], names[3]]
+    assert table.skipped["no image"] == [names[2]]
+    assert table.captions == ["b", "d"]
+    assert table.skipped["no caption"] == [names[0], names[2]]
+    assert table.image_index.tolist() == [0, 1, 2, 3]
+    assert len(set(table.groups)) == 4
+
+
+def test_skips_are_logged_whenever_their_number_gains_a_digit(make_table, caplog):
+    table = make_table([{"id": f"r{i}"} for i in range(250)])
+    with caplog.at_level(logging.WARNING):
+        for row in [*range(120), *range(60)]:
+            table.skip("bad", row, ValueError(f"error {row}"))
+        table.skip_rows("bad", np.arange(250))
+        table.skip_rows("worse", [3, 3, 2])
+        table.skip_rows("none", [])
+    assert table.skipped == {"bad": [f"r{i}" for i in range(250)], "worse": ["r3", "r2"]}
+    assert [record.getMessage() for record in caplog.records] == [
+        "small: bad: 1 skipped (r0): error 0",
+        "small: bad: 10 skipped (r0, r1, r2, ...): error 9",
+        "small: bad: 100 skipped (r0, r1, r2, ...): error 99",
+        "small: worse: 2 skipped (r3, r2)",
+    ]
+
+
+def test_selected_rows_are_a_table(make_table, encode_image):
+    rows = [
+        {"id": f"r{i}", "image": encode_image(i, size=(8 + i, 8)), "texts": [f"{i}a", "", f"{i}b"]}
+        for i in range(5)
+    ]
+    rows[3] |= {"texts": None, "image": None, "image_id": "shared", "group": 7}
+    rows[1] |= {"image_id": "shared", "group": 7, "question": "q", "answers": ["yes", "no"]}
+    table = make_table(rows).select([3, 4, 1], "part", "f2")
+    assert (table.name, table.fingerprint, len(table)) == ("part", "f2", 3)
+    assert table.ids == ["r3", "r4", "r1"]
+    assert table.captions == ["4a", "4b", "1a", "1b"]
+    assert table.caption_rows.tolist() == [1, 1, 2, 2]
+    assert table.has("image").tolist() == [False, True, True]
+    assert [image.width for image in table.images([2, 1])] == [9, 12]
+    assert table.image_index.tolist() == [1, 0, 1]
+    assert table.image_rows.tolist() == [1, 2]
+    assert table.groups[0] == table.groups[2] != table.groups[1]
+    assert (table.questions.rows.tolist(), table.questions.answers) == ([2], [["yes", "no"]])
+    assert table.skipped["no caption"] == ["r3"]
+    assert table.column("question") == [None, None, "q"]
+    again = table.select([2, 0], "less", "f3")
+    assert (again.ids, again.captions) == (["r1", "r3"], ["1a", "1b"])
+    assert table.select([], "none", "f4").captions == []
+
+
+def test_caption_fingerprint_depends_on_captions_alone(make_table):
+    one = make_table([{"texts": ["a", "b"]}, {"texts": [" c"]}])
+    other = table_of(texts=["a", "", "b ", "c"])
+    assert one.item_fingerprint("text") == other.item_fingerprint("text")
+    assert one.item_fingerprint("text") != one.select([0], "x", "").item_fingerprint("text")
+    assert one.item_fingerprint("vision") == "fingerprint"
+
+
+def test_images_are_read_without_the_clips_beside_them(make_table, encode_image, monkeypatch):
+    table = make_table([{"image": encode_image(), "audio": b"clip"}])
+    read = []
+    arrow = Table._arrow
+    monkeypatch.setattr(Table, "_arrow", lambda self, name: read.append(name) or arrow(self, name))
+    assert table.images([0])[0] is not None
+    assert set(read) == {"image"}
+
+
+def test_table_can_be_pickled_without_its_columns(encode_image):
+    table = table_of(image=[encode_image()] * 2, texts=["a", "b"])
+    table.skip("bad", 1)
+    assert table.images([0])[0] is not None
+    copy = pickle.loads(pickle.dumps(table))
+    assert not copy._columns
+    assert copy.images([1])[0].size == (12, 10)
+    assert (copy.captions, copy.skipped) == (["a", "b"], {"bad": ["1"]})
+
+
+# --- shared images ---------------------------------------------------------------------------
+
+
+def test_rows_share_the_image_of_their_name(make_table, encode_image):
+    red, blue = encode_image(1), encode_image(2)
+    cells = [
+        ("a", None),
+        ("a", red),
+        ("b", blue),
+        (None, red),
+        ("a", None),
+        ("b", blue),
+        ("c", None),
+    ]
+    table = make_table([{"image_id": name, "image": image} for name, image in cells])
+    assert table.image_rows.tolist() == [1, 2, 3, 6]
+    assert table.image_index.tolist() == [0, 0, 1, 2, 0, 1, 3]
+
+
+def test_rows_of_one_name_with_other_images_keep_their_own(make_table, encode_image):
+    red, blue = encode_image(1), encode_image(2)
+    assert len(red) == len(blue)
+    cells = [("a", red), ("a", blue), ("a", None), ("a", red), ("", red), ("", None), ("", blue)]
+    table = make_table([{"image_id": name, "image": image} for name, image in cells])
+    assert table.image_rows.tolist() == [0, 1, 4, 5, 6]
+    assert table.image_index.tolist() == [0, 1, 0, 0, 2, 3, 4]
+
+
+def test_images_in_files_are_told_apart_by_path_and_offset():
+    files = [("t.tar", 0), ("t.tar", 512), ("t.tar", 0), ("u.tar", 0)]
+    cells = [{"path": path, "offset": offset, "size": 9} for path, offset in files]
+    table = table_of(image=cells, image_id=[1, 1, 1, 1])
+    assert table.image_index.tolist() == [0, 1, 0, 2]
 
 
 # --- images ----------------------------------------------------------------------------------

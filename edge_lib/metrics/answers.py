@@ -2,8 +2,7 @@
 
 Exact match and F1 follow SQuAD's evaluation (Rajpurkar et al. 2016): both texts are lower-cased and
 stripped of punctuation and articles; of several references, the best match counts. Two limits: F1
-ignores word order ("two three" scores 1.0 against "three two"), and articles are removed even where
-the answer is the letter a.
+ignores word order ("two three" scores 1.0 against "three two"), and a sign is punctuation (-2 is 2).
 """
 
 import re
@@ -38,9 +37,12 @@ _VQA_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 
 def normalise(text: str) -> str:
-    """Text as SQuAD's script compares it: lower case, no punctuation or articles, single spaces."""
-    text = text.lower().translate(_SQUAD_PUNCTUATION)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+    """Text as SQuAD's script compares it: lower case, no punctuation or articles, single spaces.
+
+    A text of nothing else (the letter a, "?!") keeps them, or it would equal an empty answer.
+    """
+    words = re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_SQUAD_PUNCTUATION)).split()
+    return " ".join(words or text.lower().split())
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:

@@ -112,15 +112,20 @@ def caption_scores(
         closest in length.
     rouge_l: mean over items of the F measure with beta 1.2, 0 to 1 (Lin 2004), from the highest
         precision and the highest recall over the references.
-    cider: mean of `cider_each`, 0 to 10. n: number of items.
-    Papers report all three times 100. References without any word are ignored.
-    Raises ValueError for lists of different lengths, empty lists, and items without references.
+    cider: mean of `cider_each`, 0 to 10. n: number of items with a score.
+    skipped: number of items that have none, without a word in their references (an emoji), if any.
+    Papers report all three times 100. Further references without any word are ignored. The scores
+    are NaN if no item has one. Raises ValueError for lists of different lengths.
     """
     texts = _tokenized(candidates, references)
+    scored = len(texts[0])
+    counts = {"n": scored} | ({"skipped": skipped} if (skipped := len(candidates) - scored) else {})
+    if not scored:
+        return dict.fromkeys(("bleu4", "rouge_l", "cider"), float("nan")) | counts
     bleu, _ = Bleu(4).compute_score(*texts, verbose=0)
     rouge, _ = Rouge().compute_score(*texts)
     cider, _ = Cider().compute_score(*texts)
-    return {"bleu4": bleu[3], "rouge_l": float(rouge), "cider": float(cider), "n": len(candidates)}
+    return {"bleu4": bleu[3], "rouge_l": float(rouge), "cider": float(cider)} | counts
 
 
 def cider_each(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
@@ -128,22 +133,25 @@ def cider_each(candidates: Sequence[str], references: Sequence[Sequence[str]]) -
 
     N-grams of 1 to 4 words are weighted by how few items have them in a reference. Scores thus
     depend on the corpus: they cannot be compared between data sets, and a single item scores 0.
-    Captions of fewer than 4 words cannot reach 10.
+    Captions of fewer than 4 words cannot reach 10. NaN for items without a word in their references.
     """
-    return Cider().compute_score(*_tokenized(candidates, references))[1]
+    texts, scores = _tokenized(candidates, references), np.full(len(candidates), np.nan)
+    if texts[0]:
+        scores[[*texts[0]]] = Cider().compute_score(*texts)[1]
+    return scores
 
 
 def _tokenized(candidates, references) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """{item: references}, {item: [candidate]}, as tokens joined by spaces."""
-    if len(candidates) != len(references) or not len(candidates):
+    """{item: references}, {item: [candidate]}, as tokens joined by spaces, of the items that have a
+    reference with a word in it.
+    """
+    if len(candidates) != len(references):
         raise ValueError(
             f"got {len(candidates)} captions and {len(references)} lists of references; "
-            "need one list for each caption, at least one"
+            "need one list for each caption"
         )
-    captions = {i: [" ".join(ptb_tokenize(text))] for i, text in enumerate(candidates)}
     tokenized = {}
     for item, texts in enumerate(references):
-        tokenized[item] = [words for text in texts if (words := " ".join(ptb_tokenize(text)))]
-        if not tokenized[item]:
-            raise ValueError(f"item {item} has no reference with a word in it: {list(texts)}")
-    return tokenized, captions
+        if words := [*filter(None, (" ".join(ptb_tokenize(text)) for text in texts))]:
+            tokenized[item] = words
+    return tokenized, {i: [" ".join(ptb_tokenize(candidates[i]))] for i in tokenized}

@@ -1,4 +1,8 @@
-"""Retrieval recall at every Matryoshka dim, with bootstrap intervals."""
+"""Retrieval recall at every Matryoshka dim, with bootstrap intervals.
+
+Equal items, such as five recordings of one sentence with its caption each, are right answers for
+one another.
+"""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -18,17 +22,20 @@ def retrieval_ranks(
     gallery_rows: np.ndarray | None = None,
     dims: Sequence[int] = (),
     chunk: int = 256,
+    query_labels: np.ndarray | None = None,
+    gallery_labels: np.ndarray | None = None,
 ) -> np.ndarray:
     """(len(dims), Q) rank, from 0, of each query's best relevant gallery item, by the cosine over
     the first d columns for each d of `dims`; (Q,) over all columns without `dims`.
 
     queries (Q, D), gallery (G, D). A gallery item is relevant if it comes from the same table row
-    as the query; of several relevant items the best counts (COCO's any-hit rule). Ties count
-    against the query, so embeddings that collapsed to one point, or are NaN, have a recall of 0.
+    as the query, or as `RelevantItems` has it with labels; of several relevant items the best
+    counts (COCO's any-hit rule). Ties count against the query, so embeddings that collapsed to one
+    point, or are NaN, have a recall of 0.
     """
     query_rows = np.arange(len(queries)) if query_rows is None else query_rows
     gallery_rows = np.arange(len(gallery)) if gallery_rows is None else gallery_rows
-    relevant = torch.from_numpy(relevant_items(query_rows, gallery_rows)).to(queries.device)
+    relevant = RelevantItems(query_rows, gallery_rows, query_labels, gallery_labels)
     queries, gallery = queries.float(), gallery.float()
     sizes = sorted(dims or [queries.shape[1]])
     if sizes[-1] > (width := min(queries.shape[1], gallery.shape[1])):
@@ -36,7 +43,9 @@ def retrieval_ranks(
     # the query's norm does not change the order of its scores
     norms = {d: gallery[:, :d].norm(dim=1).clamp(min=1e-12) for d in sizes}
     ranks = {d: [] for d in sizes}
-    for part, items in zip(queries.split(chunk), relevant.split(chunk), strict=True):
+    for first in range(0, max(1, len(queries)), chunk):
+        part = queries[first : first + chunk]
+        items = torch.from_numpy(relevant(first, first + chunk)).to(part.device)
         product, start = part.new_zeros(len(part), len(gallery)), 0
         scores = torch.empty_like(product)
         for d in sizes:
@@ -60,12 +69,49 @@ def _ranks_(scores: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
     return scores.shape[1] - below - valid.sum(1)
 
 
-def relevant_items(query_rows: np.ndarray, gallery_rows: np.ndarray) -> np.ndarray:
-    """(Q, R) indices of the gallery items from each query's table row, padded with -1."""
-    order = np.argsort(gallery_rows, kind="stable")
-    first, last = (np.searchsorted(gallery_rows[order], query_rows, s) for s in ("left", "right"))
-    places = first[:, None] + np.arange(max(1, (last - first).max(initial=0)))
-    return np.where(places < last[:, None], order[places.clip(max=len(order) - 1)], -1)
+class Places:
+    """Finds all places of a value in an array."""
+
+    def __init__(self, values: np.ndarray):
+        self.order = np.argsort(values, kind="stable")
+        self.ordered = values[self.order]
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """(n, R) the places of n values, padded with -1."""
+        first, last = (np.searchsorted(self.ordered, values, side) for side in ("left", "right"))
+        places = first[:, None] + np.arange(max(1, (last - first).max(initial=0)))
+        if not len(self.order):
+            return np.full(places.shape, -1)
+        return np.where(
+            places < last[:, None], self.order[places.clip(max=len(self.order) - 1)], -1
+        )
+
+
+class RelevantItems:
+    """The gallery items that are right for a query: those of its table row, and those equal to one
+    that is right for the query or for an equal query.
+
+    Rows and labels (equal numbers for equal items; all differ by default) are those of the queries
+    (Q,) and of the gallery (G,).
+    """
+
+    def __init__(self, query_rows, gallery_rows, query_labels=None, gallery_labels=None):
+        self.queries = np.arange(len(query_rows)) if query_labels is None else query_labels
+        gallery = np.arange(len(gallery_rows)) if gallery_labels is None else gallery_labels
+        items = Places(gallery_rows)(query_rows)
+        index, column = np.nonzero(items >= 0)
+        pairs = {"query": self.queries[index], "answer": gallery[items[index, column]]}
+        by_query, self.answers = pd.DataFrame(pairs).drop_duplicates().to_numpy().T
+        self.answer_places, self.item_places = Places(by_query), Places(gallery)
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, R) gallery indices of the queries' relevant items, padded with -1."""
+        answers = self.answer_places(self.queries[start:stop])
+        if not len(self.answers):
+            return answers
+        items = self.item_places(self.answers[answers.ravel()])
+        items[answers.ravel() < 0] = -1
+        return items.reshape(len(answers), -1)
 
 
 def recall_table(
@@ -77,6 +123,7 @@ def recall_table(
     bootstrap: int = 0,
     pairs: list[tuple[str, str]] | None = None,
     strict: bool = False,
+    labels: dict[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """R@k between each pair of modalities, both ways, at each dim, with 95% bootstrap intervals.
 
@@ -88,21 +135,30 @@ def recall_table(
     pairs: of modalities; all by default.
     strict: count each relevant item as a query of its own, with its siblings as wrong items: each
         of an image's five captions must rank above the other four. By default any of them is a hit.
-    Columns: query, gallery, dim, k, recall, low, high, rows (gallery size), rule.
+    labels: modality -> (N_m,) equal numbers for equal items, which are right answers for one
+        another. By default all differ.
+    Columns: query, gallery, dim, k, recall, low, high, rows (gallery size), rule (which tells
+    how many items equal another).
     """
     records = []
     pairs = pairs or list(combinations(embeddings, 2))
+    labels = labels or {name: np.arange(len(x)) for name, x in embeddings.items()}
+    equal = {name: _repeated(x) for name, x in labels.items()}
     for query, gallery in (direction for a, b in pairs for direction in ((a, b), (b, a))):
-        relevant = relevant_items(rows[query], rows[gallery])
-        several = relevant.shape[1] > 1
-        index, column = np.nonzero(relevant >= 0 if strict else relevant[:, :1] >= 0)
-        rule = "any hit of several" if several else "one right answer"
-        rule = "each of several on its own" if several and strict else rule
+        own = Places(rows[gallery])(rows[query])
+        index, column = np.nonzero(own >= 0 if strict else own[:, :1] >= 0)
+        rule = _rule(own.shape[1] > 1, strict, equal[query] + equal[gallery])
         a, b, query_rows = embeddings[query][index], embeddings[gallery], rows[query][index]
-        matched = query_rows, rows[gallery]
+        matched = {
+            "query_rows": query_rows,
+            "gallery_rows": rows[gallery],
+            "query_labels": labels[query][index],
+            "gallery_labels": labels[gallery],
+        }
         if strict:
-            matched = relevant[index, column], np.arange(len(b))
-        ranks = retrieval_ranks(a, b, *matched, dims)
+            target = labels[gallery][own[index, column]]
+            matched = {"query_rows": target, "gallery_rows": labels[gallery]}
+        ranks = retrieval_ranks(a, b, dims=dims, **matched)
         for dim, rank in zip(dims, ranks, strict=True):
             for k in ks:
                 hits = rank < k
@@ -110,6 +166,18 @@ def recall_table(
                 records.append((query, gallery, dim, k, hits.mean(), *interval, len(b), rule))
     columns = ["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule"]
     return pd.DataFrame(records, columns=columns)
+
+
+def _repeated(labels: np.ndarray) -> int:
+    """The number of items that equal another."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return int(counts[counts > 1].sum())
+
+
+def _rule(several: bool, strict: bool, equal: int) -> str:
+    rule = "any hit of several" if several else "one right answer"
+    rule = "each of several on its own" if several and strict else rule
+    return f"{rule}, {equal:,} items equal another" if equal else rule
 
 
 def recall_metrics(recall: pd.DataFrame, split: str) -> dict[str, float]:

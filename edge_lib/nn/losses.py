@@ -33,12 +33,14 @@ def info_nce(
     b: Tensor,
     logit_scale: Tensor,
     present: Tensor | None = None,
+    labels: tuple[Tensor, Tensor] | None = None,
     backprop: BackpropType = BackpropType.GLOBAL,
 ) -> Tensor:
     """Symmetric InfoNCE of CLIP (arXiv 2103.00020) over in-batch negatives: `matryoshka_info_nce`
-    at the full size. a, b (B, D), logit_scale (), present (B,) bool -> loss ().
+    at the full size. a, b (B, D), logit_scale (), present (B,) bool, labels as there -> loss ().
     """
-    return matryoshka_info_nce(a, b, logit_scale, a.shape[-1:], present=present, backprop=backprop)
+    options = {"present": present, "labels": labels, "backprop": backprop}
+    return matryoshka_info_nce(a, b, logit_scale, a.shape[-1:], **options)
 
 
 def matryoshka_info_nce(
@@ -49,6 +51,7 @@ def matryoshka_info_nce(
     weights: Sequence[float] | None = None,
     chunk: int | None = None,
     present: Tensor | None = None,
+    labels: tuple[Tensor, Tensor] | None = None,
     sample_single_dim: bool = False,
     generator: torch.Generator | None = None,
     backprop: BackpropType = BackpropType.GLOBAL,
@@ -64,6 +67,10 @@ def matryoshka_info_nce(
             len(dims) * chunk * (global B) floats. None holds all rows.
         present: (B,) bool, True where both items of the row exist. Other rows are neither queries
             nor negatives, and their gradient is 0 whatever they hold, NaN included.
+        labels: of the items of `a` and of `b`, each (B,) int64, equal for equal items. A row j with
+            an equal item in `a` or in `b` is a right answer for row i, not a negative: the target
+            is uniform over the right answers, each row of the batch counting as one. Without
+            equal items the loss is that without labels. By default all items differ.
         sample_single_dim: use one of `dims`, drawn at random, with its weight unchanged, as
             sentence-transformers' `MatryoshkaLoss(n_dims_per_step=1)` does. The expectation is
             1/len(dims) of the full loss.
@@ -83,6 +90,7 @@ def matryoshka_info_nce(
         RuntimeError: the ranks' batch sizes differ.
     """
     sizes = _checked_sizes(a, b, dims, weights, chunk, present)
+    _check_labels(labels, len(a))
     if sample_single_dim:
         if generator is None and world_size() > 1:
             raise ValueError(
@@ -91,7 +99,7 @@ def matryoshka_info_nce(
         sizes = [sizes[int(torch.randint(len(sizes), (), generator=generator))]]
     scale = torch.as_tensor(logit_scale, device=a.device)
     want_grad = torch.is_grad_enabled()
-    return OnePass.apply(a, b, scale, present, sorted(sizes), chunk, backprop, want_grad)
+    return OnePass.apply(a, b, scale, present, labels, sorted(sizes), chunk, backprop, want_grad)
 
 
 class MatryoshkaInfoNCE(nn.Module):
@@ -121,14 +129,19 @@ class MatryoshkaInfoNCE(nn.Module):
         b: Tensor,
         present: Tensor | None = None,
         generator: torch.Generator | None = None,
+        labels: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """a, b (B, D), present (B,) bool -> loss (). generator: of `sample_single_dim`."""
-        options = self.weights, self.chunk, present, self.sample_single_dim, generator
+        """a, b (B, D), present (B,) bool, labels ((B,), (B,)) int64 -> loss (). generator: of
+        `sample_single_dim`.
+        """
+        options = self.weights, self.chunk, present, labels, self.sample_single_dim, generator
         return matryoshka_info_nce(a, b, self.logit_scale(), self.dims, *options)
 
 
 def build_loss(config: LossConfig) -> nn.Module:
-    """The loss that `config.kind` names, a module `loss(a, b, present, generator)`."""
+    """The loss that `config.kind` names, a module
+    `loss(a, b, present, generator, labels)`.
+    """
     return load_registered(LOSSES[config.kind]).from_config(config)
 
 
@@ -149,3 +162,9 @@ def _checked_sizes(a, b, dims, weights, chunk, present) -> list[tuple[int, float
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1 row, got {chunk}")
     return list(zip(dims, weights, strict=True))
+
+
+def _check_labels(labels: tuple[Tensor, Tensor] | None, rows: int) -> None:
+    kinds = [(tuple(x.shape), x.dtype) for x in labels or ()]
+    if labels is not None and kinds != [((rows,), torch.int64)] * 2:
+        raise ValueError(f"labels must be two int64 tensors of shape ({rows},), got {kinds}")

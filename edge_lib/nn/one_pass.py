@@ -9,8 +9,9 @@ d1 < ... < dK. Done one size at a time, that takes K matrix products forward and
    `S_k = scale * P_k / (|a_:d| |b_:d|)`.
 2. Take the log-sum-exp of the rows and of the columns of each S_k, and from them the loss:
    the mean over present pairs i of `(row_i + column_i) / 2 - S_ii`, summed over sizes with weights.
+   With equal items, `sum_j T_ij S_ij` takes the place of `S_ii` (`positives.py`).
 3. Compute the gradient at once, in the forward pass, as fused linear cross-entropy kernels do
-   (Hsu et al. 2024, arXiv 2410.10989). With `G_k = dL/dS_k` (softmaxes minus identity) and
+   (Hsu et al. 2024, arXiv 2410.10989). With `G_k = dL/dS_k` (softmaxes minus T) and
    `G'_k = dL/dP_k`, walk from the largest size down while accumulating `H_k = sum_{j>=k} G'_j`:
    `dA_k = H_k B_k - A_k * sum_{j>=k} c_j`, where `c_j = rowsum(G_j * S_j) / |a_:dj|^2` comes from
    the norms. `B` is alike, and `dscale = sum(G * S) / scale`.
@@ -33,6 +34,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from edge_lib.nn.positives import Positives
 
 EPS = 1e-12  # the cosines and the gradient of a shorter vector are 0
 BAND = 2**19  # entries of a matrix that go through a CPU's cache at a time: 2 MB in fp32
@@ -57,11 +60,11 @@ class OnePass(torch.autograd.Function):
     """The loss, with gradients computed in the forward pass; backward scales them."""
 
     @staticmethod
-    def forward(ctx, a, b, scale, present, sizes, chunk, backprop, want_grad):
+    def forward(ctx, a, b, scale, present, labels, sizes, chunk, backprop, want_grad):
         half = torch.float16 in (a.dtype, b.dtype) or torch.bfloat16 in (a.dtype, b.dtype)
         tf32 = _tf32(half or torch.is_autocast_enabled(a.device.type))
         with tf32, torch.autocast(a.device.type, enabled=False):
-            strip = _Strip(a, b, scale, present, sizes, chunk)
+            strip = _Strip(a, b, scale, present, labels, sizes, chunk)
             loss = strip.loss()
             if want_grad:
                 # kept in fp32: in fp16 a gradient of 1e-8 is 0 before the loss scale is applied
@@ -77,13 +80,13 @@ class OnePass(torch.autograd.Function):
         if grad.device.type != "cpu" or grad != 1:
             grads = [g * grad for g in grads]
         grads = (g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True))
-        return *grads, None, None, None, None, None
+        return *grads, None, None, None, None, None, None
 
 
 class _Strip:
     """One rank's N rows of `a` against all M columns of the gathered `b`, at K sizes."""
 
-    def __init__(self, a, b, scale, present, sizes, chunk):
+    def __init__(self, a, b, scale, present, labels, sizes, chunk):
         dims, self.weights = zip(*sizes, strict=True)
         self.blocks = [slice(*edges) for edges in zip((0, *dims), dims, strict=False)]
         dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
@@ -98,6 +101,8 @@ class _Strip:
         self.a, self.b = a.to(dtype), _gather(b).to(dtype)
         self.everywhere = _gather(self.here.byte()).bool()
         self.count = self.everywhere.sum(dtype=dtype).clamp(min=1)
+        labels = None if labels is None else _gather(torch.stack(labels, 1))
+        self.positives = Positives(labels, self.everywhere, dtype)
 
         self.scale = scale.to(dtype)
         # then rows and columns share one exp; reading the scale would synchronise a GPU
@@ -126,6 +131,11 @@ class _Strip:
         rows = tile.stop - tile.start
         return [slice(i, min(i + self.band, rows)) for i in range(0, rows, self.band)]
 
+    def _pairs(self, tile: slice) -> list[tuple[slice, tuple[Tensor, Tensor, Tensor]]]:
+        """Each band of a tile with its positive pairs, as `Positives.of` gives them."""
+        start, bands = self.first + tile.start, self._bands(tile)
+        return [(b, self.positives.of(slice(start + b.start, start + b.stop))) for b in bands]
+
     def _similarities(self, tile: slice) -> None:
         """Fill S (K, R, M) of a tile by running sums over the column blocks."""
         s = self._work(tile)
@@ -140,13 +150,13 @@ class _Strip:
 
     def loss(self) -> Tensor:
         """Walk over the tiles for the log-sum-exps; return the loss of the global batch."""
-        row, positive = torch.empty_like(self.inv_a), torch.empty_like(self.inv_a)
+        row, positive = torch.empty_like(self.inv_a), torch.zeros_like(self.inv_a)
         column = torch.full_like(self.inv_b, -math.inf)
         for tile in self.tiles:
             self._similarities(tile)
             s = self._work(tile)
-            own = slice(self.first + tile.start, self.first + tile.stop)
-            positive[:, tile] = s[:, :, own].diagonal(dim1=1, dim2=2)
+            for band, (i, j, weight) in self._pairs(tile):
+                positive[:, tile][:, band].index_add_(1, i, s[:, band][:, i, j] * weight)
             for k, band in product(range(len(s)), self._bands(tile)):
                 row[k, tile][band], partial = self._logsumexps(s[k, band])
                 column[k] = torch.logaddexp(column[k], partial)
@@ -191,9 +201,10 @@ class _Strip:
             if tile is not self.tiles[-1]:
                 self._similarities(tile)
             h = self._work(tile)[-1]  # overwrites S of the largest size once that has been used
+            pairs = self._pairs(tile)
             pull_a = torch.zeros_like(self.inv_a[0, tile])
             for k, cols in reversed(list(enumerate(self.blocks))):
-                row_sum, column_sum = self._accumulate(k, tile)
+                row_sum, column_sum = self._accumulate(k, tile, pairs)
                 dscale += row_sum.sum() / self.scale
                 pull_a += row_sum * self.inv_a[k, tile].square()
                 pull_b[k] += column_sum * self.inv_b[k].square()
@@ -205,17 +216,17 @@ class _Strip:
             db[:, cols].addcmul_(b[:, cols], pull_b[k:, reach].sum(0)[:, None], value=-1)
         return da, db if reach is local else _reduce_scatter(db), dscale
 
-    def _accumulate(self, k: int, tile: slice) -> tuple[Tensor, Tensor]:
+    def _accumulate(self, k: int, tile: slice, pairs: list) -> tuple[Tensor, Tensor]:
         """Add dL/dP_k to H (R, M); return the sums of G_k * S_k over rows (R,) and columns (M,)."""
         s = self._work(tile)
         here, row = self.here[tile], self.row[k, tile, None]
         gain = self.world * self.weights[k] / (2 * self.count)
         slope = (gain * self.scale * self.inv_a[k, tile])[:, None]
         row_sum, column_sum = torch.empty_like(row[:, 0]), torch.zeros_like(self.column[k])
-        for band in self._bands(tile):
-            # dL/dS_k over gain: both softmaxes less twice the identity
+        for band, (i, j, weight) in pairs:
+            # dL/dS_k over gain: both softmaxes less twice the target
             g = self._softmaxes(s[k, band], row[band], self.column[k])
-            g[:, self.first + tile.start + band.start :].diagonal().sub_(2 * here[band])
+            g.index_put_((i, j), -2 * weight * here[band][i], accumulate=True)
             weighted = torch.mul(s[k, band], g, out=self.spare[1, : len(g)])
             row_sum[band] = weighted.sum(1)
             column_sum += weighted.sum(0)

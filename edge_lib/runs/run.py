@@ -7,7 +7,7 @@ runs/<notebook>-<name>-<config hash>/
     metrics.json    final numbers, flat: {"test.vision_to_text.r1": 0.93, ...}
     figures/        NAME.png and its data, NAME.csv
     checkpoints/    see training/checkpoints.py
-    logs/           output of every process
+    logs/           output of every process; the lock of the process that works in the folder
 """
 
 import json
@@ -19,6 +19,7 @@ from edge_lib.config import ROOT, ConfigError, ExperimentConfig, from_root
 from edge_lib.config.base import relative_to_root
 from edge_lib.runs.environment import describe_environment
 from edge_lib.runs.files import absolute_path, replace_text, write_json
+from edge_lib.runs.lock import lock_folder
 from edge_lib.runs.parameters import check_parameters
 
 
@@ -34,13 +35,15 @@ class Run:
 
         `run_dir` is a notebook parameter, hence relative to the repository root; empty, the folder
         is named after the config. Raises ConfigError if papermill set an unknown parameter, or if
-        the folder cannot be written or holds anything else than this config's run.
+        the folder cannot be written, holds anything else than this config's run, or is in use
+        by another process.
         """
         check_parameters()
         run = cls(from_root(run_dir)) if run_dir else cls.of(config, notebook)
         try:
             run._save_config(config.to_yaml())
             run._make_folders()
+            lock_folder(run.folder, config.launch.node_rank)
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(f"{run.folder}: cannot create the run folder: {reason}") from None

@@ -42,10 +42,14 @@ class Reporter:
         return self.progress.step % every == 0 or self.progress.step == self.total
 
     def step(self, loss: float, lr: float, norm: torch.Tensor) -> None:
+        """Log the step if it is due. loss: of this rank; the log has the mean over ranks, which is
+        the loss of the global batch.
+        """
         if self.due(self.config.log_every):
+            share = torch.tensor(loss, device=self.accelerator.device)
             rows = self.progress.step * self.config.batch_size * self.config.accumulation
             self.write(
-                loss=loss,
+                loss=float(self.accelerator.reduce(share, "mean")),
                 lr=lr,
                 grad_norm=float(norm),
                 samples_per_second=rows / self.progress.seconds,

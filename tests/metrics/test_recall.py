@@ -215,6 +215,79 @@ def test_recall_any_hit_and_strict_by_hand():
     assert strict.rows.unique() == [4]
 
 
+# --- equal items -----------------------------------------------------------------------------
+
+
+def five_speakers(sentences=20):
+    """Five recordings of each sentence, each in a row with the sentence; both ideally embedded."""
+    sentence = np.arange(5 * sentences) // 5
+    clips = torch.eye(sentences)[sentence] + 0.01 * torch.randn(5 * sentences, sentences)
+    embeddings = {"audio": clips, "text": torch.eye(sentences)[sentence]}
+    rows = dict.fromkeys(embeddings, np.arange(5 * sentences))
+    return embeddings, rows, {"audio": np.arange(5 * sentences), "text": sentence}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_recall_of_five_speakers_a_sentence_is_perfect(strict):
+    embeddings, rows, labels = five_speakers()
+    options = embeddings, rows, [20], [1], np.arange(100)
+    by_audio, by_text = recall_table(*options, labels=labels, strict=strict).recall
+    assert by_audio == 1
+    # in strict mode each of the five clips must be first for its caption: one in five is
+    assert by_text == (0.2 if strict else 1)
+    table = recall_table(*options, labels=labels)
+    assert set(table["rule"]) == {"one right answer, 100 items equal another"}
+    assert recall_table(*options).recall.tolist()[0] == 0  # each caption is tied with its equals
+
+
+def test_ranks_of_equal_items_equal_the_definition():
+    """Right: in some row, an item equal to the query stands beside one equal to the answer."""
+    rng = np.random.default_rng(0)
+    query_rows, gallery_rows = rng.integers(0, 25, 60), rng.integers(0, 25, 80)
+    query_labels, gallery_labels = rng.integers(0, 40, 60), rng.integers(0, 50, 80) * 10**12
+    queries, gallery = torch.randn(60, 6), torch.randn(80, 6)
+    together = {
+        (query_labels[i], gallery_labels[j])
+        for i in range(60)
+        for j in np.flatnonzero(gallery_rows == query_rows[i])
+    }
+    cosines = torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(gallery).T
+    expected = []
+    for scores, label in zip(cosines, query_labels, strict=True):
+        right = torch.tensor([(label, other) in together for other in gallery_labels])
+        best = scores[right].max() if right.any() else -math.inf
+        expected.append(int((scores[~right] >= best).sum()))
+    options = {"query_labels": query_labels, "gallery_labels": gallery_labels}
+    ranks = retrieval_ranks(queries, gallery, query_rows, gallery_rows, chunk=7, **options)
+    assert ranks.tolist() == expected
+
+
+def test_recall_of_different_labels_is_recall_without():
+    embeddings = {"vision": torch.randn(30, 8), "text": torch.randn(90, 8)}
+    rows = {"vision": np.arange(30), "text": np.arange(30).repeat(3)}
+    labels = {"vision": np.arange(30)[::-1].copy(), "text": np.arange(90) * 7}
+    options = embeddings, rows, [8, 2], [1, 5], np.arange(30), 100
+    for strict in (False, True):
+        plain = recall_table(*options, strict=strict)
+        assert recall_table(*options, strict=strict, labels=labels).equals(plain)
+
+
+def test_recall_takes_one_caption_of_all_rows():
+    embeddings = {"vision": torch.randn(9, 4), "text": torch.randn(1, 4).expand(9, 4)}
+    rows, labels = dict.fromkeys(embeddings, np.arange(9)), {"vision": np.arange(9)}
+    table = recall_table(
+        embeddings, rows, [4], [1], np.arange(9), labels=labels | {"text": np.zeros(9, int)}
+    )
+    assert table.recall.tolist() == [1, 1]
+
+
+def test_recall_without_any_pair_is_nan():
+    embeddings = {"vision": torch.eye(2), "text": torch.eye(2)}
+    rows = {"vision": np.arange(2), "text": np.arange(2, 4)}
+    table = recall_table(embeddings, rows, [2], [1], np.arange(4), labels=rows)
+    assert table.recall.isna().all()
+
+
 # --- pairs -----------------------------------------------------------------------------------
 
 

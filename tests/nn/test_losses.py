@@ -233,6 +233,91 @@ def test_loss_without_present_pairs_is_zero():
         assert torch.equal(x, torch.zeros_like(x))
 
 
+# --- equal items ------------------------------------------------------------------------------
+
+
+def shared_target_loop(a, b, scale, dims, labels):
+    """Cross-entropy against the uniform distribution over the rows with an equal item."""
+    right = sum(x[:, None] == x for x in labels).bool().to(a.dtype)
+    target, loss = right / right.sum(1, keepdim=True), 0
+    for d in dims:
+        logits = scale * F.normalize(a[:, :d], dim=1) @ F.normalize(b[:, :d], dim=1).T
+        loss += (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return loss
+
+
+def random_labels(rows):
+    """Items of a and of b that repeat in different rows: being right is not transitive."""
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randint(rows, (rows,), generator=generator) * 10**12 - 7 for _ in range(2)]
+
+
+LABELS = {
+    "different": [torch.arange(24), torch.arange(24).flip(0)],
+    "five clips a sentence": [torch.arange(24), torch.arange(24) // 5],
+    "images in two rows": [torch.arange(24) % 12, torch.arange(24)],
+    "both": random_labels(24),
+    "all equal": [torch.arange(24), torch.zeros(24, dtype=torch.long)],
+}
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+@pytest.mark.parametrize("scale", [14.0, 90.0], ids=str)
+@pytest.mark.parametrize("name", LABELS)
+def test_loss_of_equal_items_equals_float64_loop_with_shared_targets(name, scale, chunk):
+    (a, b), labels = features(), LABELS[name]
+    present = torch.rand(24) < 0.7
+    scale = leaf_scale(scale)
+    a64, b64, s64 = float64(a, b, scale)
+    for mask in (None, present):
+        kept = slice(None) if mask is None else mask
+        seen = [x[kept] for x in labels]
+        theirs = shared_target_loop(a64[kept], b64[kept], s64, DIMS, seen)
+        theirs = grads(theirs, a64, b64, s64)
+        ours = matryoshka_info_nce(a, b, scale, DIMS, None, chunk, mask, labels)
+        assert_same(grads(ours, a, b, scale), theirs)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_loss_with_different_labels_is_the_loss_without_bit_for_bit(chunk):
+    a, b = features()
+    scale, present = leaf_scale(), torch.rand(24) < 0.7
+    options = a, b, scale, DIMS, None, chunk, present
+    plain = grads(matryoshka_info_nce(*options), a, b, scale)
+    ours = grads(matryoshka_info_nce(*options, LABELS["different"]), a, b, scale)
+    assert all(map(torch.equal, ours, plain))
+
+
+def test_loss_of_equal_items_samples_a_single_dim():
+    (a, b), scale, labels = features(), leaf_scale(), random_labels(24)
+    singles = [matryoshka_info_nce(a, b, scale, [d], labels=labels).item() for d in DIMS]
+    generator = torch.Generator().manual_seed(0)
+    options = {"sample_single_dim": True, "generator": generator, "labels": labels}
+    drawn = [matryoshka_info_nce(a, b, scale, DIMS, **options).item() for _ in range(20)]
+    assert set(drawn) == set(singles)
+
+
+def test_loss_of_equal_captions_does_not_push_their_clips_apart():
+    """Two clips of each sentence, perfectly aligned, with equal captions: the best loss there is."""
+    sentences = torch.eye(4).repeat_interleave(2, 0)
+    labels = torch.arange(8), torch.arange(8) // 2
+    a, b = (sentences.clone().requires_grad_() for _ in range(2))
+    loss = info_nce(a, b, torch.tensor(100.0), labels=labels)
+    assert loss.item() == pytest.approx(np.log(2), abs=1e-5)
+    assert all(gradient.norm() < 1e-6 for gradient in torch.autograd.grad(loss, (a, b)))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[torch.arange(24)], [torch.arange(24), torch.arange(23)], [torch.rand(24)] * 2],
+    ids=["one", "short", "float"],
+)
+def test_loss_rejects_invalid_labels(labels):
+    a, b = features()
+    with pytest.raises(ValueError, match=r"labels must be two int64 tensors of shape \(24,\)"):
+        info_nce(a, b, leaf_scale(), labels=labels)
+
+
 # --- extreme numbers --------------------------------------------------------------------------
 
 
@@ -432,6 +517,13 @@ def one_rank(rank, folder):
                 dist.all_reduce(g)
                 g /= WORLD  # what DistributedDataParallel does
             results[name, chunk] = [loss, *gradients]
+    labels = [x[own] for x in random_labels(WORLD * LOCAL)]
+    for chunk in (None, 4):
+        mask = PRESENT["some"][own]
+        loss, gradients = step(model, x[own], y[own], present=mask, chunk=chunk, labels=labels)
+        for g in gradients:
+            dist.all_reduce(g)
+        results["labels", chunk] = [loss, *(g / WORLD for g in gradients)]
     results["alignment"] = alignment_step(own)
     a, b = model["a"](x[own]).detach(), model["b"](y[own]).detach()
     for kind in BackpropType:
@@ -463,6 +555,17 @@ def test_loss_on_two_processes_equals_one(ranks, name, chunk):
     loss, gradients = step(model, x, y, present=PRESENT[name])
     for results in ranks:
         assert_same(results[name, chunk], [loss, *gradients], rtol=1e-9)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_loss_of_equal_items_on_two_processes_equals_one(ranks, chunk):
+    model, x, y = model_and_batch()
+    labels = random_labels(WORLD * LOCAL)
+    loss, gradients = step(model, x, y, present=PRESENT["some"], labels=labels)
+    plain, _ = step(model, x, y, present=PRESENT["some"])
+    assert not torch.isclose(loss, plain)
+    for results in ranks:
+        assert_same(results["labels", chunk], [loss, *gradients], rtol=1e-9)
 
 
 def test_alignment_loss_on_two_processes_equals_one(ranks):

@@ -64,7 +64,7 @@ class CosineLoss(nn.Module):
     def from_config(cls, config):
         return cls()
 
-    def forward(self, a, b, present=None, generator=None):
+    def forward(self, a, b, present=None, generator=None, labels=None):
         cosines = nn.functional.cosine_similarity(a, b)
         return 1 - (cosines if present is None else cosines[present]).mean()
 

@@ -48,7 +48,8 @@ class AlignmentTask(nn.Module):
         total = 0
         for (a, b), weight in zip(self.pairs, self.weights, strict=True):
             both = present[a] & present[b]
-            total += weight * self.loss(embeddings[a], embeddings[b], both, generator)
+            labels = (batch.labels[a], batch.labels[b]) if batch.labels else None
+            total += weight * self.loss(embeddings[a], embeddings[b], both, generator, labels)
         return total / sum(self.weights)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -61,6 +62,7 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
     spec, run = config.feature_spec, Run(run_folder)
     features, stores = open_features(spec, train), open_stores(spec, val)
     batches = alignment_batches(train, features, config.data, config.train, config.seed)
+    labels = item_labels(val, stores)
     run.ensure_unchanged("features", store_names(spec, train, val))
     set_seed(config.seed)
     widths = {name: store.widths for name, store in stores.items()}
@@ -69,8 +71,8 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
 
     def evaluate(task: AlignmentTask) -> dict[str, float]:
         embeddings, rows = embed_table(task.aligner, val, stores)
-        dims, pairs = [aligner.width], config.pairs
-        recall = recall_table(embeddings, rows, dims, [1], val.groups, pairs=pairs)
+        options = {"pairs": config.pairs, "labels": labels}
+        recall = recall_table(embeddings, rows, [aligner.width], [1], val.groups, **options)
         metrics = {f"val.{r.query}_to_{r.gallery}.r1": float(r.recall) for r in recall.itertuples()}
         return {**metrics, "score": float(recall.recall.mean())}
 
@@ -94,10 +96,10 @@ def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, flo
     metrics = train_aligner(config, run_folder)
     aligner = Aligner.from_pretrained(run_folder / "checkpoints/best").to(local_device())
     dims, test = config.evaluate.dims or config.loss.dims, load_table(config.data, "test")
-    embeddings, rows = embed_table(aligner, test, open_stores(spec, test))
-    recall = recall_table(
-        embeddings, rows, dims, config.evaluate.ks, test.groups, pairs=config.pairs
-    )
+    stores = open_stores(spec, test)
+    embeddings, rows = embed_table(aligner, test, stores)
+    options = {"pairs": config.pairs, "labels": item_labels(test, stores)}
+    recall = recall_table(embeddings, rows, dims, config.evaluate.ks, test.groups, **options)
     metrics |= recall_metrics(recall, "test")
     metrics |= probe_metrics(config.data, spec, aligner, dims)
     for name, head in aligner.heads.items():
@@ -140,3 +142,10 @@ def embed_table(
         embeddings[name] = torch.cat(embedded)
         rows[name] = table.item_rows(name)[items]
     return embeddings, rows
+
+
+def item_labels(table: Table, stores: dict[str, FeatureStore]) -> dict[str, np.ndarray]:
+    """For each embedding of `embed_table`, a number that equal items share; for `recall_table`."""
+    return {
+        name: table.item_labels(name, np.flatnonzero(store.valid)) for name, store in stores.items()
+    }

@@ -43,11 +43,17 @@ class FusionTask(nn.Module):
             embedding = self.fuser.aligner.heads[target](batch.features[target])[1]
         present = self._drop_modalities({name: batch.present[name] for name in names})
         usable = torch.stack([*present.values()]).any(0) & batch.present[target]
+        labels = self._labels(batch) if batch.labels else None
         fused, total = self.fuser(sequences, present), 0
         for name, loss in self.losses.items():
             generator = torch.Generator().manual_seed(self.seed + batch.step)
-            total += loss(fused[name].embedding, embedding, usable, generator)
+            total += loss(fused[name].embedding, embedding, usable, generator, labels)
         return total
+
+    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of the fused rows, which all differ, and of their targets."""
+        target = batch.labels[self.config.target]
+        return torch.from_numpy(batch.rows).to(target), target
 
     def _drop_modalities(self, present: dict[str, Tensor]) -> dict[str, Tensor]:
         """In training, leave a share of the rows with one modality, so that any subset works."""
@@ -106,9 +112,11 @@ def fused_recall(
     """R@1 of the target, retrieved by each fusion from each of the `inputs` (sets of modalities).
 
     Strategy "heads" is the aligner's own embedding of one modality, without a fusion. Rows that
-    lack an item are left out. Columns: strategy, inputs, recall, rows.
+    lack an item are left out; equal targets are right answers for one another. Columns: strategy,
+    inputs, recall, rows.
     """
     sequences, target, rows = embed_rows(fuser, table, stores)
+    labels = _target_labels(fuser, table, stores, rows)
     records = []
     for names in inputs:
         present = {name: torch.full((len(rows),), name in names) for name in sequences}
@@ -117,7 +125,7 @@ def fused_recall(
         if len(names) == 1:
             queries["heads"] = sequences[names[0]].mean(1).float().cpu()
         for strategy, embeddings in queries.items():
-            recall = float((retrieval_ranks(embeddings, target) < 1).mean())
+            recall = float((retrieval_ranks(embeddings, target, labels, labels) < 1).mean())
             records.append((strategy, " + ".join(names), recall, len(rows)))
     return pd.DataFrame(records, columns=["strategy", "inputs", "recall", "rows"])
 
@@ -140,6 +148,15 @@ def embed_rows(
     sequences = {name: torch.cat(part) for name, part in parts.items()}
     target = sequences.pop(fuser.config.target).mean(1).float().cpu()
     return sequences, target, rows
+
+
+def _target_labels(
+    fuser: Fuser, table: Table, stores: dict[str, FeatureStore], rows: np.ndarray
+) -> np.ndarray:
+    """(N,) a number that rows with equal targets share."""
+    target = fuser.config.target
+    firsts = _first_items(table, target, stores[target])
+    return table.item_labels(target, np.array([firsts[row] for row in rows], np.int64))
 
 
 def _first_items(table: Table, modality: str, store: FeatureStore) -> dict[int, int]:

@@ -220,13 +220,15 @@ def test_resumed_training_equals_uninterrupted_training(make_config, aligner_fol
 @pytest.mark.parametrize("overrides", ["", "qa.vision=false"])
 def test_two_processes_train_a_decoder_like_one(overrides, make_config, aligner_folder, tmp_path):
     config = make_config(f"qa.train.epochs=1 {overrides}")
-    weights = {}
+    weights, losses = {}, {}
     for count in (1, 2):
         run = Run.create(config, "qa", tmp_path / str(count))
         launch(train_decoder, config, "trm", aligner_folder, run.folder, num_processes=count)
+        losses[count] = run.history()["loss"].dropna()
         weights[count] = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
     for name, one in weights[1].items():
         torch.testing.assert_close(one, weights[2][name], atol=2e-4, rtol=1e-3)
+    assert losses[1].to_numpy() == pytest.approx(losses[2].to_numpy(), rel=1e-3)
 
 
 def test_qa_model_loads_with_the_same_answers(parts, model, aligner_folder, tmp_path, rename_keys):

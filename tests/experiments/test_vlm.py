@@ -103,13 +103,16 @@ def test_two_processes_train_a_vlm_like_one(make_config, aligner_folder, tmp_pat
     instructions = f"data.conversations.instructions.files.train=[{tmp_path / 'text.jsonl'}]"
     batches = "vlm.stages.lora.accumulation=2 vlm.stages.lora.batch_size=4"
     config, weights = make_config(f"{instructions} {batches}"), {}
+    losses = {}
     write_features(config.data, prefix_spec(config, aligner_folder), CHAT_SPLITS[:1])
     for count in (1, 2):
         run = Run.create(config, "vlm", tmp_path / str(count))
         launch(train_vlm, config, "lora", aligner_folder, run.folder, num_processes=count)
+        losses[count] = run.history()["loss"].dropna()
         weights[count] = load_file(newest_checkpoint(run.checkpoints) / "model.safetensors")
     for name, one in weights[1].items():
         torch.testing.assert_close(one, weights[2][name], atol=2e-4, rtol=1e-3)
+    assert losses[1].to_numpy() == pytest.approx(losses[2].to_numpy(), rel=1e-3)
 
 
 def test_lora_stage_trains_on_four_bit_weights(first_stage, make_config, aligner_folder, tmp_path):

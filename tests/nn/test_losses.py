@@ -434,6 +434,22 @@ def test_alignment_loss_equals_brute_force_on_present_rows(pairs):
     )
 
 
+def test_alignment_loss_shares_the_target_of_equal_items():
+    embeddings, present = random_modalities()
+    labels = {"vision": torch.arange(24), "audio": torch.arange(24), "text": torch.arange(24) // 5}
+    task = alignment_task(PAIRS, [1, 2, 3], [32, 8])
+    ours = task(Batch(0, np.arange(24), embeddings, present, labels))
+    exact = dict(zip(MODALITIES, float64(*embeddings.values()), strict=True))
+    scale, theirs = task.loss.logit_scale().detach().double(), 0
+    for (a, b), weight in zip(PAIRS, (1, 2, 3), strict=True):
+        kept = present[a] & present[b]
+        items = exact[a][kept], exact[b][kept]
+        theirs += weight * shared_target_loop(
+            *items, scale, [32, 8], (labels[a][kept], labels[b][kept])
+        )
+    assert_same(grads(ours, *embeddings.values()), grads(theirs / 6, *exact.values()))
+
+
 def test_alignment_loss_of_a_missing_modality_is_zero():
     embeddings, present = random_modalities()
     present["audio"] = torch.zeros_like(present["audio"])

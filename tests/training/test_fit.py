@@ -179,6 +179,8 @@ def test_two_processes_train_like_one(small_align, tmp_path, extra):
     two, _ = trained(config, tmp_path / "two", processes=2)
     for name in one:
         torch.testing.assert_close(two[name], one[name], atol=2e-5, rtol=1e-3)
+    losses = [Run(tmp_path / name).history()["loss"].dropna() for name in ("one", "two")]
+    assert losses[0].to_numpy() == pytest.approx(losses[1].to_numpy(), rel=1e-3)
 
 
 @pytest.mark.usefixtures("encoded")

@@ -2,7 +2,8 @@
 
 Exact match and F1 follow SQuAD's evaluation (Rajpurkar et al. 2016): both texts are lower-cased and
 stripped of punctuation and articles; of several references, the best match counts. Two limits: F1
-ignores word order ("two three" scores 1.0 against "three two"), and a sign is punctuation (-2 is 2).
+ignores word order ("two three" scores 1.0 against "three two"), and a sign is punctuation, so that
+-2 equals 2.
 """
 
 import re

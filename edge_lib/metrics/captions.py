@@ -133,7 +133,7 @@ def cider_each(candidates: Sequence[str], references: Sequence[Sequence[str]]) -
 
     N-grams of 1 to 4 words are weighted by how few items have them in a reference. Scores thus
     depend on the corpus: they cannot be compared between data sets, and a single item scores 0.
-    Captions of fewer than 4 words cannot reach 10. NaN for items without a word in their references.
+    Captions of fewer than 4 words cannot reach 10. Items without a word in a reference have NaN.
     """
     texts, scores = _tokenized(candidates, references), np.full(len(candidates), np.nan)
     if texts[0]:

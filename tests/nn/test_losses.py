@@ -298,7 +298,7 @@ def test_loss_of_equal_items_samples_a_single_dim():
 
 
 def test_loss_of_equal_captions_does_not_push_their_clips_apart():
-    """Two clips of each sentence, perfectly aligned, with equal captions: the best loss there is."""
+    """Two clips of each sentence, perfectly aligned, with equal captions: a minimum."""
     sentences = torch.eye(4).repeat_interleave(2, 0)
     labels = torch.arange(8), torch.arange(8) // 2
     a, b = (sentences.clone().requires_grad_() for _ in range(2))

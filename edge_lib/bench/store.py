@@ -1,7 +1,8 @@
 """Training steps with features from the store, against encoding in every step.
 
-Batches, heads, loss and optimizer are the same; only the source of the features differs. The lower
-bound, `heads_alone`, is a step on features that are in memory already.
+Batches, heads, loss and optimizer are the same; only the source of the features differs: a store of
+all tokens, one of `REDUCED` tokens, or the encoders. The lower bound, `heads_alone`, is a step on
+features that are in memory already.
 
 On a CPU this runs `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with random weights
 (speed does not depend on their values) and scenes instead of PixMo.
@@ -15,11 +16,14 @@ from itertools import count
 import torch
 
 from edge_lib.bench.tools import compare
-from edge_lib.config import ExperimentConfig, load_config
+from edge_lib.config import ExperimentConfig, FeatureSpec, load_config
+from edge_lib.config.features import TokensConfig
 from edge_lib.data.alignment_batches import Batch
+from edge_lib.data.table import Table
 from edge_lib.experiments.align import AlignmentTask, alignment_batches
 from edge_lib.features.extract import write_features
 from edge_lib.features.online import open_features
+from edge_lib.features.store import open_store
 from edge_lib.models import Aligner
 from edge_lib.sources import load_table
 from edge_lib.training.optimizer import make_optimizer
@@ -27,34 +31,67 @@ from edge_lib.training.progress import peak_memory_mb
 
 SCENES = "data.source=scenes data.scenes.train_size={rows} data.scenes.val_size=4 "
 SCENES += "data.scenes.test_size=4 data.scenes.swap_size=2 data.cache_dir={cache}"
+REDUCED = TokensConfig(window=2, dtype="int8")
 ON_GPU = "vision.weights=random text.weights=random features.on_device=true "
 ON_GPU += "train.batch_size=512 train.num_workers=0"
 
 
 def store() -> dict[str, float]:
-    """Seconds and samples per second of a training step: from the store, online, heads alone."""
+    """Seconds and samples per second of a training step: from the store, from a store of reduced
+    tokens, online, heads alone; bytes of an image's tokens in the two stores.
+    """
     on_gpu = torch.cuda.is_available()
     path, extra = ("params/full/align.yaml", ON_GPU) if on_gpu else ("params/tiny/align.yaml", "")
     with tempfile.TemporaryDirectory() as cache:
         scenes = SCENES.format(rows=2048 if on_gpu else 1024, cache=cache)
         config = load_config(path, f"{scenes} {extra}")
-        write_features(config.data, config.feature_spec)
-        steps = training_steps(config)
+        specs = feature_specs(config)
+        for name in ("ours", "reduced"):
+            write_features(config.data, specs[name])
+        steps = training_steps(config, specs)
         result = compare("seconds", steps, rounds=5)
-    for name in steps:
-        result[f"samples_per_second.{name}"] = config.train.batch_size / result[f"seconds.{name}"]
+        for name in steps:
+            samples = config.train.batch_size / result[f"seconds.{name}"]
+            result[f"samples_per_second.{name}"] = samples
+        result |= token_bytes(load_table(config.data, "train"), specs)
     return result | {"memory.peak_mb": peak_memory_mb()}
 
 
-def training_steps(config: ExperimentConfig) -> dict[str, Callable[[], None]]:
+def feature_specs(config: ExperimentConfig) -> dict[str, FeatureSpec]:
+    """A store, one of reduced tokens, and encoding in every step."""
+    spec = config.feature_spec
+    changes = {"ours": {}, "reduced": {"tokens": REDUCED}, "online": {"online": True}}
+    return {
+        name: replace(spec, features=spec.features.model_copy(update=change))
+        for name, change in changes.items()
+    }
+
+
+def token_bytes(table: Table, specs: dict[str, FeatureSpec]) -> dict[str, float]:
+    """Bytes of an image's tokens in each store, and how many times fewer the reduced one takes."""
+    result = {}
+    for name in ("ours", "reduced"):
+        store = open_store(specs[name], "vision", table)
+        parts = (shard.get(key) for shard in store.shards for key in ("tokens", "scales"))
+        size = sum(part.nbytes for part in parts if part is not None)
+        result[f"token_bytes.{name}"] = size / len(store)
+    factor = result["token_bytes.ours"] / result["token_bytes.reduced"]
+    return result | {"token_bytes.factor": factor}
+
+
+def training_steps(
+    config: ExperimentConfig, specs: dict[str, FeatureSpec]
+) -> dict[str, Callable[[], None]]:
     """A training step for each source of features, all with the same aligner."""
-    table, spec = load_table(config.data, "train"), config.feature_spec
-    online = replace(spec, features=spec.features.model_copy(update={"online": True}))
-    from_store, encoded = (
-        alignment_batches(table, open_features(s, table), config.data, config.train, config.seed)
-        for s in (spec, online)
-    )
-    widths = {name: features.widths for name, features in from_store.features.items()}
+    table = load_table(config.data, "train")
+    batches = {
+        name: alignment_batches(
+            table, open_features(spec, table), config.data, config.train, config.seed
+        )
+        for name, spec in specs.items()
+    }
+    in_memory = batches["ours"][0]
+    widths = {name: features.widths for name, features in batches["ours"].features.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     aligner = Aligner(config.modalities, config.loss.dims, widths)
     task = AlignmentTask(aligner, config.loss, config.pairs, config.seed).to(device)
@@ -67,9 +104,9 @@ def training_steps(config: ExperimentConfig) -> dict[str, Callable[[], None]]:
         optimizer.step()
         optimizer.zero_grad()
 
-    steps, in_memory = count(), from_store[0]
-    return {
-        "ours": lambda: step(from_store[next(steps)]),
-        "online": lambda: step(encoded[next(steps)]),
-        "heads_alone": lambda: step(in_memory),
-    }
+    numbers = count()
+
+    def step_of(name: str) -> Callable[[], None]:
+        return lambda: step(batches[name][next(numbers)])
+
+    return {name: step_of(name) for name in specs} | {"heads_alone": lambda: step(in_memory)}

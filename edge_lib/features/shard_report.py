@@ -28,7 +28,7 @@ class ShardReport:
 
     def to_bytes(self) -> torch.Tensor:
         """JSON as a tensor of bytes, to be stored in a shard."""
-        return torch.tensor([*json.dumps(asdict(self)).encode()], dtype=torch.uint8)
+        return torch.frombuffer(bytearray(json.dumps(asdict(self)), "utf-8"), dtype=torch.uint8)
 
     def load(self, content: torch.Tensor) -> None:
         """Add the report of a shard, from `to_bytes`."""

@@ -11,7 +11,7 @@ from edge_lib.config.modality import ModalityConfig
 
 
 class TokensConfig(Section):
-    """How tokens are reduced. `{window: 2, dtype: int8}` takes 1/8 of the bytes of float16."""
+    """How tokens are reduced. `{window: 2, dtype: int8}` takes about 1/8 of the bytes."""
 
     window: Positive = Field(1, description="average an image's tokens over squares of this side")
     dtype: Literal["float16", "float32", "int8"] | None = Field(

@@ -140,6 +140,6 @@ def check_budget(num_bytes: float, max_gb: float) -> None:
     if num_bytes > max_gb * 1e9:
         raise ConfigError(
             f"the tokens need about {num_bytes / 1e9:,.1f} GB, over features.max_gb={max_gb}; "
-            "raise it, set features.tokens={window: 2, dtype: int8} (1/8 of the bytes), use pooler "
+            "raise it, set features.tokens={window: 2, dtype: int8} (about 1/8), use pooler "
             "'pooled', or set features.online=true train.num_workers=0"
         )

@@ -13,6 +13,7 @@ from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
 from edge_lib.sources.files import existing_folder
 from edge_lib.sources.parsed import SkippedEntry, parsed_table
+from edge_lib.sources.select import SPLIT_BY
 
 COLUMNS = ("id", "audio", "texts")
 CLIP = re.compile(r"\S+\.\w{2,4}|[0-9a-f]{32,}")  # the name of a clip, now and in old releases
@@ -23,12 +24,18 @@ def load(config: DataConfig, split: str) -> Table:
     source, key = config.common_voice, f"data.common_voice.{split}"
     path = _listing(source.folder, getattr(source, split), key)
     clips = existing_folder(source.folder / "clips", "data.common_voice.folder")
-    parse, cache_dir = partial(_rows, path, clips), config.cache_dir
-    return parsed_table(f"common_voice {split}", COLUMNS, parse, [path], key, cache_dir, clips)
+    by = config.split.by if config.split else None
+    parse, columns = partial(_rows, path, clips, by), [*COLUMNS, *([SPLIT_BY] if by else [])]
+    name, cache_dir = f"common_voice {split}", config.cache_dir
+    return parsed_table(name, columns, parse, [path], key, cache_dir, clips, [str(by)])
 
 
-def _listing(folder: Path, name: str, key: str) -> Path:
+def _listing(folder: Path, name: str | None, key: str) -> Path:
     """The tsv file of a split, which may be named without its ending."""
+    if not name:
+        raise ConfigError(
+            f"{key} names no file; name one, or take the split from train: data.split"
+        )
     path = next((p for p in (folder / name, folder / f"{name}.tsv") if p.is_file()), None)
     if path is None:
         available = ", ".join(sorted(file.name for file in folder.glob("*.tsv"))) or "no tsv file"
@@ -36,10 +43,10 @@ def _listing(folder: Path, name: str, key: str) -> Path:
     return path
 
 
-def _rows(path: Path, clips: Path) -> Iterator[dict | SkippedEntry]:
+def _rows(path: Path, clips: Path, by: str | None) -> Iterator[dict | SkippedEntry]:
     with path.open("rb") as file:
         header = _decode(next(file, b"").removeprefix(BOM_UTF8)).rstrip("\t").split("\t")
-        if missing := {"path", "sentence"} - set(header):
+        if missing := {"path", "sentence", by or "path"} - set(header):
             raise ConfigError(f"{path} has no column {sorted(missing)}; it has {header}")
         for number, fields in _records(file, header):
             row = dict(zip(header, fields, strict=False))
@@ -47,7 +54,7 @@ def _rows(path: Path, clips: Path) -> Iterator[dict | SkippedEntry]:
                 detail = f": line {number} has {len(fields)}, the header {len(header)}"
                 yield SkippedEntry(f"line {number}", problem, detail)
             else:
-                yield _row(row["path"], row["sentence"], clips)
+                yield _row(row["path"], row["sentence"], clips) | {SPLIT_BY: row[by or "path"]}
 
 
 def _problem(row: dict[str, str], fields: list[str], header: list[str]) -> str | None:
@@ -87,7 +94,8 @@ def _records(lines: Iterable[bytes], header: list[str]) -> Iterator[tuple[int, l
 
 def _continues(record: list[str], fields: list[str], header: list[str]) -> bool:
     name = (fields + [""] * len(header))[header.index("path")]
-    return not CLIP.fullmatch(name) and len(record) + len(fields) - 1 <= len(header)
+    fits = len(record) < len(header) and len(record) + len(fields) - 1 <= len(header)
+    return fits and not CLIP.fullmatch(name)
 
 
 def _fields(line: bytes, header: list[str]) -> list[str]:

@@ -1,6 +1,5 @@
-"""Find, read and fingerprint the files that a config names."""
+"""Find and read the files that a config names."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from glob import glob
@@ -90,17 +89,3 @@ def read_json(path: Path, key: str, field: str | None = None):
     except (ValueError, KeyError, TypeError) as error:
         expected = f"JSON with a field {field!r}" if field else "JSON"
         raise ConfigError(f"{key}: {path} is not {expected}: {error!r}") from None
-
-
-def fingerprint_files(files: Sequence[Path], *facts: str) -> str:
-    """A digest that names the content of files: of sizes, times and last 64 KB (Parquet keeps its
-    column statistics there), and of other `facts`.
-    """
-    digest = hashlib.sha256("\n".join(facts).encode())
-    for path in files:
-        stat = path.stat()
-        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-        with path.open("rb") as file:
-            file.seek(max(0, stat.st_size - 65536))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]

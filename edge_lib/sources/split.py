@@ -40,7 +40,10 @@ def take_split(config: DataConfig, split: str, whole: Table) -> Table:
         )
     rows = np.flatnonzero(numbers == SPLITS.index(split))
     digest = hashlib.sha256(whole.fingerprint.encode() + rows.tobytes()).hexdigest()
-    return whole.select(rows, f"{config.source} {split}", digest[:16])
+    table = whole.select(rows, f"{config.source} {split}", digest[:16])
+    if split == "train":  # what gave no row is counted once
+        table.skipped.update(whole.skipped)
+    return table
 
 
 def split_numbers(whole: Table, config: SplitConfig, cache_dir: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ from audio_helpers import encode, sine
 
 from edge_lib.config import CommonVoiceConfig, ConfigError, DataConfig
 from edge_lib.sources import load_table
+from edge_lib.sources.splits import SPLITS
 
 
 @pytest.fixture
@@ -107,11 +108,20 @@ def test_common_voice_joins_sentences_with_line_breaks(load, end, gap):
 def test_common_voice_skips_what_is_no_row(load):
     short, shifted = GOOD[1][:4], ["", *row("d", "Four.")][:-1]
     latin = "\t".join(row("e", "Café")).encode("latin-1")
-    lines = [b"stray line", GOOD[0], short, shifted, latin, row("", "No clip.", path=" "), GOOD[2]]
+    lines = [
+        b"stray line",
+        GOOD[0],
+        short,
+        shifted,
+        latin,
+        row("", "No clip.", path=" "),
+        GOOD[2],
+        b"end",
+    ]
     table = load(*lines)
     assert (table.ids, table.captions) == (["a.mp3", "c.mp3"], ["One.", "Three."])
     assert table.skipped == {
-        "fields do not match the header": ["line 2", "line 4", "line 5"],
+        "fields do not match the header": ["line 2", "line 4", "line 5", "line 9"],
         "not UTF-8": ["line 6"],
         "no name of a clip": ["line 7"],
     }
@@ -152,6 +162,22 @@ def test_common_voice_splits_may_be_named_without_their_ending(load, tmp_path):
         assert len(load_table(data, "train")) == 3
     with pytest.raises(ConfigError, match=r"val: no such file .*dev\.tsv; there is validated\.tsv"):
         load_table(data, "val")
+
+
+def test_common_voice_keeps_a_speaker_in_one_split(load, tmp_path):
+    load(*[row(f"{n}", "x", client_id=f"speaker {n % 5}") for n in range(40)], b"odd")
+    section = {"folder": tmp_path, "train": "test.tsv", "val": None, "test": None}
+    split = {"val": 0.2, "test": 0.2, "by": "client_id"}
+    data = {"source": "common_voice", "common_voice": section, "cache_dir": tmp_path / "cache"}
+    tables = {name: load_table(DataConfig(**data, split=split), name) for name in SPLITS}
+    speakers = [{int(name.split(".")[0]) % 5 for name in table.ids} for table in tables.values()]
+    assert sorted(number for numbers in speakers for number in numbers) == [0, 1, 2, 3, 4]
+    assert sum(map(len, tables.values())) == 40
+    assert tables["train"].skipped == {"fields do not match the header": ["line 42"]}
+    with pytest.raises(ConfigError, match=r"has no column \['voice'\]; it has \['client_id', "):
+        load_table(DataConfig(**data, split=split | {"by": "voice"}), "val")
+    with pytest.raises(ConfigError, match=r"common_voice\.val names no file; name one, or take"):
+        load_table(DataConfig(**data), "val")
 
 
 def test_common_voice_fingerprint_follows_the_clips(load, tmp_path):

@@ -1,9 +1,11 @@
 """Fixtures of several test modules: encoded images, small tables, tiny checkpoints, configs."""
 
 import io
+import multiprocessing
 import os
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on a machine with GPUs
+os.environ["LOKY_MAX_CPU_COUNT"] = "1"  # speech without processes that import the library first
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +50,21 @@ RENAMED = (
     (FusionConfig, "modality_dropout"),
     (DecoderConfig, "lr"),
 )
+
+PRELOADED = ["edge_lib.experiments.align", "edge_lib.experiments.trimodal"]
+PRELOADED += ["edge_lib.experiments.trm_qa", "edge_lib.experiments.vlm"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_fork_from_a_server():
+    """Launched processes are forks of one that has imported the library, which takes seconds.
+
+    tests/training/test_launch.py spawns them, as users do.
+    """
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_lib.training.launch.START_METHOD", "forkserver")
+        yield
 
 
 @pytest.fixture(scope="session")

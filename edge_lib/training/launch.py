@@ -1,9 +1,9 @@
 """Run a function in N processes (on M nodes) from a notebook cell and return its results.
 
 1. The function and its arguments are pickled once, so an object that cannot be sent fails early.
-2. ``torch.distributed``'s elastic agent **spawns** the processes (a fork would inherit CUDA and
-   bitsandbytes state) with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, ... set. Accelerate or torch
-   then creates the process group from these variables (gloo on a CPU, NCCL on GPUs).
+2. ``torch.distributed``'s elastic agent **spawns** the processes with RANK, WORLD_SIZE, LOCAL_RANK,
+   MASTER_ADDR, ... set. Accelerate or torch then creates the process group from these variables
+   (gloo on a CPU, NCCL on GPUs).
 3. Each process writes to ``rank-<rank>.log``; the lines of local rank 0 also appear in the cell.
 4. Results come back pickled; the first failure stops every process and is raised in the cell.
 """
@@ -30,6 +30,7 @@ from edge_lib.training.launch_context import (
 )
 from edge_lib.training.worker import dump_pickle, log_path, name_of, run_worker
 
+START_METHOD = "spawn"  # a fork would inherit CUDA and bitsandbytes state
 _launch_numbers = count()
 _stores: dict[str, torch.distributed.TCPStore] = {}  # hosted by this process, by endpoint
 
@@ -113,7 +114,7 @@ def _elastic_config(
         # The default is the machine's own name, which may not resolve.
         local_addr="localhost" if endpoint.startswith("localhost") else None,
         max_restarts=0,
-        start_method="spawn",
+        start_method=START_METHOD,
         logs_specs=_RankLogs(str(logs)),
         role="",
         log_line_prefix_template="${role_name}",  # empty: the cell shows lines without a prefix

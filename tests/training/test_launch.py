@@ -44,6 +44,13 @@ def process_state() -> tuple:
     return [signal.getsignal(number) for number in signals], environment, sys.path[:]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _processes_are_spawned():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_lib.training.launch.START_METHOD", "spawn")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _launch_restores_everything(monkeypatch):
     for name in OPENMP:

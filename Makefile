@@ -47,7 +47,7 @@ showcase-%: .venv/ready
 	cp runs/showcase-run/$*/*.csv runs/showcase/$*/ 2>/dev/null || true
 
 # one thread for each of the two workers: more would wait for one another
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/ready
 	$(BIN)/ruff check .

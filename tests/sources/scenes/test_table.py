@@ -157,6 +157,7 @@ def test_spoken_rows_are_identical_on_any_number_of_cores(spoken, monkeypatch):
     groups = enumerate(twin_groups("train", 40, 4, 0))
     drawn = enumerate((group, scene) for group, twins in groups for scene in twins)
     jobs = [(spoken.scenes, scene, "train", n, group) for n, (group, scene) in drawn]
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
     first = list(run_in_parallel(scene_row, jobs, chunk_size=10))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "3")
     assert first == list(run_in_parallel(scene_row, jobs, chunk_size=10))

@@ -5,7 +5,7 @@ A change of what it looks like needs another `FORMAT` in `features/store.py`.
 
 import io
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from edge_lib.data.grey import is_wide, scale_grey
 
@@ -55,7 +55,8 @@ def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF data say; damaged EXIF data turn nothing."""
     image.load()  # a damaged picture is an error
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # the parser of EXIF data raises nearly anything
         return image
 

@@ -125,6 +125,7 @@ def embed_saved(
 ) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
     """`embed_table`, with the aligner saved in a folder and the table's feature stores."""
     aligner = Aligner.from_pretrained(folder).to(local_device())
+    spec = aligner.feature_spec(spec.features, spec.cache_dir)
     return embed_table(aligner, table, open_stores(spec, table))
 
 

@@ -125,6 +125,14 @@ def test_aligner_refuses_encoder_weights_that_changed(moved):
     assert loaded.embed("text", TEXTS).shape == (2, 16), "the other encoder is as it was"
 
 
+def test_aligner_refuses_features_of_encoder_weights_that_changed(moved, config):
+    change_weights(moved / "encoder")
+    aligner, options = Aligner.untrained(moved / "aligner"), (config.features, moved)
+    with pytest.raises(ConfigError, match="not those that the model was trained on"):
+        aligner.feature_spec(*options)
+    assert aligner.feature_spec(*options, ["text"]).modalities == {"text": config.text}
+
+
 def test_aligner_takes_copied_and_touched_encoder_weights(moved, aligner):
     expected = aligner.embed("vision", image())
     (moved / "encoder").rename(moved / "elsewhere")

@@ -29,29 +29,31 @@ class ShardRows:
     def truncate(self, items: list[int]) -> None:
         self.truncated[[item - self.start for item in items]] = True
 
-    def add(
-        self, items: list[int], output: EncoderOutput, keeps_tokens: bool
-    ) -> dict[int, Skipped]:
-        """Outputs of items, by number. Returns those that have values which cannot be stored."""
-        skipped = {}
+    def add(self, items: list[int], output: EncoderOutput) -> dict[int, Skipped]:
+        """Outputs of items, by number, on any device; tokens are kept unless they are None. Returns
+        the items that have values which cannot be stored.
+        """
+        stored = self._stored(output)
+        fits = _finite(stored, output.mask)
+        problems = {} if fits.all() else _problems(items, fits, output.finite())
+        parts = {name: part.cpu() for name, part in stored.items()}
+        mask = None if output.mask is None else output.mask.cpu()
         for number, item in enumerate(items):
-            tokens = output.tokens[number][output.mask[number]] if keeps_tokens else None
-            if problem := self._add(item - self.start, output.pooled[number], tokens):
-                skipped[item] = problem
-        return skipped
+            if item not in problems:
+                self.pooled[item - self.start] = parts["pooled"][number]
+                for name in parts.keys() - {"pooled"}:
+                    getattr(self, name)[item - self.start] = parts[name][number][mask[number]]
+        return problems
 
-    def _add(self, row: int, pooled: Tensor, tokens: Tensor | None) -> Skipped | None:
-        stored = {"pooled": pooled.to(self.dtype)}
-        if tokens is not None and self.token_dtype == torch.int8:
-            stored["tokens"], stored["scales"] = quantize(tokens)
-        elif tokens is not None:
-            stored["tokens"] = tokens.to(self.token_dtype)
-        if all(part.isfinite().all() for part in stored.values()):
-            for name, part in stored.items():
-                getattr(self, name)[row] = part
-            return None
-        finite = pooled.isfinite().all() and (tokens is None or tokens.isfinite().all())
-        return OVERFLOW if finite else NOT_FINITE
+    def _stored(self, output: EncoderOutput) -> dict[str, Tensor]:
+        """Pooled (B, P), tokens (B, T, D) and scales (B, T), as far as they are kept."""
+        stored = {"pooled": output.pooled.to(self.dtype)}
+        if output.tokens is None:
+            return stored
+        if self.token_dtype != torch.int8:
+            return stored | {"tokens": output.tokens.to(self.token_dtype)}
+        tokens, scales = quantize(output.tokens)
+        return stored | {"tokens": tokens, "scales": scales}
 
     @property
     def token_bytes_per_item(self) -> float:
@@ -74,3 +76,17 @@ class ShardRows:
             if parts:
                 data[name] = torch.cat([parts[row] for row in sorted(parts)])
         return data
+
+
+def _finite(stored: dict[str, Tensor], mask: Tensor | None) -> Tensor:
+    """(B,) bool: whether all values of an item can be stored."""
+    tokens = stored.get("scales", stored.get("tokens"))  # int8 is finite, its scale may not be
+    if tokens is not None and tokens.ndim == 2:
+        tokens = tokens[..., None]
+    return EncoderOutput(tokens, mask, stored["pooled"]).finite()
+
+
+def _problems(items: list[int], fits: Tensor, finite: Tensor) -> dict[int, Skipped]:
+    """Items that do not fit, because of the encoder or of the type in which they are stored."""
+    rows = zip(items, fits.tolist(), finite.tolist(), strict=True)
+    return {item: OVERFLOW if fine else NOT_FINITE for item, fit, fine in rows if not fit}

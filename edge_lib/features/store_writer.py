@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from edge_lib.config import ConfigError, FeatureSpec
+from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
 from edge_lib.features.encoder import Encoder, run_encoder
 from edge_lib.features.items import Items
@@ -78,7 +79,9 @@ class StoreWriter:
         config, keeps_tokens = self.spec.features, self.spec.modalities[self.modality].keeps_tokens
         output = run_encoder(encoder, batch.inputs, config.precision, config.tokens.window)
         rows.truncate(batch.truncated)
-        batch.skipped |= rows.add(batch.items, output.to("cpu"), keeps_tokens)
+        if not keeps_tokens:
+            output = EncoderOutput(None, None, output.pooled)
+        batch.skipped |= rows.add(batch.items, output)
         if keeps_tokens:
             check_budget(rows.token_bytes_per_item * len(self.items), config.max_gb)
 

@@ -26,9 +26,9 @@ def average_squares(output: EncoderOutput, window: int) -> EncoderOutput:
 
 
 def quantize(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """(T, D) -> int8 (T, D) and float16 scales (T,), of which the product is within half a scale of
-    the tokens.
+    """(..., D) -> int8 (..., D) and float16 scales (...), of which the product is within half a
+    scale of the tokens.
     """
-    scales = (tokens.abs().amax(1) / 127).half()
-    values = tokens / scales.float().clamp(min=2**-24)[:, None]  # the smallest float16
+    scales = (tokens.abs().amax(-1) / 127).half()
+    values = tokens / scales.float().clamp(min=2**-24)[..., None]  # the smallest float16
     return values.round().clamp(-127, 127).to(torch.int8), scales

@@ -9,6 +9,7 @@ import json
 from importlib import import_module
 
 BENCHMARKS = {  # modules, imported only when run
+    "chats": "tokenising 665,000 conversations with all cores, and opening them again",
     "matryoshka": "one-pass Matryoshka loss against a loss per size: time, memory, error",
     "perceiver": "poolers against self-attention over all tokens: time and memory by length",
     "retrieval": "Matryoshka search of 262,144 embeddings against faiss: time, recall, memory",

@@ -37,7 +37,7 @@ def peak_memory(function: Callable, *args) -> float:
     Measured by CUDA's allocator on a GPU, else by the kernel (VmHWM, which unlike ru_maxrss does
     not include the parent process).
     """
-    return _in_new_process(_growth, function, *args)
+    return in_new_process(_growth, function, *args)
 
 
 def peak_memories(function: Callable, cases: list[tuple]) -> list[float]:
@@ -45,10 +45,10 @@ def peak_memories(function: Callable, cases: list[tuple]) -> list[float]:
 
     The cases share one process, so they must be sorted by rising memory.
     """
-    return _in_new_process(_peaks, function, cases)
+    return in_new_process(_peaks, function, cases)
 
 
-def _in_new_process(function: Callable, *args):
+def in_new_process(function: Callable, *args):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
         return pool.submit(function, *args).result()
@@ -57,11 +57,11 @@ def _in_new_process(function: Callable, *args):
 def _peaks(function: Callable, cases: list[tuple]) -> list[float]:
     function(*cases[0])()  # libraries allocate their workspace
     on_gpu = torch.cuda.is_available()
-    before = torch.cuda.memory_allocated() / 2**20 if on_gpu else _status("VmRSS")
+    before = torch.cuda.memory_allocated() / 2**20 if on_gpu else status_mb("VmRSS")
     peaks = []
     for case in cases:
         function(*case)()
-        peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _status("VmHWM")
+        peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else status_mb("VmHWM")
         peaks.append(peak - before)
     return peaks
 
@@ -73,12 +73,12 @@ def _growth(function: Callable, *args) -> float:
         before = torch.cuda.memory_allocated()
         measured()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = _status("VmRSS")
+    before = status_mb("VmRSS")
     measured()
-    return _status("VmHWM") - before
+    return status_mb("VmHWM") - before
 
 
-def _status(field: str) -> float:
+def status_mb(field: str) -> float:
     """MB, from /proc/self/status."""
     text = Path("/proc/self/status").read_text()
     return int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) / 1024

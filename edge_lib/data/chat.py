@@ -17,7 +17,7 @@ from tokenizers import AddedToken
 
 from edge_lib.data.chat_spans import Spans, TurnSpans, assistant_turns
 from edge_lib.data.messages import PLACEHOLDERS, ChatError, Messages
-from edge_lib.data.special_text import MARK, EncodedTokens, SpecialText, Tokens
+from edge_lib.data.text_tokens import MARK, TextTokenizer
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerFast
@@ -59,7 +59,7 @@ class Chat:
         ids = map(tokenizer.convert_tokens_to_ids, marks.values())
         self.placeholders: dict[str, int] = dict(zip(marks, ids, strict=True))
         self.pad = tokenizer.pad_token_id or 0  # padding is masked, so any id serves
-        self._special, self._turn_spans = SpecialText(tokenizer), TurnSpans(self._render)
+        self._texts, self._turn_spans = TextTokenizer(tokenizer), TurnSpans(self._render)
 
     def encode(self, messages: Messages) -> tuple[list[int], list[int]]:
         """Token ids and labels of a whole conversation; labels are IGNORE except on assistant turns
@@ -85,7 +85,8 @@ class Chat:
         """The second half of `tokenize`; other threads can run during it."""
         valid = [result for result in rendered if not isinstance(result, ChatError)]
         texts, literals, spans = zip(*valid, strict=True) if valid else ([], [], [])
-        tokenized = map(_label, self._special.tokenize(texts, literals), spans)
+        tokens = zip(self._texts.tokenize(texts, literals), spans, strict=True)
+        tokenized = (TokenizedChat(own.ids, own.ranges(turns)) for own, turns in tokens)
         return [part if isinstance(part, ChatError) else next(tokenized) for part in rendered]
 
     def expand(self, tokenized: TokenizedChat) -> tuple[np.ndarray, np.ndarray]:
@@ -99,9 +100,8 @@ class Chat:
     def prompt(self, messages: Messages) -> list[int]:
         """Token ids of a conversation that end with the header of the turn to generate."""
         text, literals, _ = self._text(self._checked(messages), add_generation_prompt=True)
-        [tokens] = self._special.tokenize([text], [literals])
-        ids = np.array(tokens.ids, np.int32)
-        return self._checked_length(ids.repeat(self._repeats(ids)))
+        [tokens] = self._texts.tokenize([text], [literals])
+        return self._checked_length(tokens.ids.repeat(self._repeats(tokens.ids)))
 
     def count(self, messages: Messages) -> dict[str, int]:
         """The number of placeholders of each name: as many images and clips are needed."""
@@ -155,7 +155,7 @@ class Chat:
         self, messages: Messages, add_generation_prompt: bool = False
     ) -> tuple[str, list[str], Messages]:
         """Rendered messages, with the special tokens that were replaced by marks."""
-        messages, literals = self._special.mark(messages)
+        messages, literals = self._texts.mark(messages)
         text = self._render(messages, add_generation_prompt)
         if literals and text.count(MARK) != len(literals):
             raise ChatError("the chat template leaves out or repeats text with special tokens")
@@ -174,12 +174,6 @@ class Chat:
         for name, count in self.num_soft_tokens.items():
             repeats[ids == self.placeholders[name]] = count
         return repeats
-
-
-def _label(tokens: Tokens | EncodedTokens, spans: Spans) -> TokenizedChat:
-    """Token ids with the ranges of those that begin within the spans of characters."""
-    ranges = [(tokens.first_within(a), tokens.first_after(b)) for a, b in spans]
-    return TokenizedChat(np.array(tokens.ids, np.int32), np.array(ranges, np.int32).reshape(-1, 2))
 
 
 def _is_unicode(text: str) -> bool:

@@ -93,5 +93,8 @@ class TurnSpans:
 
 
 def assistant_turns(messages: Messages) -> list[int]:
-    """The numbers of the assistant's messages."""
-    return [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+    """The numbers of the assistant's messages that follow another; one that opens a conversation
+    answers nothing.
+    """
+    roles = enumerate(message["role"] for message in messages)
+    return [turn for turn, role in roles if turn and role == "assistant"]

@@ -95,8 +95,11 @@ class TextTokenizer:
 
     @cached_property
     def _byte_lengths(self) -> np.ndarray:
-        """(V,) the number of bytes of each token; empty if tokens are no sequences of bytes."""
-        if not isinstance(self.backend.decoder, ByteLevel):
+        """(V,) the number of bytes of each token; empty if tokens are no sequences of bytes, or if
+        their offsets leave out spaces.
+        """
+        trims = "trim_offsets=True" in repr(self.backend.post_processor)
+        if trims or not isinstance(self.backend.decoder, ByteLevel):
             return np.empty(0, np.int64)
         lengths = {id: len(token) for token, id in self.backend.get_vocab().items()}
         added = self.tokenizer.added_tokens_decoder.items()

@@ -115,7 +115,7 @@ class TokenizedConversations:
 
     @cached_property
     def _clips(self) -> np.ndarray:
-        return self.records["clips"].to_numpy()[self.numbers]
+        return self.records["clips"].fill_null(0).to_numpy()[self.numbers]
 
 
 def _lengths(lists: pa.ListArray | pa.ChunkedArray) -> np.ndarray:

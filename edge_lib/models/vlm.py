@@ -20,6 +20,7 @@ from edge_lib.config.vlm import INPUT_KINDS
 from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
+from edge_lib.features.weights import check_weights, weights_digest
 from edge_lib.models.generation import GenerationMixin
 from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.saving import model_folder
@@ -52,6 +53,7 @@ class VLM(GenerationMixin, nn.Module):
         super().__init__()
         self.config, self.shapes, self.prefix_sources = config, shapes, prefix_sources
         self.language = load_language(config.language)
+        self.language_digest = weights_digest(*_backbone(config.language))
         words = self.language.get_input_embeddings().weight
         scale = words.float().std().item()
         self.projectors = nn.ModuleDict(
@@ -182,6 +184,7 @@ class VLM(GenerationMixin, nn.Module):
         """
         config = self.config.model_dump(mode="json", exclude=TRAINING)
         metadata = {"config": config, "shapes": self.shapes}
+        metadata["language_digest"] = self.language_digest
         with model_folder(folder, FILE, metadata) as temporary:
             self.prefix_sources.save(temporary)
             self.chat.tokenizer.save_pretrained(temporary / "tokenizer")
@@ -199,7 +202,8 @@ class VLM(GenerationMixin, nn.Module):
         """Load what `save_pretrained` wrote, in evaluation mode.
 
         language: how to load the language model instead, such as in 4 bits; its adapters stay those
-        of the folder. Raises ValueError if it names other adapters.
+        of the folder. Raises ValueError if it names other adapters, ConfigError if the language
+        model has other weights than when the model was saved.
         """
         folder, metadata = absolute_path(folder), read_saved(folder, FILE)
         shapes = {name: tuple(shape) for name, shape in metadata["shapes"].items()}
@@ -210,6 +214,8 @@ class VLM(GenerationMixin, nn.Module):
                 raise ValueError(f"{folder} has other adapters: {lora}, not {language.lora}")
             language = language.model_copy(update={"lora": lora})
             config = config.model_copy(update={"language": language})
+        # those that an older version saved are not known
+        check_weights(metadata.get("language_digest", ""), *_backbone(config.language))
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         model = cls(PrefixSources.load(folder), config, shapes, tokenizer)
         model.projectors.load_state_dict(load_file(folder / "projectors.safetensors"))
@@ -217,6 +223,11 @@ class VLM(GenerationMixin, nn.Module):
             adapters = load_file(folder / "adapters.safetensors")
             set_peft_model_state_dict(model.language, adapters)
         return model.eval()
+
+
+def _backbone(config: LanguageConfig) -> tuple[str, str | None, str]:
+    """The arguments of `weights_digest`."""
+    return config.model, config.revision, config.weights
 
 
 def _drop_frozen(module: nn.Module, state: dict, prefix: str, _) -> None:

@@ -2,16 +2,19 @@
 
 import copy
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import GraniteConfig, GraniteForCausalLM
 from vlm_targets import save_sharded_vlm
 
 from edge_lib.bench.vlm import build, first_token
-from edge_lib.config import LanguageConfig, LoRAConfig, VLMModelConfig
+from edge_lib.config import ConfigError, LanguageConfig, LoRAConfig, VLMModelConfig
 from edge_lib.data.chat import IGNORE, ChatError
 from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
@@ -357,7 +360,7 @@ def test_vlm_loads_with_the_same_answers(trained, tmp_path, rename_keys):
 def test_vlm_file_holds_the_model_alone(trained, tmp_path):
     trained.save_pretrained(tmp_path)
     metadata = json.loads((tmp_path / "vlm.json").read_text())
-    assert metadata.keys() == {"config", "shapes"}
+    assert metadata.keys() == {"config", "shapes", "language_digest"}
     model = {"language", "prefix_sources", "fusion", "projector", "system"}
     assert metadata["config"].keys() == model | {"max_length", "max_new_tokens"}
     language = {"model", "revision", "weights", "precision", "quantize", "lora"}
@@ -383,6 +386,26 @@ def test_vlm_loads_its_language_model_in_another_precision(trained, language_fol
         other = LanguageConfig(model=str(language_folder), lora=lora)
         with pytest.raises(ValueError, match="has other adapters"):
             VLM.from_pretrained(tmp_path / "vlm", other)
+
+
+def test_vlm_refuses_other_weights_of_its_language_model(trained, language_folder, tmp_path):
+    """A copy elsewhere is the same; a weight that changed under the adapters is not."""
+    trained.save_pretrained(tmp_path / "vlm")
+    copy = Path(shutil.copytree(language_folder, tmp_path / "language"))
+    language = LanguageConfig(model=str(copy))
+    loaded = VLM.from_pretrained(tmp_path / "vlm", language)
+    batch = batch_of(trained, CONVERSATION)
+    assert loaded(batch).item() == trained(batch).item()
+    weights = load_file(copy / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] += 1
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    error = f"{copy}: its weights .digest .* are not those .* trained on .{trained.language_digest}"
+    with pytest.raises(ConfigError, match=error):
+        VLM.from_pretrained(tmp_path / "vlm", language)
+    metadata = json.loads((tmp_path / "vlm/vlm.json").read_text())
+    del metadata["language_digest"]  # as older versions saved it
+    (tmp_path / "vlm/vlm.json").write_text(json.dumps(metadata))
+    assert VLM.from_pretrained(tmp_path / "vlm", language).language_digest
 
 
 def test_sharded_vlm_is_saved_whole(trained, tmp_path):

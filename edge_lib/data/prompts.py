@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_lib.data.chat import Chat, ChatError
-from edge_lib.data.messages import PLACEHOLDERS, Messages
+from edge_lib.data.messages import PLACEHOLDERS, ROLES, Messages
 
 Prompt = str | Messages
 
@@ -47,15 +47,25 @@ def as_messages(chat: Chat, prompt: Prompt, counts: dict[str, int]) -> Messages:
     """A prompt as messages. A text gets the placeholders that it lacks in front.
 
     counts: the number of items for each placeholder. Raises ValueError if the prompt has another
-    number of placeholders, ChatError for a message without role or content.
+    number of placeholders, ChatError for a message whose role is unknown or content no text.
     """
     if isinstance(prompt, str):
         absent = [name for name in counts if PLACEHOLDERS[name] not in prompt]
         marks = "".join(f"{PLACEHOLDERS[name]}\n" * counts[name] for name in absent)
         prompt = [{"role": "user", "content": marks + prompt}]
-    if invalid := [message for message in prompt if not {"role", "content"} <= message.keys()]:
-        raise ChatError(f"a message needs role and content, got {', '.join(invalid[0])}")
+    for message in prompt:
+        _check_message(message)
     for name, count in chat.count(prompt).items():
         if count != counts.get(name, 0):
             raise ValueError(f"the prompt has {count} <{name}> for {counts.get(name, 0)} items")
     return prompt
+
+
+def _check_message(message: dict) -> None:
+    if not {"role", "content"} <= message.keys():
+        raise ChatError(f"a message needs role and content, got {', '.join(message)}")
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        raise ChatError(f"the role of a message is one of {', '.join(ROLES)}, not {role!r}")
+    if not isinstance(content, str):
+        raise ChatError(f"the content of a message is a text, not a {type(content).__name__}")

@@ -16,6 +16,7 @@ from edge_lib.data.chat import Chat, TokenizedChat
 from edge_lib.data.table import Table
 
 REFUSED = "refused by the chat template"
+NOT_ENCODED = "an image or clip could not be encoded"
 RECORDS = pa.schema(
     [
         ("row", pa.int64()),
@@ -85,7 +86,7 @@ class TokenizedConversations:
             numbers, rows = map(np.asarray, items[name])
             kept[numbers[~mask[rows]]] = False
         for row in self.rows[~kept]:
-            self.table.skip("an image or clip could not be encoded", row)
+            self.table.skip(NOT_ENCODED, row)
         return self.select(kept)
 
     @cached_property

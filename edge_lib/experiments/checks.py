@@ -9,13 +9,15 @@ import torch
 from edge_lib.config import MODALITIES, ConfigError, ExperimentConfig, TrainConfig
 from edge_lib.config.checks import train_sections
 from edge_lib.data.alignment_batches import AlignmentBatches
-from edge_lib.data.conversations import read_conversations
+from edge_lib.data.chat import Chat
+from edge_lib.data.chat_store import open_tokenized
 from edge_lib.data.qa_batches import QABatches
 from edge_lib.data.step_dataset import StepDataset
 from edge_lib.data.table import Table
 from edge_lib.experiments.trimodal import fusion_table
-from edge_lib.experiments.vlm_features import stage_conversations
+from edge_lib.experiments.vlm_features import check_any, stage_conversations
 from edge_lib.features.weights import resolve_model
+from edge_lib.nn.decoders.language import load_tokenizer
 from edge_lib.sources import load_table
 from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS, SPLITS
 
@@ -90,11 +92,15 @@ def _check_questions(config: ExperimentConfig, split: str) -> None:
 
 
 def _check_conversations(config: ExperimentConfig, split: str) -> None:
-    table = load_table(config.data, f"{CONVERSATIONS}{split}")
-    conversations = read_conversations(table)
-    if not len(conversations):
-        raise ConfigError(f"{table.name}: no conversation can be used")
-    for stage, train in config.vlm.stages.items() if split == "train" else ():
+    """Tokenises the conversations, with one soft token for each image or clip: more are not known
+    yet, and what is tokenised does not depend on them.
+    """
+    vlm, table = config.vlm, load_table(config.data, f"{CONVERSATIONS}{split}")
+    counts = dict.fromkeys(vlm.prefix_sources, 1)
+    chat = Chat(load_tokenizer(vlm.language), counts, vlm.max_length, vlm.system)
+    conversations = open_tokenized(table, chat, config.data.cache_dir)
+    check_any(conversations)
+    for stage, train in vlm.stages.items() if split == "train" else ():
         count = len(stage_conversations(conversations, stage))
         name = f"vlm.stages.{stage}: {table.name}: conversations"
         _ = StepDataset(name, count, train.batch_size, config.seed).steps_per_epoch

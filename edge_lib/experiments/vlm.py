@@ -9,7 +9,12 @@ from accelerate.utils import set_seed
 from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.chat_store import open_tokenized
-from edge_lib.experiments.vlm_features import open_prefix_features, prefix_spec, stage_conversations
+from edge_lib.experiments.vlm_features import (
+    check_any,
+    open_prefix_features,
+    prefix_spec,
+    stage_conversations,
+)
 from edge_lib.features.store import store_names
 from edge_lib.models import Aligner, Fuser
 from edge_lib.models.prefix_sources import PrefixSources
@@ -69,6 +74,7 @@ def train_vlm(
     val_features = open_prefix_features(sources, spec, val)
     share, held_out = size // world_size, open_tokenized(val, vlm.chat, cache_dir)
     held_out = ChatBatches(held_out, val_features, share, config.seed)
+    check_any(held_out.conversations)
 
     def evaluate(vlm: VLM) -> dict[str, float]:
         loss, tokens = mean_loss(vlm, held_out)

@@ -1,10 +1,12 @@
 """Notebook 06: generated answers to the conversations of a table, with controls, and their cost."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import attrgetter
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -13,6 +15,7 @@ from edge_lib.data.conversations import read_conversations
 from edge_lib.data.encoder_output import EncoderOutput, Features
 from edge_lib.data.messages import Messages
 from edge_lib.data.table import Table
+from edge_lib.data.tokenized import NOT_ENCODED, REFUSED
 from edge_lib.metrics.answers import score_answers
 from edge_lib.models.generation import ImageCache
 from edge_lib.models.vlm import VLM
@@ -21,7 +24,7 @@ from edge_lib.training.timing import seconds
 
 @dataclass
 class EvalPrompt:
-    """A conversation up to its first answer."""
+    """A conversation up to its first answer to a question."""
 
     row: int
     kind: str
@@ -43,12 +46,13 @@ def generate_answers(
     row's `answers` if it has some, else the conversation's own. A conversation that the chat
     template refuses, or whose items were not encoded, is left out.
 
-    images: "own", "another" (those of another conversation with equally many) or "none": controls.
+    images: "own", or as a control "another" (those of another conversation with equally many) or
+        "none".
     generate_kwargs: of `VLM.generate`.
     """
     prompts = [*eval_prompts(vlm, table, features)]
     if images == "another":
-        prompts = _exchange_images(prompts)
+        prompts = _exchange_images(prompts, table.image_index)
     if images == "none":
         for prompt in prompts:
             prompt.messages = [_without_image(message) for message in prompt.messages]
@@ -71,54 +75,87 @@ def answer_questions(
 ) -> pd.DataFrame:
     """`score_answers` of all questions in a table about the image of a row, with a column question.
 
-    Each is a prompt of its own, without the turns before it. image_cache: of that image.
+    Each is a prompt of its own, without the turns before it; one that the chat template refuses, or
+    that is about a clip, is left out. image_cache: of that image.
     """
-    conversations, image = read_conversations(table), table.image_index[image_row]
-    columns = conversations.rows, conversations.kinds, conversations.messages
-    turns = pd.DataFrame(
-        (row, kind, _without_image(message)["content"], reply["content"])
-        for row, kind, messages, images in zip(*columns, conversations.image_rows, strict=True)
-        if [table.image_index[i] for i in images] == [image]
-        for message, reply in pairwise(messages)
-        if reply["role"] == "assistant"
-    ).set_axis(["row", "kind", "question", "reference"], axis=1)
-    answers = vlm.generate([*turns.question], image_cache)
-    references = [[reference] for reference in turns.reference]
-    scored = score_answers(answers, references, turns.kind, turns.row)
-    return scored.assign(question=turns.question)
+    turns = [*_questions_about(table, table.image_index[image_row])]
+    turns = [turn for turn in turns if _is_prompt(vlm, f"<image>\n{turn.question}")]
+    rows, kinds, questions, references = zip(*turns, strict=True) if turns else ([],) * 4
+    answers = vlm.generate([*questions], image_cache) if turns else []
+    scored = score_answers(answers, [[text] for text in references], kinds, rows)
+    return scored.assign(question=questions)
+
+
+class _Turn(NamedTuple):
+    """A question, and the reply in the conversation."""
+
+    row: int
+    kind: str
+    question: str
+    reference: str
+
+
+def _questions_about(table: Table, image: int) -> Iterator[_Turn]:
+    """The questions of conversations that are about this image alone."""
+    conversations = read_conversations(table)
+    columns = conversations.kinds, conversations.messages, conversations.image_rows
+    for row, kind, messages, images in zip(conversations.rows.tolist(), *columns, strict=True):
+        if [table.image_index[i] for i in images] == [image]:
+            for message, reply in pairwise(messages):
+                if (message["role"], reply["role"]) == ("user", "assistant"):
+                    yield _Turn(row, kind, _without_image(message)["content"], reply["content"])
+
+
+def _is_prompt(vlm: VLM, text: str) -> bool:
+    """Whether the model can be asked this, with an image and without a clip."""
+    messages = [{"role": "user", "content": text}]
+    try:
+        vlm.chat.prompt(messages)
+    except ChatError:
+        return False
+    return vlm.chat.count(messages) == {"image": 1, "audio": 0}
 
 
 def eval_prompts(vlm: VLM, table: Table, features: dict[str, Features]) -> Iterator[EvalPrompt]:
-    """The usable conversations of a table, up to their first answers."""
+    """The usable conversations of a table, up to the first answer to a question."""
     conversations, answers = read_conversations(table), table.column("answers")
     columns = conversations.kinds, conversations.messages, conversations.image_rows
     for row, kind, messages, images in zip(conversations.rows.tolist(), *columns, strict=True):
-        first = next(i for i, message in enumerate(messages) if message["role"] == "assistant")
-        prompt = messages[:first]
+        first = _first_answer(messages)
+        prompt, count = messages[:first], vlm.chat.count(messages[:first])
+        items = {"image": images[: count["image"]], "audio": [row] * count["audio"]}
         try:
             vlm.chat.prompt(prompt)
         except ChatError as error:
-            table.skip("refused by the chat template", row, error)
+            table.skip(REFUSED, row, error)
             continue
-        count = vlm.chat.count(prompt)
-        items = {"image": images[: count["image"]], "audio": [row] * count["audio"]}
-        if all(source.valid[items[name]].all() for name, source in features.items()):
-            references = answers[row] or [messages[first]["content"]]
-            yield EvalPrompt(row, kind, prompt, items, references)
+        if not all(source.valid[items[name]].all() for name, source in features.items()):
+            table.skip(NOT_ENCODED, row)
+            continue
+        references = [text for text in answers[row] or [] if text and text.strip()]
+        references = references or [messages[first]["content"]]
+        yield EvalPrompt(row, kind, prompt, items, references)
 
 
-def _exchange_images(prompts: list[EvalPrompt]) -> list[EvalPrompt]:
+def _first_answer(messages: list[dict]) -> int:
+    """The number of the first answer that follows a question; 0 if there is none."""
+    roles = [message["role"] for message in messages]
+    start = roles.index("user") if "user" in roles else len(roles)
+    return roles.index("assistant", start) if "assistant" in roles[start:] else 0
+
+
+def _exchange_images(prompts: list[EvalPrompt], image_index: np.ndarray) -> list[EvalPrompt]:
     """Each prompt with the images of one that is half of all prompts further on and has equally
-    many; a prompt whose number of images is unique is left out.
+    many. A prompt without images, or for which these are its own, is left out.
     """
-    counts = Counter(len(prompt.items["image"]) for prompt in prompts)
-    prompts = [prompt for prompt in prompts if counts[len(prompt.items["image"])] > 1]
-    for count in counts:
+    exchanged = []
+    for count in sorted({len(prompt.items["image"]) for prompt in prompts} - {0}):
         same = [prompt for prompt in prompts if len(prompt.items["image"]) == count]
         images, half = [prompt.items["image"] for prompt in same], len(same) // 2
         for prompt, other in zip(same, [*images[half:], *images[:half]], strict=True):
-            prompt.items["image"] = other
-    return prompts
+            if (image_index[other] != image_index[prompt.items["image"]]).any():
+                exchanged.append(replace(prompt, items=prompt.items | {"image": other}))
+    return sorted(exchanged, key=attrgetter("row"))
 
 
 def _without_image(message: dict) -> dict:

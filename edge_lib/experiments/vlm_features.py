@@ -1,12 +1,10 @@
 """Notebook 06: features for the placeholders of conversations, by the table's rows."""
 
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
-from edge_lib.data.conversations import Conversations
 from edge_lib.data.encoder_output import EncoderOutput, Features, MultimodalOutput
 from edge_lib.data.table import Table
 from edge_lib.data.tokenized import TokenizedConversations
@@ -15,8 +13,6 @@ from edge_lib.features.store import open_stores
 from edge_lib.features.weights import resolve_model
 from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import FUSED
-
-Stage = TypeVar("Stage", Conversations, TokenizedConversations)
 
 
 class ImagesByRow:
@@ -44,10 +40,20 @@ class FusedFeatures:
         return MultimodalOutput({"vision": self.vision.gather(rows), "audio": audio})
 
 
-def stage_conversations(conversations: Stage, stage: str) -> Stage:
+def stage_conversations(
+    conversations: TokenizedConversations, stage: str
+) -> TokenizedConversations:
     """Those that a stage trains on."""
     # text-only rows give the projector no gradient
     return conversations.with_items() if stage == "projector" else conversations
+
+
+def check_any(conversations: TokenizedConversations) -> None:
+    """ConfigError with the reasons if none is left."""
+    if not len(conversations):
+        table = conversations.table
+        reasons = "; ".join(f"{len(ids)} {reason}" for reason, ids in table.skipped.items())
+        raise ConfigError(f"{table.name}: no conversation can be used: {reasons or 'none there'}")
 
 
 def prefix_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:

@@ -105,8 +105,10 @@ def score_answers(
     answers: Sequence[str], references: Sequence[Sequence[str]], kinds: Sequence[str], rows
 ) -> pd.DataFrame:
     """One row per question: row, kind, answer, reference (the first), em, f1, and vqa for questions
-    with several references.
+    with several references, if there are any.
     """
+    several = any(len(texts) > 1 for texts in references)
+    columns = ["row", "kind", "answer", "reference", *MEASURES, *["vqa"] * several]
     records = []
     for answer, texts, kind, row in zip(answers, references, kinds, rows, strict=True):
         scores = {name: measure(answer, texts) for name, measure in MEASURES.items()}
@@ -114,7 +116,7 @@ def score_answers(
             scores["vqa"] = vqa_accuracy(answer, texts)
         question = {"row": row, "kind": kind, "answer": answer, "reference": texts[0]}
         records.append(question | scores)
-    return pd.DataFrame(records)
+    return pd.DataFrame(records, columns=columns)
 
 
 def by_kind(

@@ -143,8 +143,17 @@ def test_check_names_tables_without_a_usable_conversation(make_chat, tmp_path):
     files = ", ".join(f"{split}: {tmp_path}/chat.json" for split in ("train", "val", "test"))
     llava = f"'data.conversations.llava={{files: {{{files}}}, images: {tmp_path}}}'"
     lines = problems(make_chat(f"data.conversations.source=llava {llava}"))
-    splits = ("train", "val", "test")
-    assert lines == [f"llava {split}: no conversation can be used" for split in splits]
+    error = "no conversation can be used: 1 no assistant turn"
+    assert lines == [f"llava {split}: {error}" for split in ("train", "val", "test")]
+
+
+def test_check_names_tables_whose_conversations_are_all_refused(make_chat):
+    """By the tokenizer, which is known before anything is encoded."""
+    lines = problems(make_chat("vlm.max_length=8"))
+    refused = {"train": 12, "val": 4, "test": 4}
+    for line, (split, count) in zip(lines, refused.items(), strict=True):
+        error = f"no conversation can be used: {count} refused by the chat template"
+        assert line == f"conversations {split}: {error}"
 
 
 def test_check_compares_processes_with_gpus(small_align, make_chat, monkeypatch):

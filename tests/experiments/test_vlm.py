@@ -175,7 +175,7 @@ class ConstantModel:
         self.text, self.inputs = text, []
         self.chat = Chat(load_tokenizer(config.language), {"image": 1}, 60)
 
-    def answer(self, messages, prefixes, **generate_kwargs):
+    def answer_batch(self, messages, prefixes, **generate_kwargs):
         images = list(prefixes["image"].pooled) if prefixes else []
         for text in [conversation[-1]["content"] for conversation in messages]:
             count = text.count("<image>")

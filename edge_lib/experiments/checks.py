@@ -9,15 +9,11 @@ import torch
 from edge_lib.config import MODALITIES, ConfigError, ExperimentConfig, TrainConfig
 from edge_lib.config.checks import train_sections
 from edge_lib.data.alignment_batches import AlignmentBatches
-from edge_lib.data.chat import Chat
-from edge_lib.data.chat_store import open_tokenized
 from edge_lib.data.qa_batches import QABatches
-from edge_lib.data.step_dataset import StepDataset
 from edge_lib.data.table import Table
 from edge_lib.experiments.trimodal import fusion_table
-from edge_lib.experiments.vlm_features import check_any, stage_conversations
+from edge_lib.experiments.vlm_features import check_conversations, tokenized_conversations
 from edge_lib.features.weights import resolve_model
-from edge_lib.nn.decoders.language import load_tokenizer
 from edge_lib.sources import load_table
 from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS, SPLITS
 
@@ -92,18 +88,8 @@ def _check_questions(config: ExperimentConfig, split: str) -> None:
 
 
 def _check_conversations(config: ExperimentConfig, split: str) -> None:
-    """Tokenises the conversations, with one soft token for each image or clip: more are not known
-    yet, and what is tokenised does not depend on them.
-    """
-    vlm, table = config.vlm, load_table(config.data, f"{CONVERSATIONS}{split}")
-    counts = dict.fromkeys(vlm.prefix_sources, 1)
-    chat = Chat(load_tokenizer(vlm.language), counts, vlm.max_length, vlm.system)
-    conversations = open_tokenized(table, chat, config.data.cache_dir)
-    check_any(conversations)
-    for stage, train in vlm.stages.items() if split == "train" else ():
-        count = len(stage_conversations(conversations, stage))
-        name = f"vlm.stages.{stage}: {table.name}: conversations"
-        _ = StepDataset(name, count, train.batch_size, config.seed).steps_per_epoch
+    conversations = tokenized_conversations(config, load_table(config.data, CONVERSATIONS + split))
+    check_conversations(conversations, config.vlm if split == "train" else None)
 
 
 def _encodable(table: Table, modality: str) -> SimpleNamespace:

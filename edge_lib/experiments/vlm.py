@@ -10,7 +10,8 @@ from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.chat_store import open_tokenized
 from edge_lib.experiments.vlm_features import (
-    check_any,
+    CHAT_SPLITS,
+    check_conversations,
     open_prefix_features,
     prefix_spec,
     stage_conversations,
@@ -22,11 +23,8 @@ from edge_lib.models.saving import model_digest
 from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
 from edge_lib.sources import load_table
-from edge_lib.sources.splits import CONVERSATIONS, SPLITS
 from edge_lib.training.device import process_rank
 from edge_lib.training.fit import fit
-
-CHAT_SPLITS = tuple(f"{CONVERSATIONS}{split}" for split in SPLITS)
 
 
 def load_prefix_sources(config: ExperimentConfig, aligner_folder: Path) -> PrefixSources:
@@ -74,7 +72,7 @@ def train_vlm(
     val_features = open_prefix_features(sources, spec, val)
     share, held_out = size // world_size, open_tokenized(val, vlm.chat, cache_dir)
     held_out = ChatBatches(held_out, val_features, share, config.seed)
-    check_any(held_out.conversations)
+    check_conversations(held_out.conversations, None)
 
     def evaluate(vlm: VLM) -> dict[str, float]:
         loss, tokens = mean_loss(vlm, held_out)

@@ -12,8 +12,7 @@ import torch
 
 from edge_lib.data.chat import ChatError
 from edge_lib.data.conversations import read_conversations
-from edge_lib.data.encoder_output import EncoderOutput, Features
-from edge_lib.data.messages import Messages
+from edge_lib.data.encoder_output import Features
 from edge_lib.data.table import Table
 from edge_lib.data.tokenized import NOT_ENCODED, REFUSED
 from edge_lib.metrics.answers import score_answers
@@ -59,15 +58,22 @@ def generate_answers(
             prompt.items["image"] = []
     answers = []
     for start in range(0, len(prompts), batch_size):
-        batch, prefixes = prompts[start : start + batch_size], {}
-        for name, source in features.items():
-            if items := [item for prompt in batch for item in prompt.items[name]]:
-                prefixes[name] = source.gather(items)
-        answers += vlm.answer_batch(
-            [prompt.messages for prompt in batch], prefixes, **generate_kwargs
-        )
+        batch = prompts[start : start + batch_size]
+        answers += _answer(vlm, batch, features, **generate_kwargs)
     references, kinds = [p.references for p in prompts], [p.kind for p in prompts]
     return score_answers(answers, references, kinds, [prompt.row for prompt in prompts])
+
+
+def _answer(
+    vlm: VLM, prompts: Sequence[EvalPrompt], features: dict[str, Features], **generate_kwargs
+) -> list[str]:
+    """The answers to a batch of prompts."""
+    prefixes = {}
+    for name, source in features.items():
+        if items := [item for prompt in prompts for item in prompt.items[name]]:
+            prefixes[name] = source.gather(items)
+    messages = [prompt.messages for prompt in prompts]
+    return vlm.answer_batch(messages, prefixes, **generate_kwargs)
 
 
 def answer_questions(
@@ -163,13 +169,21 @@ def _without_image(message: dict) -> dict:
     return {**message, "content": message["content"].replace("<image>", "").strip() or "?"}
 
 
+def with_images(scored: pd.DataFrame, features: dict[str, Features]) -> pd.DataFrame:
+    """The rows of a `generate_answers` table whose table rows have an encoded image."""
+    return scored[features["image"].valid[scored.row]] if "image" in features else scored[:0]
+
+
 def generation_costs(
-    vlm: VLM, messages: Sequence[Messages], prefixes: dict[str, EncoderOutput], new_tokens: int = 32
+    vlm: VLM, table: Table, features: dict[str, Features], batch_size: int = 8, new_tokens: int = 32
 ) -> dict[str, float]:
-    """MB of the language model's weights, and its speed in answering a batch of conversations."""
+    """MB of the language model's weights, and its speed in answering a table's first conversation,
+    several times in a batch.
+    """
+    prompts = [next(eval_prompts(vlm, table, features))] * batch_size
     options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
-    times = [seconds(lambda: vlm.answer_batch(messages, prefixes, **options)) for _ in range(3)]
+    times = [seconds(lambda: _answer(vlm, prompts, features, **options)) for _ in range(3)]
     return {
         "weights MB": vlm.language.get_memory_footprint() / 1e6,
-        "tokens a second": new_tokens * len(messages) / min(times),
+        "tokens a second": new_tokens * batch_size / min(times),
     }

@@ -116,7 +116,16 @@ def test_control_without_other_images_is_an_empty_table(answer, rows):
     assert scores["own"].columns.tolist() == scores["another"].columns.tolist()
 
 
-@pytest.mark.parametrize("text", ["🙂", "...", "\u200b.", "long " * 20_000, "a\0b"], ids=ascii)
+REFERENCES = {
+    "emoji": "🙂",
+    "punctuation": "...",
+    "zero width": "\u200b.",
+    "long": "long " * 20_000,
+    "NUL": "a\0b",
+}
+
+
+@pytest.mark.parametrize("text", REFERENCES.values(), ids=REFERENCES)
 def test_references_may_be_any_text(answer, text):
     rows = [{"turns": [user("<image>?"), assistant("x")], "answers": [text, "0"]}]
     rows.append({"turns": [user("<image>?"), assistant("1")], "answers": [None, " "]})

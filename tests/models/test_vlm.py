@@ -453,7 +453,8 @@ def test_image_cache_gives_the_same_answers(trained, options):
     image = features(1, seed=3)
     cache = trained.cache_image(image)
     prompts = [turns(f"<image>\n{text}") for text in ("what is it?", "where is the red three ?")]
-    both = EncoderOutput(*(x.repeat(2, *[1] * (x.ndim - 1)) for x in vars(image).values()))
+    repeated = (x.repeat(2, *[1] * (x.ndim - 1)) for x in (image.tokens, image.mask, image.pooled))
+    both = EncoderOutput(*repeated)
     expected = trained.answer_batch(prompts, {"image": both}, **options)
     for _ in range(2):  # the cache can be used again
         assert trained.answer_batch(prompts, {}, cache, **options) == expected

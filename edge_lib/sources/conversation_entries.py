@@ -114,7 +114,7 @@ def _part(part: object, items: Items) -> str:
     if not isinstance(part, dict) or not part.keys() & {"type", *PARTS}:
         raise UnusableEntry("content is not a text")
     name = part.get("type") or next(name for name in PARTS if part.get(name))
-    kind = PARTS.get(name)
+    kind = PARTS.get(str(name).lower())
     if kind == "text":
         return _text(part.get("text"), items)
     if kind not in PLACEHOLDERS:

@@ -107,8 +107,14 @@ def _file(item: object, kind: str, folder: Path, name: str) -> File:
     scheme, mark, rest = item.partition("://")
     if mark and scheme != "file":
         raise UnusableEntry(f"{kind} is a URL")
-    path = encodable(str(folder / (unquote(rest) if mark else item)))
+    path = encodable(str(_existing(folder, unquote(rest) if mark else item)))
     return path, {"bytes": None, "path": path}
+
+
+def _existing(folder: Path, name: str) -> Path:
+    """The path of a file, whose name may have been written by Windows."""
+    path = folder / name
+    return folder / name.replace("\\", "/") if "\\" in name and not path.exists() else path
 
 
 def _decoded(uri: str, kind: str) -> bytes | None:

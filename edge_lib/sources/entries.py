@@ -1,5 +1,6 @@
 """Entries of json, jsonl and Parquet files, one at a time."""
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from edge_lib.config import ConfigError
 from edge_lib.sources.parsed import SkippedEntry
 
-LINES = (".jsonl", ".ndjson")
+LINES = {".jsonl", ".ndjson"}
 BATCH_ROWS = 64  # of Parquet, with their images
 
 
@@ -26,17 +27,18 @@ def read_entries(
     ConfigError for a file of another format.
     """
     with path.open("rb") as file:
-        is_parquet = file.read(4) == b"PAR1" or path.suffix == ".parquet"
-        file.seek(0)
-        head = [] if is_parquet else list(islice(filter(bytes.strip, file), 2))
+        is_parquet = path.suffix == ".parquet" or file.read(4) == b"PAR1"
     if is_parquet:
         return _parquet_rows(path, key, choose_columns)
+    try:
+        head = list(islice(_lines(path), 2))
+    except OSError as error:  # of a compressed file
+        raise ConfigError(f"{key}: {path}: {error}") from None
     if not head:
         return iter(())
     is_document = len(head) < 2 or head[0].strip() in (b"[", b"{")
-    if not is_document and (path.suffix in LINES or isinstance(_parse(head[0]), dict | list)):
-        return _json_lines(path)
-    return iter(_json_items(path, key))
+    is_lines = not LINES.isdisjoint(path.suffixes) or isinstance(_parse(head[0]), dict | list)
+    return map(_parse, _lines(path)) if is_lines and not is_document else _json_items(path, key)
 
 
 def encodable(text: str) -> str:
@@ -44,9 +46,14 @@ def encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _json_lines(path: Path) -> Iterator[object]:
-    with path.open("rb") as file:
-        yield from map(_parse, filter(bytes.strip, file))
+def _open(path: Path) -> io.BufferedReader:
+    """A file, decompressed if its name ends in .gz, .bz2, .zst, ..."""
+    return io.BufferedReader(pa.input_stream(path, compression="detect"))
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with _open(path) as file:
+        yield from filter(bytes.strip, file)
 
 
 def _parse(line: bytes) -> object:
@@ -56,15 +63,16 @@ def _parse(line: bytes) -> object:
         return SkippedEntry("", "not JSON")
 
 
-def _json_items(path: Path, key: str) -> list:
+def _json_items(path: Path, key: str) -> Iterator[object]:
     try:
-        content = json.loads(path.read_bytes())
+        with _open(path) as file:
+            content = json.loads(file.read())
     except ValueError as error:
         raise ConfigError(f"{key}: {path} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        return content if isinstance(content, list) else [content]
+        return iter(content if isinstance(content, list) else [content])
     lists = [value for value in content.values() if isinstance(value, list)]
-    return [content] if len(lists) != 1 or _are_turns(lists[0]) else lists[0]
+    return iter([content] if len(lists) != 1 or _are_turns(lists[0]) else lists[0])
 
 
 def _are_turns(items: list) -> bool:

@@ -1,6 +1,7 @@
 """Conversations in the formats that people have, as json, jsonl and Parquet."""
 
 import base64
+import gzip
 import json
 import os
 import shutil
@@ -110,6 +111,8 @@ ENTRIES = {
         "images": ["a.jpg"],
         "conversations": [{"user": "<image>\nwhat?", "assistant": "a cat", "source": "x"}],
     },
+    "path of Windows": {"image": "..\\data\\a.jpg", "conversations": TURNS},
+    "types in capitals": with_parts({"type": "IMAGE", "image": "a.jpg"}, QUESTION),
     "nulls beside": {"image": None, "images": ["a.jpg"], "videos": [], "messages": TURNS},
 }
 
@@ -151,6 +154,8 @@ FILES = {
     "jsonl with a byte order mark": ("chat.jsonl", b"\xef\xbb\xbf" + as_text([ENTRY, ENTRY])),
     "jsonl with Windows line ends": ("chat.jsonl", as_text([ENTRY, ENTRY], "\r\n")),
     "jsonl without a last line end": ("chat.jsonl", as_text([ENTRY, ENTRY]).rstrip()),
+    "compressed jsonl": ("chat.jsonl.gz", gzip.compress(as_text([ENTRY, ENTRY]))),
+    "compressed json": ("chat.json.gz", gzip.compress(json.dumps([ENTRY, ENTRY]).encode())),
     "jsonl called json": ("chat.json", as_text([ENTRY, ENTRY])),
     "json called jsonl": ("chat.jsonl", json.dumps([ENTRY, ENTRY], indent=2).encode()),
 }
@@ -159,7 +164,8 @@ FILES = {
 @pytest.mark.parametrize(("name", "content"), FILES.values(), ids=FILES)
 def test_messages_read_files_in_many_formats(load, name, content):
     table = load(content, name)
-    assert table.ids == ["chat-0", "chat-1"]
+    stem = name.rpartition(".")[0]
+    assert table.ids == [f"{stem}-0", f"{stem}-1"]
     assert read_conversations(table).messages == [EXPECTED] * 2
     assert widths(table) == [[10]] * 2
 
@@ -393,6 +399,10 @@ def test_messages_errors_name_the_config_key(load, folder):
         load([ENTRY], column="chat")
     with pytest.raises(ConfigError, match=rf"{key}files\.train: .*chat\.json is not JSON"):
         load(b"[1, 2")
+    with pytest.raises(ConfigError, match=rf"{key}files\.train: .*chat\.json\.gz: .*zlib"):
+        load(b"no gzip", "chat.json.gz")
+    with pytest.raises(ConfigError, match=rf"{key}files\.train: .*chat\.parquet is not a Parquet"):
+        load(b"no Parquet", "chat.parquet")
     files = {"train": [str(folder / "chat.json")]}
     config = ConversationsConfig(source="messages", messages={"files": files})
     with pytest.raises(ConfigError, match=rf"{key}files has no split 'val', only \['train'\]"):

@@ -62,7 +62,6 @@ def test_python_snippet_searches_by_caption(checkout):
 def test_own_pictures_snippets_train_an_aligner(checkout):
     config = checkout / "params/mine.yaml"
     experiment, sweep = _blocks(README, "yaml")
-    _run(checkout, sys.executable, "-c", _blocks(README, "python")[1])
     config.write_text(experiment)
     command = next(c for c in _commands(README) if "params/mine.yaml" in c and "papermill" in c)
     _run(checkout, *command.replace(".venv/bin", str(Path(sys.executable).parent)).split())
@@ -140,7 +139,7 @@ def test_data_page_lists_the_columns_of_the_schema():
 
 
 def _draw_pictures(folder: Path) -> None:
-    """90 pictures of a coloured shape, and captions.csv."""
+    """90 pictures of a coloured shape, and metadata.csv."""
     folder.mkdir()
     captions = []
     for colour, shape, height, place in product(COLOURS, SHAPES, HEIGHTS, PLACES):
@@ -150,7 +149,8 @@ def _draw_pictures(folder: Path) -> None:
         getattr(ImageDraw.Draw(image), shape)(box, fill=colour)
         captions.append((f"{len(captions)}.png", f"a {colour} {shape} at the {height} {place}"))
         image.save(folder / captions[-1][0])
-    pd.DataFrame(captions, columns=["file", "caption"]).to_csv(folder / "captions.csv", index=False)
+    table = pd.DataFrame(captions, columns=["file_name", "caption"])
+    table.to_csv(folder / "metadata.csv", index=False)
 
 
 def _run(folder: Path, *command: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from edge_lib.config import MODALITIES, ConfigError, ExperimentConfig, TrainConfig
@@ -59,6 +60,7 @@ def _checks(config: ExperimentConfig) -> Iterator[Callable[[], None]]:
             yield from (partial(check, config, split) for split in SPLITS)
     if config.modalities:
         yield partial(_check_rows, config, load_table, config.train)
+        yield partial(_check_groups, config)
     if config.fusion:
         yield partial(_check_rows, config, fusion_table, config.fusion.train)
 
@@ -75,6 +77,13 @@ def _check_rows(config: ExperimentConfig, open_table: Callable, train: TrainConf
     items = {name: _encodable(table, name) for name in config.modalities}
     options = config.data.missing, config.data.hard_negatives
     _ = AlignmentBatches(table, items, train, config.seed, *options).steps_per_epoch
+
+
+def _check_groups(config: ExperimentConfig) -> None:
+    """Hard negatives need groups of rows, also where the rows do not fill a batch."""
+    table = load_table(config.data, "train")
+    if config.data.hard_negatives and len(np.unique(table.groups)) == len(table):
+        raise ConfigError(f"data.hard_negatives: {table.name} has no groups of rows")
 
 
 def _check_questions(config: ExperimentConfig, split: str) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from filelock import FileLock
 
 from edge_lib.config import ConfigError
 from edge_lib.data.table import Table
-from edge_lib.runs.files import whole_file, write_json
+from edge_lib.runs.files import whole_folder, write_json
 from edge_lib.sources.digests import digest_files, table_fingerprint
 
+VERSION = 1  # raised whenever the same files give other rows
 log = logging.getLogger(__name__)
-VERSION = 1  # raise it whenever the same files give different rows
 
 Skipped = dict[str, list[str]]  # reason -> names of rows that cannot be read
 
@@ -27,30 +27,32 @@ def converted_table(
     name: str,
     files: Sequence[Path],
     cache_dir: Path,
-    facts: Mapping[str, object],
+    facts: object,
     convert: Callable[[Skipped], Iterable[pa.Table]],
     folder: Path | None = None,
 ) -> Table:
-    """The table that `convert` yields in parts of one schema; it counts the rows it leaves out.
+    """The table that `convert` yields in parts of one schema; it names the rows it leaves out.
 
-    files: all that `convert` reads. facts: whatever else its rows depend on; folder: of their
-    paths, which is no part of the fingerprint.
+    files: all that `convert` reads. facts: whatever else its rows depend on, as JSON. folder: of
+    the paths in its rows. Raises ConfigError if there is no row.
     """
-    places = [*map(str, files), str(folder)]
-    key = json.dumps([VERSION, places, digest_files(files, cache_dir), facts])
-    path = cache_dir / "arrow" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    counts = path.with_suffix(".json")
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            skipped = defaultdict(list)
-            _write(path, convert(skipped), name)
-            write_json(counts, {reason: names for reason, names in skipped.items() if names})
-    dataset = Dataset.from_file(str(path))
-    table = Table(dataset, name, table_fingerprint(dataset, files, cache_dir, json.dumps(facts)))
-    for reason, names in json.loads(counts.read_text()).items():
-        log.warning("%s: skipped %d: %s", name, len(names), reason)
+    facts = json.dumps([VERSION, facts])
+    # rows hold absolute paths, so those of a copied folder are others
+    content = [facts, *map(str, [folder, *files]), *digest_files(files, cache_dir)]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    converted = cache_dir / "arrow" / digest
+    converted.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(converted.with_suffix(".lock")):
+        if not converted.exists():
+            with whole_folder(converted) as temporary:
+                skipped = defaultdict(list)
+                _write(temporary / "rows.arrow", convert(skipped), name)
+                write_json(temporary / "skipped.json", {r: n for r, n in skipped.items() if n})
+    dataset = Dataset.from_file(str(converted / "rows.arrow"))
+    table = Table(dataset, name, table_fingerprint(dataset, files, cache_dir, facts))
+    for reason, names in json.loads((converted / "skipped.json").read_text()).items():
         table.skipped[reason] += names
+        log.warning("%s: skipped %d: %s: %s", name, len(names), reason, ", ".join(names[:3]))
     return table
 
 
@@ -59,6 +61,6 @@ def _write(path: Path, parts: Iterable[pa.Table], name: str) -> None:
     first = next(parts, None)
     if first is None:
         raise ConfigError(f"{name}: no file has rows")
-    with whole_file(path) as temporary, pa.ipc.new_stream(str(temporary), first.schema) as writer:
+    with pa.ipc.new_stream(str(path), first.schema) as writer:
         for part in chain([first], parts):
             writer.write_table(part, max_chunksize=1000)

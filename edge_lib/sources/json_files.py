@@ -41,7 +41,11 @@ def _lines(file: Path) -> Iterator[tuple[int, object]]:
 
 def _parse(text: str) -> object:
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        # half an emoji, as cut texts have it, cannot be UTF-8
+        halves = "\\ud" in text.lower()
+        whole = json.dumps(content, ensure_ascii=False).encode(errors="replace") if halves else ""
+        return json.loads(whole) if halves else content
     except ValueError:
         return None
 

@@ -41,6 +41,9 @@ def check_named(schema: pa.Schema | Features, columns: Columns, where: object) -
     problems = []
     for name, several in columns.items():
         for column in several:
+            if [*schema].count(column) > 1 or getattr(schema, "names", []).count(column) > 1:
+                problems.append(f"{where}: several columns are called {column!r}")
+                continue
             try:
                 check_columns(schema, {"id" if name == SPLIT_BY else name: column}, where)
             except ConfigError as error:

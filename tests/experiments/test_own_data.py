@@ -14,7 +14,7 @@ from edge_lib.experiments.checks import check_experiment
 from edge_lib.features.extract import write_features
 from edge_lib.runs import Run
 
-SMALL = "train.epochs=4 train.batch_size=8 train.eval_every=24 train.lr=4e-3 vision.width=16 text.width=16 "
+SMALL = "train.epochs=4 train.batch_size=8 train.eval_every=24 vision.width=16 text.width=16 "
 
 
 @pytest.fixture(scope="module")

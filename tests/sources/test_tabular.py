@@ -352,3 +352,53 @@ def test_table_reads_no_picture_when_it_is_opened(pictures, load, monkeypatch):
     table = load(file)
     assert len(table) == 10
     assert table.images([0]) == [None]
+
+
+def test_table_resolves_paths_in_structs(pictures, load):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    content = (pictures / "3.png").read_bytes()
+    cells = [{"bytes": content, "path": "a name"}, {"bytes": None, "path": "4.png"}, None]
+    columns = {"image": pa.array(cells, kind), "caption": ["a", "b", "c"]}
+    pq.write_table(pa.table(columns), pictures / "a.parquet")
+    table = load(pictures / "a.parquet")
+    assert [image and image.size[0] for image in table.images(range(3))] == [13, 14, None]
+    assert table.skipped == {"no image": ["2"]}
+    rows = [{"image": {"path": f"{n}.png"}, "caption": "x"} for n in range(3)]
+    table = load(write(pictures / "b.jsonl", rows))
+    assert [image.size[0] for image in table.images(range(3))] == [10, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("images", "captions"),
+    [
+        (
+            pa.array(["0.png", "1.png"], pa.large_string()),
+            pa.array([["a"], ["b", "c"]], pa.large_list(pa.large_string())),
+        ),
+        (
+            pa.array(["0.png", "1.png"]).dictionary_encode(),
+            pa.array(["a", "b"]).dictionary_encode(),
+        ),
+        (
+            pa.array(["0.png", "1.png"], pa.string_view()),
+            pa.array([["a"], ["b"]], pa.list_(pa.string(), 1)),
+        ),
+    ],
+    ids=["large", "dictionary", "view"],
+)
+def test_table_reads_other_arrow_types(pictures, load, images, captions):
+    pq.write_table(pa.table({"image": images, "caption": captions}), pictures / "a.parquet")
+    table = load(pictures / "a.parquet")
+    assert table.captions[:2] == ["a", "b"]
+    assert [image.size[0] for image in table.images(range(2))] == [10, 11]
+
+
+def test_table_reads_halves_of_emojis(pictures, load):
+    (pictures / "a.jsonl").write_text('{"image": "0.png", "caption": "a \\ud83d"}\n')
+    assert load(pictures / "a.jsonl").captions == ["a ?"]
+
+
+def test_table_rejects_two_columns_of_one_name(pictures, load):
+    (pictures / "a.csv").write_text("image,caption,caption\n0.png,a,b\n")
+    with pytest.raises(ConfigError, match=r"a\.csv: several columns are called 'caption'"):
+        load(pictures / "a.csv")

@@ -221,22 +221,3 @@ def test_common_voice_errors_name_missing_files_and_columns(common_voice, tmp_pa
     (tmp_path / "test.tsv").write_text("client\tsentence\nu\tone\n")
     with pytest.raises(ConfigError, match=r"has no column \['path'\]"):
         load_table(common_voice, "test")
-
-
-def test_common_voice_is_divided_by_speaker(tmp_path):
-    (tmp_path / "clips").mkdir()
-    rows = [f"speaker{n // 2}\t{n}.mp3\tsentence {n}" for n in range(20)]
-    listing = "\n".join(["client_id\tpath\tsentence", *rows])
-    (tmp_path / "validated.tsv").write_text(listing)
-    voice = {"folder": tmp_path, "train": "validated.tsv"}
-    divide = {"val": 0.2, "test": 0.2, "by": "client_id"}
-    config = DataConfig(
-        source="common_voice", common_voice=voice, split=divide, cache_dir=tmp_path / "cache"
-    )
-    tables = [load_table(config, split) for split in ("train", "val", "test")]
-    assert [len(table) for table in tables] == [12, 4, 4]
-    speakers = [set(table.column("split_by")) for table in tables]
-    assert sum(map(len, speakers)) == len(set.union(*speakers)) == 10
-    config = config.model_copy(update={"split": config.split.model_copy(update={"by": "age"})})
-    with pytest.raises(ConfigError, match=r"has no column \['age'\]"):
-        load_table(config, "val")

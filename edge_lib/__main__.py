@@ -36,13 +36,10 @@ def extract(arguments: Arguments) -> int:
     store; logs are in the logs folder of data.cache_dir.
     """
     path, overrides = _parse_config(extract, arguments)
-    from edge_lib.config import MODALITIES, ConfigError, load_config
-
-    config = load_config(path, overrides)
-    if not config.modalities:
-        raise ConfigError(f"{path}: nothing to encode: it has no section {', '.join(MODALITIES)}")
+    from edge_lib.config import load_config
     from edge_lib.features.extract import extract_features
 
+    config = load_config(path, overrides, "modalities")
     stores = extract_features(
         config.data,
         config.feature_spec,

@@ -49,10 +49,10 @@ def test_unknown_command_lists_commands(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sweep", CONFIG], f"{CONFIG}: has no sweep section\n"),
+        (["sweep", CONFIG], f"{CONFIG}: this needs sweep, which the config lacks\n"),
         (
             ["extract", CONFIG, "--overrides", "vision=null text=null"],
-            f"{CONFIG}: nothing to encode: it has no section vision, audio, text\n",
+            f"{CONFIG}: this needs vision or audio or text, which the config lacks\n",
         ),
         (
             ["extract", CONFIG, "--overrides", "train.lr"],

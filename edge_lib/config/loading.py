@@ -8,6 +8,7 @@ and the nearest spelling.
 
 import difflib
 from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 
 import yaml
@@ -18,12 +19,16 @@ from pydantic import ValidationError
 from edge_lib.config.base import from_root
 from edge_lib.config.errors import ConfigError, Layer, explain
 from edge_lib.config.experiment import ExperimentConfig
+from edge_lib.config.modalities import MODALITIES
 from edge_lib.config.overrides import Overrides, parse_overrides, reason
 
 
-def load_config(path: str | Path, overrides: Overrides = "") -> ExperimentConfig:
+def load_config(path: str | Path, overrides: Overrides = "", *needed: str) -> ExperimentConfig:
     """Read `path` (relative to the repository root) and the files it extends, apply `overrides`
     (see `parse_overrides`) and validate. Raises ConfigError.
+
+    needed: dotted keys that must be set, such as "qa" for a notebook that trains it; "modalities"
+    stands for any of vision, audio and text.
     """
     layers = _read_layers(from_root(path))
     layers += [("overrides", content) for content in parse_overrides(overrides)]
@@ -33,10 +38,14 @@ def load_config(path: str | Path, overrides: Overrides = "") -> ExperimentConfig
     except OmegaConfBaseException as error:  # an unknown ${reference}
         raise ConfigError(f"{layers[-1][0]}: {error.full_key}: {reason(error)}") from None
     try:
-        return ExperimentConfig.model_validate(values)
+        config = ExperimentConfig.model_validate(values)
     except ValidationError as error:
         lines = [explain(problem, layers) for problem in error.errors()]
         raise ConfigError("\n".join(lines)) from None
+    if missing := [key for key in needed if not attrgetter(key)(config)]:
+        names = ", ".join(missing).replace("modalities", " or ".join(MODALITIES))
+        raise ConfigError(f"{path}: this needs {names}, which the config lacks")
+    return config
 
 
 def _read_layers(path: Path, children: tuple[Path, ...] = ()) -> list[Layer]:

@@ -49,7 +49,7 @@ def find_aligner(source: AlignerSource) -> Path:
     """The folder of the aligner that `source` names. Runs its experiment first if needed."""
     if source.folder:
         return source.folder
-    config = load_config(source.config, source.overrides)
+    config = load_config(source.config, source.overrides, "modalities")
     run = Run.of(config, source.notebook.stem)
     if run_state(run.folder) != "done":
         print(f"no aligner yet: running {source.notebook.name} first, logs in {run}/logs", flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from edge_lib.config import ConfigError, ExperimentConfig, from_root, load_config
+from edge_lib.config import ExperimentConfig, from_root, load_config
 from edge_lib.config.overrides import Overrides, parse_overrides
 from edge_lib.runs.notebooks import run_state
 
@@ -40,9 +40,7 @@ def make_points(path: str | Path, overrides: Overrides = "") -> list[Point]:
     """All points of a sweep's config, grid by grid; equal ones of a grid once. Raises ConfigError,
     also for a grid's keys.
     """
-    config = load_config(path, overrides)
-    if config.sweep is None:
-        raise ConfigError(f"{path}: has no sweep section")
+    config = load_config(path, overrides, "sweep")
     folder = sweep_folder(config)
     base = parse_overrides(overrides)
     points = {}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_lib.config import ROOT, ExperimentConfig, load_config
+from edge_lib.config import ROOT, ConfigError, ExperimentConfig, load_config
 
 
 def test_extends_merges_deeply_along_a_chain(write):
@@ -49,6 +49,15 @@ def test_extends_names_missing_folder(message, write):
     text = message(write("child.yaml", "extends: tinny/base.yaml\n"))
     assert "no such folder" in text
     assert "tinny" in text
+
+
+def test_needed_keys_must_be_set(message, write):
+    path = write("a.yaml", "name: a\nqa: {}\n")
+    assert load_config(path, "", "qa").qa is not None
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, "seed=1", "modalities", "qa", "backbones.vision", "evaluate.dims")
+    keys = "vision or audio or text, backbones.vision, evaluate.dims"
+    assert str(caught.value) == f"{path}: this needs {keys}, which the config lacks"
 
 
 def test_missing_file_suggests_nearest_name(message, write, tmp_path):

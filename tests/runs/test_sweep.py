@@ -110,7 +110,7 @@ def test_make_points_lists_equal_settings_once(write_sweep):
 
 
 def test_make_points_rejects_config_without_sweep():
-    with pytest.raises(ConfigError, match="no sweep section"):
+    with pytest.raises(ConfigError, match="this needs sweep"):
         make_points("params/tiny/align.yaml")
 
 

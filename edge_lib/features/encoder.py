@@ -89,4 +89,4 @@ def run_encoder(
     with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
         output = encoder(**inputs)
     output = EncoderOutput(output.tokens.float(), output.mask, output.pooled.float(), output.grid)
-    return average_squares(output, window) if encoder.has_grid and window > 1 else output
+    return average_squares(output, window) if window > 1 and encoder.has_grid else output

@@ -124,6 +124,7 @@ def scale_output(monkeypatch, factor, rows):
         (float("nan"), "float16", "the encoder's output is not finite"),
         (1e6, "float16", "features are too large for float16; use features.dtype=float32"),
     ],
+    ids=["inf", "nan", "large"],
 )
 def test_output_that_cannot_be_stored_is_one_skip(
     table, store, monkeypatch, tmp_path, factor, dtype, reason

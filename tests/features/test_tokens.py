@@ -51,7 +51,7 @@ def test_window_that_divides_no_grid_is_one_error(grid):
         average_squares(whole, 4)
 
 
-@pytest.mark.parametrize("size", [1e-4, 1.0, 300.0, 1e6])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 300.0, 1e6], ids=str)
 def test_int8_is_within_half_a_scale(size):
     tokens = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)) * size
     values, scales = quantize(tokens)

@@ -27,6 +27,7 @@ from edge_lib.config.sources import (
     CommonVoiceConfig,
     FilesConfig,
     FolderConfig,
+    HeldOutConfig,
     HubConfig,
     TableConfig,
     WebDatasetConfig,

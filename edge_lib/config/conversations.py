@@ -6,6 +6,7 @@ from pydantic import Field
 
 from edge_lib.config.base import Count, Positive, RepoPath, Section, SourceSection
 from edge_lib.config.registry import CONVERSATION_SOURCES, one_of
+from edge_lib.config.sources import HeldOutConfig, Names
 
 
 class LlavaConfig(Section):
@@ -18,7 +19,7 @@ class LlavaConfig(Section):
 class MessagesConfig(Section):
     """Files of messages (json, jsonl or Parquet) for each split."""
 
-    files: dict[str, list[str]]
+    files: dict[str, Names]
     images: RepoPath | None = Field(
         None, description="folder of relative image paths; by default that of each file"
     )
@@ -32,7 +33,7 @@ class InstructionsConfig(Section):
     columns are Open-Orca's by default.
     """
 
-    files: dict[str, list[str]]
+    files: dict[str, Names]
     system_column: str | None = "system_prompt"
     question_column: str = "question"
     response_column: str = "response"
@@ -57,7 +58,10 @@ class ConversationsConfig(SourceSection):
     seed: Count = 0
     llava: LlavaConfig | None = None
     messages: MessagesConfig | None = None
-    parquet: dict[str, list[str]] | None = Field(
+    parquet: dict[str, Names] | None = Field(
         None, description="files for each split; columns: messages or turns, image, audio, ..."
     )
     instructions: InstructionsConfig | None = None
+    split: HeldOutConfig | None = Field(
+        None, description="makes val and test of the train split, without `instructions`"
+    )

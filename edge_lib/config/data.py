@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Count, Fraction, RepoPath, Section, SourceSection
+from edge_lib.config.base import Fraction, RepoPath, SourceSection
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.questions import QuestionsConfig
@@ -15,6 +15,7 @@ from edge_lib.config.sources import (
     CocoConfig,
     CommonVoiceConfig,
     FolderConfig,
+    HeldOutConfig,
     HubConfig,
     SplitsConfig,
     TableConfig,
@@ -22,21 +23,10 @@ from edge_lib.config.sources import (
 )
 
 
-class SplitConfig(Section):
-    """Held-out splits that are taken from the train split of a source. Rows of the same picture,
-    clip or group stay together.
-    """
+class SplitConfig(HeldOutConfig):
+    """Val and test rows, with a column that keeps rows together."""
 
-    val: Fraction = Field(0.05, description="share of the rows; 0: the source has its own")
-    test: Fraction = Field(0.05, description="share of the rows; 0: the source has its own")
-    seed: Count = 0
     by: str | None = Field(None, description="column whose equal values stay together")
-
-    @model_validator(mode="after")
-    def _leaves_rows_to_train(self):
-        if self.val + self.test >= 1:
-            raise ValueError(f"val {self.val} and test {self.test} leave no rows to train on")
-        return self
 
 
 class DataConfig(SourceSection):

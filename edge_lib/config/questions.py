@@ -6,6 +6,7 @@ from pydantic import Field
 
 from edge_lib.config.base import Count, Positive, RepoPath, Section, SourceSection
 from edge_lib.config.registry import QUESTION_SOURCES, one_of
+from edge_lib.config.sources import HeldOutConfig
 
 
 class VQAv2Config(Section):
@@ -40,5 +41,6 @@ class QuestionsConfig(SourceSection):
     )
     test_hops: Annotated[int, Field(ge=0, le=4)] = Field(4, description="the same in test")
     seed: Count = 0
+    split: HeldOutConfig | None = Field(None, description="makes val and test of the train split")
     vqav2: VQAv2Config | None = None
     gqa: GQAConfig | None = None

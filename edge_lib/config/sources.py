@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from edge_lib.config.base import RepoPath, Section
+from edge_lib.config.base import Count, Fraction, RepoPath, Section
 
 
 def _as_list(value):
@@ -35,6 +35,22 @@ class SplitsConfig(Section):
         """What the user names for a split; None if that is the default or nothing."""
         value = getattr(self, split)
         return None if value == type(self).model_fields[split].default else value
+
+
+class HeldOutConfig(Section):
+    """Held-out splits that are taken from the train split of a source. Rows of the same picture,
+    clip or group stay together.
+    """
+
+    val: Fraction = Field(0.05, description="share of the rows; 0: the source has its own")
+    test: Fraction = Field(0.05, description="share of the rows; 0: the source has its own")
+    seed: Count = 0
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train(self):
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave no rows to train on")
+        return self
 
 
 class FilesConfig(SplitsConfig):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge_lib.config import ConfigError, DataConfig
+from edge_lib.config import ConfigError, DataConfig, HeldOutConfig
 from edge_lib.config.registry import (
     CONVERSATION_SOURCES,
     QUESTION_SOURCES,
@@ -39,20 +39,25 @@ def load_table(config: DataConfig, split: str) -> Table:
     Raises ConfigError for a missing section, file or column.
     """
     if split.startswith(QUESTIONS):
-        if config.questions is None:
+        section, split = config.questions, split.removeprefix(QUESTIONS)
+        if section is None:
             raise ConfigError("missing section data.questions")
-        source = _load_source(QUESTION_SOURCES[config.questions.source])
-        return source.load(config, split.removeprefix(QUESTIONS))
+        return _load_split(QUESTION_SOURCES[section.source], config, section.split, split)
     if split.startswith(CONVERSATIONS):
-        if config.conversations is None:
+        section, split = config.conversations, split.removeprefix(CONVERSATIONS)
+        if section is None:
             raise ConfigError("missing section data.conversations")
-        split = split.removeprefix(CONVERSATIONS)
-        source = _load_source(CONVERSATION_SOURCES[config.conversations.source])
-        return add_instructions(source.load(config, split), config, split)
-    source = get_source(config)
-    if config.split is None or split not in ("train", *held_out(config.split)):
+        table = _load_split(CONVERSATION_SOURCES[section.source], config, section.split, split)
+        return add_instructions(table, config, split)
+    return _load_split(SOURCES[config.source], config, config.split, split)
+
+
+def _load_split(path: str, config: DataConfig, shares: HeldOutConfig | None, split: str) -> Table:
+    """A split of a registered source: its own, or taken from train."""
+    source = _load_source(path)
+    if shares is None or split not in ("train", *held_out(shares)):
         return source.load(config, split)
-    return take_split(config, split, source.load(config, "train"))
+    return take_split(shares, split, source.load(config, "train"), config.cache_dir)
 
 
 def _load_source(path: str) -> Source:

@@ -29,7 +29,6 @@ class ConversationRows:
 
     def __init__(self, kind: str, columns: Columns = None):
         self.kind, self.columns = kind, columns
-        self._first: set[str] = set()
         self._others: dict[str, dict] = {}
 
     def read(
@@ -46,8 +45,8 @@ class ConversationRows:
                 yield SkippedEntry(name, str(error), keys)
 
     def images(self) -> Iterator[dict]:
-        """A row for each image file that is no conversation's first."""
-        for path in sorted(self._others.keys() - self._first):
+        """A row for each image file that is not the first of a conversation."""
+        for path in sorted(self._others):
             yield self._others[path]
 
     def _rows(self, name: str, entry: dict | list, folder: Path) -> Iterator[dict]:
@@ -66,7 +65,6 @@ class ConversationRows:
             "kind": self.kind,
             **(_schema_columns(entry) if in_schema else {}),
         }
-        self._first.update(key for key, _ in files["image"][:1])
         for key, cell in files["image"][1:]:
             row = {"id": Path(key).name, "image_id": key, "image": cell}
             if cell["bytes"]:

@@ -76,8 +76,9 @@ def test_llava_reads_entries_with_several_images(llava, tmp_path):
         {"id": "r", "image": two, "conversations": llava_turns("<image>\nsame?", "no")},
     ]
     table = load_conversations(llava(entries), tmp_path, "train")
-    assert table.ids == ["p-0", "q-1", "r-2", "b.jpg"]  # b is no entry's first image
+    assert table.ids == ["p-0", "q-1", "r-2", "a.jpg", "b.jpg"]  # no entry's first image
     images = table.images(table.image_rows)
+    assert len(images) == 3
     widths = [
         [images[table.image_index[row]].width for row in rows]
         for rows in read_conversations(table).image_rows

@@ -15,6 +15,7 @@ from conversation_helpers import assistant, load_conversations, user
 from edge_lib.config import ConfigError, ConversationsConfig
 from edge_lib.data.conversations import read_conversations
 from edge_lib.sources import conversation_rows
+from edge_lib.sources.splits import SPLITS
 
 TURNS = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a cat"}]
 EXPECTED = [user("<image>\nwhat?"), assistant("a cat")]
@@ -376,6 +377,48 @@ def test_messages_in_parquet_have_several_images(load, folder, column):
     assert table.ids[0] == "7-0"
     expected = [[user("<image> <image>?"), assistant("yes")], [user("<image>?"), assistant("no")]]
     assert read_conversations(table).messages == expected
+
+
+def test_messages_are_divided_with_all_their_images(folder, encode_image):
+    """Forty groups of three conversations about two pictures of their own, twenty about none."""
+    entries = []
+    for number in range(40):
+        names = [f"{number}-{side}.jpg" for side in "ab"]
+        for name, width in zip(names, (number + 1, 100), strict=True):
+            content = encode_image(2 * number + (width == 100), "JPEG", size=(width, 5))
+            (folder / name).write_bytes(content)
+        both, mark = [user("<image> <image>?"), ANSWER], [user("<image>?"), ANSWER]
+        entries += [
+            {"id": number, "images": names, "messages": both},
+            {"id": number, "image": names[1], "messages": mark},
+            {"id": number, "images": names[::-1], "messages": both},
+        ]
+    entries += [{"id": "text", "messages": [user(f"{n}?"), ANSWER]} for n in range(20)]
+    (folder / "all.json").write_text(json.dumps([*entries, "odd"]))
+    files = {"train": str(folder / "all.json")}
+    shares = {"val": 0.2, "test": 0.2}
+    config = ConversationsConfig(source="messages", messages={"files": files}, split=shares)
+    numbers, texts, skipped = [], [], []
+    for split in SPLITS:
+        table = load_conversations(config, folder.parent / "cache", split)
+        conversations = read_conversations(table)
+        names = [table.ids[row] for row in conversations.rows]
+        groups = [name.partition("-")[0] for name in names]
+        numbers.append({group for group in groups if group != "text"})
+        texts.append([name for name in names if name.startswith("text")])
+        assert len(names) == 3 * len(numbers[-1]) + len(texts[-1])
+        skipped.append(dict(table.skipped))
+        images = table.images(table.image_rows)
+        for rows, group in zip(conversations.image_rows, groups, strict=True):
+            own = {images[table.image_index[row]].width for row in rows}
+            assert group == "text" or own <= {int(group) + 1, 100}
+    assert sum(map(len, numbers)) == len(set().union(*numbers)) == 40
+    assert sorted(name for names in texts for name in names) == sorted(
+        f"text-{n}" for n in range(120, 140)
+    )
+    assert all(numbers)
+    assert all(texts)
+    assert skipped == [{"not an object": ["all-140"]}, {}, {}]
 
 
 def test_messages_leave_out_empty_files(folder):

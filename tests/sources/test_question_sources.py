@@ -11,6 +11,7 @@ import pytest
 from edge_lib.config import ConfigError, DataConfig, load_config
 from edge_lib.sources import load_table
 from edge_lib.sources.caption_questions import caption_questions
+from edge_lib.sources.splits import SPLITS
 
 
 @pytest.fixture
@@ -304,6 +305,21 @@ def test_gqa_fingerprint_follows_the_images(load_gqa, tmp_path, encode_image):
     assert load_gqa(entries).fingerprint == first
     (tmp_path / "late.jpg").write_bytes(encode_image(1, "JPEG"))
     assert load_gqa(entries).fingerprint != first
+
+
+def test_gqa_questions_are_divided_by_image(tmp_path):
+    entries = {f"{n}": ENTRY | {"imageId": n % 20} for n in range(100)}
+    (tmp_path / "q.json").write_text(json.dumps(entries))
+    gqa = {"questions": {"train": str(tmp_path / "q.json")}, "images": str(tmp_path)}
+    shares = {"val": 0.1, "test": 0.2, "seed": 1}
+    data = DataConfig(
+        questions={"source": "gqa", "gqa": gqa, "split": shares}, cache_dir=tmp_path / "cache"
+    )
+    tables = [load_table(data, f"qa-{split}") for split in SPLITS]
+    images = [{int(name) % 20 for name in table.ids} for table in tables]
+    assert [len(table) for table in tables] == [70, 10, 20]
+    assert [len(numbers) for numbers in images] == [14, 2, 4]
+    assert set().union(*images) == {*range(20)}
 
 
 def test_gqa_names_a_file_without_questions(load_gqa):

@@ -12,6 +12,8 @@ from edge_lib.data.step_dataset import StepDataset, check_divides
 from edge_lib.data.table import Table
 from edge_lib.data.vocabulary import EOS, Vocabulary, pad
 
+MAX_QUESTION = 500  # characters; the memory of attention grows with the square of the tokens
+
 
 @dataclass
 class QABatch:
@@ -84,9 +86,14 @@ class QABatches(StepDataset):
 
 
 def questions_by_image(table: Table, valid: np.ndarray) -> RowItems:
-    """The numbers of each image's questions; none for an image that could not be encoded."""
-    images = table.image_index[table.questions.rows]
-    numbers = np.flatnonzero(valid[images])
+    """The numbers of each image's questions; none for an image that could not be encoded. Very long
+    questions are counted and skipped.
+    """
+    questions = table.questions
+    images, lengths = table.image_index[questions.rows], np.array([*map(len, questions.texts)])
+    reason = f"a question of more than {MAX_QUESTION} characters"
+    table.skip_rows(reason, questions.rows[lengths > MAX_QUESTION])
+    numbers = np.flatnonzero(valid[images] & (lengths <= MAX_QUESTION))
     return RowItems.group(numbers, images[numbers], len(valid))
 
 

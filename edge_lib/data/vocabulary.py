@@ -20,6 +20,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # [EOS] in a question or an answer is text
 
     def __len__(self) -> int:
         return self.tokenizer.get_vocab_size()

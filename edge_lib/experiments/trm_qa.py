@@ -25,6 +25,7 @@ from edge_lib.sources.splits import QUESTIONS, SPLITS
 from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.fit import fit
 
+ANSWERS = "answers.csv"
 QA_SPLITS = tuple(f"{QUESTIONS}{split}" for split in SPLITS)
 
 
@@ -34,6 +35,18 @@ def vision_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
     if "vision" not in aligner.modalities:
         raise ConfigError(f"{aligner_folder}: the aligner has no vision, which questions need")
     return aligner.feature_spec(config.features, config.data.cache_dir, ["vision"])
+
+
+def check_encoded(config: ExperimentConfig, spec: FeatureSpec) -> None:
+    """ConfigError if no question of val or test is about an encoded image: no training should find
+    that out at its end.
+    """
+    for table in (load_table(config.data, split) for split in QA_SPLITS[1:]):
+        valid = open_store(spec, "vision", table).valid
+        if not questions_by_image(table, valid).counts.any():
+            reasons = [f"{len(ids)} {reason}" for reason, ids in table.skipped.items() if ids]
+            reasons.append(f"{np.count_nonzero(~valid)} images could not be encoded")
+            raise ConfigError(f"{table.name}: no question can be asked: {'; '.join(reasons)}")
 
 
 def train_decoder(
@@ -82,12 +95,14 @@ def answer_table(
 ) -> pd.DataFrame:
     """`score_answers` of the model's greedy answers to all questions of a table.
 
-    shuffle: a control in which each question is about the image of another.
+    shuffle: a control in which each question is about the image of another; there is none for the
+    questions of a single image.
     """
     questions, by_image = table.questions, questions_by_image(table, store.valid)
     counts = np.array([len(numbers) for numbers in by_image])
     images = np.argsort(counts, kind="stable")
     images = images[counts[images] > 0]
+    images = images[:0] if shuffle and len(images) == 1 else images
     shown = np.roll(images, 1) if shuffle else images
     answers = {}
     for count in np.unique(counts[images]):  # images with equally many questions form batches
@@ -123,6 +138,7 @@ def measure_decoder(
     check_experiment(config)
     spec, qa = vision_spec(config, aligner_folder), config.qa
     write_features(config.data, spec, QA_SPLITS)
+    check_encoded(config, spec)
     trained = train_decoder(config, decoder, aligner_folder, run_folder)
     test = load_table(config.data, "qa-test")
     store, sets = open_store(spec, "vision", test), kind_sets(config.data, test.questions.kinds)
@@ -133,7 +149,7 @@ def measure_decoder(
 
     answers = answer_table(model, test, store, qa.max_answer)
     if process_rank()[0] == 0:
-        replace_text(run_folder / "answers.csv", answers.to_csv(index=False))
+        replace_text(run_folder / ANSWERS, answers.to_csv(index=False))
     validation = _best_validation(Run(run_folder)).items()
     metrics = scores(answers) | {f"qa.{decoder}.{name}": value for name, value in validation}
     trained["layer_tokens"] = layer_tokens(model, test, store, qa.questions_per_image)
@@ -144,6 +160,11 @@ def measure_decoder(
         deeper = scores(answer_table(model, test, store, qa.max_answer))
         metrics |= {f"{name}.steps{steps}": value for name, value in deeper.items()}
     return metrics | {f"{name}.{decoder}": value for name, value in trained.items()}
+
+
+def read_answers(folder: Path) -> pd.DataFrame:
+    """The answers that `measure_decoder` wrote. A text may be NA, or hold a carriage return."""
+    return pd.read_csv(folder / ANSWERS, keep_default_na=False, lineterminator="\n")
 
 
 def _best_validation(run: Run) -> dict[str, float]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from edge_lib.experiments.decoder_timing import step_seconds
+from edge_lib.experiments.trm_qa import read_answers
 from edge_lib.metrics.bootstrap import bootstrap_interval
 from edge_lib.runs.points import Point, collect
 
@@ -40,7 +41,7 @@ def answers_of(points: Sequence[Point]) -> pd.DataFrame:
     for point in points:
         if point.state == "done":
             (decoder,) = point.config.qa.decoders
-            answers = pd.read_csv(point.folder / decoder / "answers.csv", keep_default_na=False)
+            answers = read_answers(point.folder / decoder)
             parts.append(answers.assign(grid=point.grid, seed=point.config.seed))
     return pd.concat(parts, ignore_index=True)
 

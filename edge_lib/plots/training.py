@@ -28,7 +28,8 @@ def samples(images, captions, columns=4):
     figure, grid = subplots(alt, rows, columns, PAGE, 2.6 * rows, subplot_kw=BARE_AXES)
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
         axes.imshow(image)
-        lines = (textwrap.fill(line, 28) for line in caption.splitlines())
+        lines = (textwrap.shorten(line, 280) for line in caption.splitlines())
+        lines = (textwrap.fill(line, 28) for line in lines)
         axes.set_xlabel("\n".join(lines), fontsize=8)
     return figure, pd.DataFrame({"caption": captions})
 

@@ -139,6 +139,34 @@ def test_system_prompt_is_added_to_messages_without_one(make_tokenizer):
     assert question == [{"role": "user", "content": "?"}]
 
 
+def test_empty_system_prompt_is_none(make_tokenizer):
+    question, empty = {"role": "user", "content": "?"}, {"role": "system", "content": " \n"}
+    answer = {"role": "assistant", "content": "no"}
+    for system in (None, "be kind"):
+        chat = Chat(make_tokenizer(), {}, 100, system)
+        assert chat.prompt([empty, question]) == chat.prompt([question])
+        assert chat.encode([empty, question, answer]) == chat.encode([question, answer])
+
+
+def test_answer_that_opens_a_conversation_is_not_labelled(chat):
+    opening = {"role": "assistant", "content": "red two"}
+    assert labelled(chat, [opening, *CONVERSATION]) == labelled(chat, CONVERSATION)
+    with pytest.raises(ChatError, match="no assistant turn to train on"):
+        chat.encode([opening])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\0b", "\ufeffx", "\u202ex", "x" * 100_000],
+    ids=["NUL", "byte order mark", "direction mark", "100,000 characters"],
+)
+def test_unusual_texts_keep_their_characters(make_tokenizer, text):
+    chat = Chat(make_tokenizer(), {}, 300_000)
+    messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    assert labelled(chat, messages) == f"{text}<|im_end|>"
+    assert text in chat.tokenizer.decode(chat.prompt(messages[:1]))
+
+
 # --- errors ----------------------------------------------------------------------------------
 
 USER, ANSWER = {"role": "user", "content": "?"}, {"role": "assistant", "content": "no"}
@@ -152,8 +180,13 @@ USER, ANSWER = {"role": "user", "content": "?"}, {"role": "assistant", "content"
         ([USER], "no assistant turn"),
         ([USER, {**ANSWER, "content": "an <image>"}], "<image> in an assistant turn"),
         ([{**USER, "content": "<audio>"}, ANSWER], "<audio>, for which the model has no soft"),
+        ([{**USER, "content": "\udc00"}, ANSWER], "a text that is not Unicode"),
+        ([USER, {**ANSWER, "content": "no \ud83d"}], "a text that is not Unicode"),
     ],
-    ids=["no message", "empty turn", "no answer", "placeholder in answer", "unknown placeholder"],
+    ids=[
+        *("no message", "empty turn", "no answer", "placeholder in answer", "unknown placeholder"),
+        *("surrogate", "surrogate in answer"),
+    ],
 )
 def test_unusable_conversations_raise_chat_errors(make_tokenizer, messages, error):
     chat = Chat(make_tokenizer(), {"image": 3}, 100)

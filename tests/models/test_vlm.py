@@ -1,14 +1,16 @@
 """A VLM of a tiny Qwen2: soft tokens, loss, training, saving and generation."""
 
 import copy
+import io
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 from transformers import GraniteConfig, GraniteForCausalLM
 from vlm_targets import save_sharded_vlm
@@ -514,6 +516,38 @@ def test_generate_puts_images_before_a_text_without_placeholders(trained):
     assert trained.generate(["what is it?", "what is it?"], cache) == [batch[0]] * 2
 
 
+def stored_as(image, form):
+    """A picture as files may hold it: on its side with EXIF data, grey, or transparent."""
+    grey = np.asarray(image.convert("L"))
+    if form == "rotated":
+        exif, content = Image.Exif(), io.BytesIO()
+        exif[ExifTags.Base.Orientation] = 6
+        image.rotate(90, expand=True).save(content, "PNG", exif=exif)
+        return Image.open(content), image
+    if form == "16-bit":
+        return Image.fromarray(grey.astype(np.uint16) * 257), Image.fromarray(grey).convert("RGB")
+    mask = Image.fromarray(np.where(grey > 127, 255, 0).astype(np.uint8))
+    white = Image.composite(image, Image.new("RGB", image.size, "white"), mask)
+    image = image.copy()
+    image.putalpha(mask)
+    return image, white
+
+
+@pytest.mark.parametrize("form", ["rotated", "16-bit", "transparent"])
+def test_generate_sees_pictures_in_their_normal_form(trained, form, monkeypatch):
+    picture = Image.fromarray(np.asarray(make_image(3))[:24])
+    stored, upright = stored_as(picture, form)
+    inputs = []
+    monkeypatch.setattr(
+        trained, "answer_batch", lambda messages, prefixes, *_: inputs.append(prefixes) or [""]
+    )
+    for image in (stored, upright, make_image(4)):
+        trained.generate("what is it?", image)
+    seen, expected, other = (prefixes["image"].pooled for prefixes in inputs)
+    torch.testing.assert_close(seen, expected)
+    assert (seen - other).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("prompt", "images", "error", "message"),
     [
@@ -533,6 +567,12 @@ def test_generate_puts_images_before_a_text_without_placeholders(trained):
             ChatError,
             "role and content, got from, value",
         ),
+        ([{"role": "tool", "content": "so"}], None, ChatError, "assistant, not 'tool'"),
+        ([{"role": "user", "content": [{"type": "text"}]}], None, ChatError, "text, not a list"),
+        ([{"role": "user", "content": None}], None, ChatError, "a text, not a NoneType"),
+        ("what \ud83d?", None, ChatError, "a text that is not Unicode: 'what"),
+        ("x" * 100_000, None, ChatError, "more than max_length=1024"),
+        ([{"role": "system", "content": " "}], None, ChatError, "without messages"),
     ],
     ids=[
         "no image",
@@ -546,6 +586,12 @@ def test_generate_puts_images_before_a_text_without_placeholders(trained):
         "no prompt",
         "nested list",
         "wrong keys",
+        "unknown role",
+        "list of parts",
+        "null content",
+        "lone surrogate",
+        "100,000 characters",
+        "empty system prompt alone",
     ],
 )
 def test_generate_rejects_prompts_and_images_that_do_not_fit(

@@ -55,6 +55,10 @@ PRELOADED = ["edge_lib.experiments.align", "edge_lib.experiments.trimodal"]
 PRELOADED += ["edge_lib.experiments.trm_qa", "edge_lib.experiments.vlm"]
 
 
+def pytest_collection_modifyitems(config, items):
+    config.collected_ids = [item.nodeid for item in items]  # before any is deselected
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _processes_fork_from_a_server():
     """Launched processes are forks of one that has imported the library, which takes seconds.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from edge_lib.config import ExperimentConfig, from_root, load_config
+from edge_lib.config import ConfigError, ExperimentConfig, from_root, load_config
 from edge_lib.config.overrides import Overrides, parse_overrides
 from edge_lib.runs.notebooks import run_state
 
@@ -41,6 +41,8 @@ def make_points(path: str | Path, overrides: Overrides = "") -> list[Point]:
     also for a grid's keys.
     """
     config = load_config(path, overrides, "sweep")
+    if not config.sweep.notebook.is_file():
+        raise ConfigError(f"{path}: sweep.notebook: no file {config.sweep.notebook}")
     folder = sweep_folder(config)
     base = parse_overrides(overrides)
     points = {}

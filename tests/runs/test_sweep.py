@@ -109,6 +109,11 @@ def test_make_points_lists_equal_settings_once(write_sweep):
     assert [(p.grid, p.config.train.lr) for p in points] == [("a", 0.1), ("a", 0.2), ("b", 0.2)]
 
 
+def test_make_points_rejects_missing_notebook(write_sweep):
+    with pytest.raises(ConfigError, match=r"sweep\.notebook: no file /nowhere/x\.ipynb"):
+        make_points(write_sweep({"a": {}}), "sweep.notebook=/nowhere/x.ipynb")
+
+
 def test_make_points_rejects_config_without_sweep():
     with pytest.raises(ConfigError, match="this needs sweep"):
         make_points("params/tiny/align.yaml")

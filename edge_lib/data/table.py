@@ -26,12 +26,12 @@ from edge_lib.config import MODALITIES
 from edge_lib.config.registry import load_registered
 from edge_lib.data.cells import is_filled, read_cell
 from edge_lib.data.columns import check_columns
-from edge_lib.data.fields import read_column, stored_rows
 from edge_lib.data.lazy_sequence import LazySequence
 from edge_lib.data.questions import Questions, read_questions
 from edge_lib.data.row_keys import file_keys, is_blank, number_images, row_keys
 from edge_lib.data.skipped import Skipped
-from edge_lib.data.texts import Texts, read_texts
+from edge_lib.data.stored import stored_column, stored_rows
+from edge_lib.data.texts import Texts, read_texts, refuse_json
 
 log = logging.getLogger(__name__)
 disable_progress_bars()
@@ -59,7 +59,7 @@ class Table:
     def __init__(self, dataset: Dataset, name: str, fingerprint: str):
         """fingerprint: names the content; stored features belong to it.
 
-        Raises ConfigError for a column of a wrong type.
+        Raises ConfigError for a column of a wrong type, or JSON in place of texts.
         """
         names = [column for column in dataset.column_names if column in SCHEMA.names]
         check_columns(dataset.features, dict(zip(names, names, strict=True)), name)
@@ -68,6 +68,8 @@ class Table:
         self._columns: dict[str, pa.ChunkedArray] = {}  # those that were read
         self.skipped: dict[str, list[str]] = defaultdict(list)  # reason -> id of each row
         self._skipped_rows: dict[str, set[int]] = defaultdict(set)
+        for column in ("texts", "question", "answers"):
+            refuse_json(self._arrow(column), f"{name}: column {column!r}")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -224,10 +226,7 @@ class Table:
     def _arrow(self, name: str) -> pa.ChunkedArray:
         """A column of the stored table, which may have more rows than this one."""
         if name not in self._columns:
-            exists = name in self.dataset.column_names
-            nulls = pa.nulls(self.dataset.data.num_rows)
-            values = read_column(self.dataset, name) if exists else pa.chunked_array([nulls])
-            self._columns[name] = values
+            self._columns[name] = stored_column(self.dataset, name)
         return self._columns[name]
 
     def __getstate__(self) -> dict:

@@ -1,6 +1,7 @@
 """The texts of a column, which stay in Arrow's memory map until they are read."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from edge_lib.config import ConfigError
 from edge_lib.data.columns import is_list
 from edge_lib.data.lazy_sequence import BLOCK, LazySequence
 from edge_lib.data.row_items import RowItems, compact
 
 FEW = 32
+PROBED = 5  # first texts of a column, read to tell JSON from plain text
 WHITESPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))  # what str.strip() removes
 
 
@@ -82,6 +85,20 @@ def read_texts(column: pa.ChunkedArray, rows: np.ndarray | None = None) -> Texts
         return Texts(values, compact(places), owners)
     selected = RowItems.group(places, owners, num_rows).select(rows)
     return Texts(values, selected.items, selected.rows)
+
+
+def refuse_json(column: pa.ChunkedArray, where: str) -> None:
+    """ConfigError if each of the first texts is a JSON object or array."""
+    texts = read_texts(column.slice(0, BLOCK))[:PROBED]
+    if texts and all(map(_is_json, texts)):
+        raise ConfigError(f"{where} holds JSON, not plain text: {texts[0][:60]!r}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return text[0] in "[{" and isinstance(json.loads(text), dict | list)
+    except ValueError:
+        return False
 
 
 def _pieces(column: pa.ChunkedArray) -> Iterator[pa.Array]:

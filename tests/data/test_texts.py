@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from edge_lib.config import ConfigError
 from edge_lib.data import texts as module
-from edge_lib.data.texts import read_texts
+from edge_lib.data.texts import read_texts, refuse_json
 
 STRINGS = [" a ", "", None, "\u3000b\t", "\x1c\u2028", "c\x85d"]
 LISTS = [[" a ", ""], [], None, [None, "b", "b"], ["  "], ["c\x85d"]]
@@ -101,3 +102,22 @@ def test_digests_of_other_texts_differ():
     cases = [["ab", "c"], ["a", "bc"], ["abc"], ["ab", "d"], ["c", "ab"], []]
     digests = {read_texts(pa.chunked_array([case], pa.string())).digest() for case in cases}
     assert len(digests) == len(cases)
+
+
+JSON = ['{"short": "a", "long": "b"}', ' ["a", "b"]\n']
+
+
+@pytest.mark.parametrize("texts", [JSON, ["", None, *JSON]], ids=["only", "after nulls"])
+@pytest.mark.parametrize("lists", [False, True], ids=["texts", "lists"])
+def test_json_in_place_of_texts_is_refused(texts, lists):
+    column = pa.chunked_array([[[text] for text in texts] if lists else texts])
+    with pytest.raises(ConfigError, match=r"^a: column 'c' holds JSON, not plain text: '\{\"short"):
+        refuse_json(column, "a: column 'c'")
+
+
+PLAIN = [["[1] a footnote", "{x}"], ["3", "true"], ['"quoted"'], [*JSON, "a dog"], [], [None, " "]]
+
+
+@pytest.mark.parametrize("texts", PLAIN, ids=str)
+def test_texts_that_only_look_like_json_are_taken(texts):
+    refuse_json(pa.chunked_array([texts], pa.string()), "a")

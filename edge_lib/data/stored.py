@@ -1,0 +1,32 @@
+"""Columns of a data set as Arrow stores them: memory-mapped, and decoded by nobody."""
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset
+
+
+def stored_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """A column of the stored table, of which `stored_rows` are the rows of the data set.
+
+    Labels are read as their names; nulls if there is no such column.
+    """
+    if name not in dataset.column_names:
+        return pa.chunked_array([pa.nulls(dataset.data.num_rows)])
+    values, feature = dataset.data.column(name), dataset.features[name]
+    if isinstance(feature, ClassLabel):
+        parts = [_label_names(chunk, feature.names) for chunk in values.chunks]
+        return pa.chunked_array(parts, pa.string())
+    return values
+
+
+def stored_rows(dataset: Dataset) -> np.ndarray | None:
+    """(N,) the rows of the stored table that a data set has; None if all, in order."""
+    indices = dataset._indices
+    return None if indices is None else indices.column(0).to_numpy().astype(np.int64)
+
+
+def _label_names(labels: pa.Array, names: list[str]) -> pa.Array:
+    """Names of labels; null for -1, which stands for no label."""
+    numbers = labels.cast(pa.int64()).fill_null(-1).to_numpy()
+    known = (numbers >= 0) & (numbers < len(names))
+    return pa.array(names, pa.string()).take(pa.array(numbers, mask=~known))

@@ -1,0 +1,35 @@
+"""Columns as Arrow stores them: labels by name, and the rows of a selection."""
+
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, Image, Value
+
+from edge_lib.data.stored import stored_column, stored_rows
+
+
+def test_stored_labels_are_their_names():
+    features = Features(label=ClassLabel(names=["cat", "dog"]), n=Value("int64"))
+    dataset = Dataset.from_dict({"label": [1, 0, -1, None], "n": [1, 0, -1, None]}, features)
+    assert stored_column(dataset, "label").to_pylist() == ["dog", "cat", None, None]
+    assert stored_column(dataset, "n").to_pylist() == [1, 0, -1, None]
+    assert stored_column(dataset.select([]), "label").type == pa.string()
+
+
+def test_stored_images_are_not_decoded(encode_image):
+    cell = {"bytes": encode_image(), "path": None}
+    dataset = Dataset.from_dict({"image": [cell]}, Features(image=Image()))
+    assert stored_column(dataset, "image").to_pylist() == [cell]
+
+
+def test_missing_column_is_null():
+    dataset = Dataset.from_dict({"a": [1, 2, 3]})
+    assert stored_column(dataset, "b").to_pylist() == [None] * 3
+
+
+def test_stored_rows_are_those_of_a_selection():
+    dataset = Dataset.from_dict({"a": [*range(10)]})
+    assert stored_rows(dataset) is None
+    for rows in ([7, 0, 7], [3, 4, 5]):
+        part = dataset.select(rows)
+        stored, numbers = stored_column(part, "a").to_pylist(), stored_rows(part)
+        assert (stored if numbers is None else [stored[i] for i in numbers]) == rows
+    assert stored_rows(dataset.select([9, 1, 5]).select([2, 0])).tolist() == [5, 9]

@@ -14,6 +14,7 @@ BENCHMARKS = {  # modules, imported only when run
     "perceiver": "poolers against self-attention over all tokens: time and memory by length",
     "retrieval": "Matryoshka search of 262,144 embeddings against faiss: time, recall, memory",
     "store": "training steps from the feature store against encoding in every step",
+    "table": "tables of millions of rows: opening, batches, steps and skips: time and memory",
     "trm": "recursive decoder: generation with a cache against generation without",
     "vlm": "language model with a cached image prefix, and its head: time and memory",
 }

@@ -1,0 +1,178 @@
+"""Tables of millions of rows: to open one, to build its batches, and to read the rows of a step.
+
+Rivals: `pandas` reads captions into a list of Python strings; `list_of_arrays` holds one array of
+items a row; `random_sampler` is torch's DataLoader over a Hugging Face data set; `list_search`
+looks for a skipped row's id in the list of all earlier ones.
+"""
+
+import hashlib
+import json
+import tempfile
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from edge_lib.bench.tools import compare, in_new_process, peak_memory, status_mb
+from edge_lib.config import DataConfig, TrainConfig
+from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.data.table import Table
+from edge_lib.sources import load_table
+from edge_lib.training.timing import seconds
+
+SMALL, MILLION, LARGE = 10**5, 10**6, 5 * 10**6  # rows
+BATCH, STEPS, SKIPS = 256, 20, 40_000
+
+
+def table() -> dict[str, float]:
+    """Seconds and memory of opening, building, stepping and skipping; see `docs/benchmarks.md`."""
+    return _opening() | _building() | _stepping() | _skipping()
+
+
+def _opening() -> dict[str, float]:
+    """A Parquet file of a million captions."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "train.parquet")
+        pq.write_table(pa.table({"caption": _captions(MILLION)}), path)
+        first = seconds(_open(folder))  # converts the file to Arrow, which is kept
+        functions = {"ours": _open(folder), "pandas": _open_with_pandas(folder)}
+        result = compare("seconds.open_1m", functions, rounds=5)
+        memory = {
+            "memory_mb.open_1m.ours": peak_memory(_open, folder),
+            "memory_mb.open_1m.pandas": peak_memory(_open_with_pandas, folder),
+        }
+    ratio = memory["memory_mb.open_1m.pandas"] / memory["memory_mb.open_1m.ours"]
+    memory["memory_mb.open_1m.pandas.ratio"] = ratio
+    return {"seconds.convert_1m": first} | result | memory
+
+
+def _open(folder: str):
+    files = {split: [f"{folder}/{split}.parquet"] for split in ("train", "val", "test")}
+    section = {**files, "image_column": None}
+    config = DataConfig(source="parquet", parquet=section, cache_dir=folder)
+
+    def read():
+        opened = load_table(config, "train")
+        return opened, opened.caption_rows, opened.item_fingerprint("text")
+
+    return read
+
+
+def _open_with_pandas(folder: str):
+    def read():
+        frame = pd.read_parquet(f"{folder}/train.parquet")
+        captions = [text.strip() for text in frame["caption"] if text and text.strip()]
+        return captions, hashlib.sha256(json.dumps(captions).encode()).hexdigest()
+
+    return read
+
+
+def _building() -> dict[str, float]:
+    """Batches of rows with an image and a caption."""
+    result = compare(
+        "seconds.build_1m", {"ours": _build(MILLION), "list_of_arrays": _split(MILLION)}, rounds=3
+    )
+    megabytes = in_new_process(_built_mb, LARGE)
+    return result | {
+        "seconds.build_5m": seconds(_build(LARGE)),
+        "bytes_per_row.build_5m": megabytes * 2**20 / LARGE,
+    }
+
+
+def _build(rows: int):
+    opened = _table(rows)
+    features = {"vision": _Numbers(rows), "text": _Numbers(len(opened.captions))}
+    return lambda: AlignmentBatches(opened, features, TrainConfig(batch_size=BATCH), seed=0)
+
+
+def _built_mb(rows: int) -> float:
+    """MB that batches hold beyond their table."""
+    build = _build(rows)
+    before = status_mb("VmRSS")
+    _batches = build()
+    return status_mb("VmRSS") - before
+
+
+def _split(rows: int):
+    """One array of items for each row and modality."""
+    items = np.arange(rows)
+    return lambda: [np.split(items, items[1:]) for _ in ("vision", "text")]
+
+
+def _stepping() -> dict[str, float]:
+    """STEPS batches of BATCH rows, each in an epoch of its own for ours, one after another for the
+    rival; and the first batch of an epoch.
+    """
+    large, small = _build(LARGE)(), _build(SMALL)()
+    epochs = count()
+
+    def steps(batches: AlignmentBatches):
+        per_epoch = batches.steps_per_epoch
+        return lambda: [batches[next(epochs) * per_epoch + step] for step in range(STEPS)]
+
+    loader = DataLoader(large.table.dataset, BATCH, shuffle=True, collate_fn=list)
+    loaded = iter(loader)
+    rivals = {"random_sampler": lambda: [*islice(loaded, STEPS)], "at_100k_rows": steps(small)}
+    result = compare("seconds.step_5m", {"ours": steps(large), **rivals}, rounds=5)
+    first = {"ours": lambda: large[next(epochs) * large.steps_per_epoch]}
+    first["random_sampler"] = lambda: next(iter(loader))
+    result |= compare("seconds.first_step_5m", first, rounds=3)
+    return {key: _per_step(key, value) for key, value in result.items()}
+
+
+def _per_step(key: str, value: float) -> float:
+    return value / STEPS if key.startswith("seconds.step") and ".ratio" not in key else value
+
+
+def _skipping() -> dict[str, float]:
+    """SKIPS rows that are left out, each counted once."""
+    ids = [f"row {number}" for number in range(SKIPS)]
+    opened = Table(Dataset.from_dict({"id": ids}), "skips", "")
+    reasons = count()
+
+    def ours():
+        reason = f"reason {next(reasons)}"
+        for row in range(SKIPS // 4):
+            opened.skip(reason, row)
+
+    def list_search():
+        skipped = []
+        for name in ids[: SKIPS // 4]:
+            if name not in skipped:
+                skipped.append(name)
+
+    functions = {"ours": ours, "list_search": list_search}
+    result = compare("seconds.skip_10k", functions, rounds=3)
+    return result | {"seconds.skip_40k": seconds(lambda: [ours() for _ in range(4)])}
+
+
+class _Numbers:
+    """Features that are all valid, and one number each."""
+
+    def __init__(self, items: int):
+        self.valid = np.ones(items, bool)
+
+    def gather(self, items: np.ndarray) -> EncoderOutput:
+        return EncoderOutput(None, None, torch.from_numpy(items)[:, None])
+
+
+def _table(rows: int) -> Table:
+    columns = {"texts": _captions(rows), "image": pa.repeat(b"image", rows)}
+    return Table(Dataset(pa.table(columns), fingerprint="bench"), "bench", "")
+
+
+def _captions(rows: int) -> pa.Array:
+    """Captions of about 50 characters, half of which occur twice."""
+    numbers = pa.array(np.arange(rows) // 4 * 3).cast(pa.string())
+    start, end = (
+        pa.scalar(text) for text in (" a photo of number ", " on a table beside a window")
+    )
+    return pc.binary_join_element_wise(start, numbers, end, "")

@@ -25,7 +25,7 @@ def run(name: str) -> dict[str, float]:
     return getattr(import_module(f"edge_lib.bench.{name}"), name)()
 
 
-def table(result: dict[str, float]) -> str:
+def format_table(result: dict[str, float]) -> str:
     """One row for each comparison with a rival, then the other numbers."""
     lines = [f"{'':34}{'rival':24}{'ours':>12}{'rival':>12}{'ratio':>9}"]
     shown = set()
@@ -52,6 +52,6 @@ def main(arguments: list[str] | None = None, prog: str = "python -m edge_lib.ben
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     options = parser.parse_args(arguments)
     result = run(options.name)
-    print(table(result))
+    print(format_table(result))
     if options.json:
         print(json.dumps(result))

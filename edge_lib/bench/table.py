@@ -8,7 +8,8 @@ looks for a skipped row's id in the list of all earlier ones.
 import hashlib
 import json
 import tempfile
-from itertools import count, islice
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from edge_lib.sources import load_table
 from edge_lib.training.timing import seconds
 
 SMALL, MILLION, LARGE = 10**5, 10**6, 5 * 10**6  # rows
-BATCH, STEPS, SKIPS = 256, 20, 40_000
+BATCH, SKIPS = 256, 40_000
 
 
 def table() -> dict[str, float]:
@@ -78,7 +79,7 @@ def _open_with_pandas(folder: str):
 def _building() -> dict[str, float]:
     """Batches of rows with an image and a caption."""
     result = compare(
-        "seconds.build_1m", {"ours": _build(MILLION), "list_of_arrays": _split(MILLION)}, rounds=3
+        "seconds.build_1m", {"ours": _build(MILLION), "list_of_arrays": _split(MILLION)}, rounds=2
     )
     megabytes = in_new_process(_built_mb, LARGE)
     return result | {
@@ -108,28 +109,27 @@ def _split(rows: int):
 
 
 def _stepping() -> dict[str, float]:
-    """STEPS batches of BATCH rows, each in an epoch of its own for ours, one after another for the
-    rival; and the first batch of an epoch.
+    """A step's rows, and its batch of BATCH rows, each time in another epoch; the rival's batches
+    follow one another.
     """
-    large, small = _build(LARGE)(), _build(SMALL)()
-    epochs = count()
-
-    def steps(batches: AlignmentBatches):
-        per_epoch = batches.steps_per_epoch
-        return lambda: [batches[next(epochs) * per_epoch + step] for step in range(STEPS)]
-
+    large, small, steps = _build(LARGE)(), _build(SMALL)(), count()
     loader = DataLoader(large.table.dataset, BATCH, shuffle=True, collate_fn=list)
     loaded = iter(loader)
-    rivals = {"random_sampler": lambda: [*islice(loaded, STEPS)], "at_100k_rows": steps(small)}
-    result = compare("seconds.step_5m", {"ours": steps(large), **rivals}, rounds=5)
-    first = {"ours": lambda: large[next(epochs) * large.steps_per_epoch]}
-    first["random_sampler"] = lambda: next(iter(loader))
-    result |= compare("seconds.first_step_5m", first, rounds=3)
-    return {key: _per_step(key, value) for key, value in result.items()}
 
+    def far(batches: AlignmentBatches) -> int:
+        return (next(steps) * 7919) % (10 * batches.steps_per_epoch)
 
-def _per_step(key: str, value: float) -> float:
-    return value / STEPS if key.startswith("seconds.step") and ".ratio" not in key else value
+    sizes = {"ours": large, "at_100k_rows": small}
+    rows = {name: partial(lambda b: b.global_rows(far(b)), b) for name, b in sizes.items()}
+    batches = {name: partial(lambda b: b[far(b)], b) for name, b in sizes.items()}
+    batches["random_sampler"] = lambda: next(loaded)
+    result = compare("seconds.rows_5m", rows, rounds=50)
+    result |= compare("seconds.batch_5m", batches, rounds=50)
+    first = {"ours": batches["ours"], "random_sampler": lambda: next(iter(loader))}
+    result |= compare("seconds.first_batch_5m", first, rounds=3)
+    for name in ("rows", "batch"):
+        result[f"growth.{name}"] = 1 / result[f"seconds.{name}_5m.at_100k_rows.ratio"]
+    return result
 
 
 def _skipping() -> dict[str, float]:

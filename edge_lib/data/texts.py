@@ -36,15 +36,16 @@ class Texts(LazySequence):
         return len(self.places)
 
     def take(self, numbers: Sequence[int]) -> list[str]:
-        return self._read(self.places[numbers]).to_pylist() if len(numbers) else []
+        places = self.places[numbers] if len(numbers) else self.places[:0]
+        if _are_dense(places):
+            return self._slice(places).to_pylist()
+        return [self.values[place].as_py().strip() for place in places.tolist()]
 
-    def _read(self, places: np.ndarray) -> pa.Array:
+    def _slice(self, places: np.ndarray) -> pa.Array:
+        """The texts at places that are close together; faster than a look-up of each."""
         first, last = int(places.min()), int(places.max())
-        if FEW < last - first < 4 * len(places):  # a slice is faster than a look-up of each text
-            span = self.values.slice(first, last - first + 1).cast(pa.large_string())
-            return _strip(span.combine_chunks().take(pa.array(places - first)))
-        texts = (self.values[place].as_py().strip() for place in places.tolist())
-        return pa.array(texts, pa.large_string())
+        span = self.values.slice(first, last - first + 1).cast(pa.large_string())
+        return _strip(span.combine_chunks().take(pa.array(places - first)))
 
     def missing_rows(self, num_rows: int) -> np.ndarray:
         """The rows of `num_rows` that have no text."""
@@ -62,7 +63,14 @@ class Texts(LazySequence):
     def _blocks(self) -> Iterator[pa.Array]:
         """All texts in order, as arrays."""
         for start in range(0, len(self), BLOCK):
-            yield self._read(self.places[start : start + BLOCK])
+            places = self.places[start : start + BLOCK]
+            dense, numbers = _are_dense(places), range(start, start + len(places))
+            yield self._slice(places) if dense else pa.array(self.take(numbers), pa.large_string())
+
+
+def _are_dense(places: np.ndarray) -> bool:
+    """Whether there are many of them in a span that is not much longer."""
+    return len(places) > FEW and int(places.max()) - int(places.min()) < 4 * len(places)
 
 
 def read_texts(column: pa.ChunkedArray, rows: np.ndarray | None = None) -> Texts:

@@ -33,6 +33,7 @@ def caption_questions(table: Table) -> Table:
             "answers": answers,
             "kind": ["caption"] * len(table),
         }
-        parts.append(concatenate_datasets([part, Dataset.from_dict(new)], axis=1))
+        kept = [part] if part.column_names else []
+        parts.append(concatenate_datasets([*kept, Dataset.from_dict(new)], axis=1))
     rows = concatenate_datasets(parts)
     return Table(rows, f"questions of {table.name}", f"{table.fingerprint}-questions")

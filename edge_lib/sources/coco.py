@@ -73,7 +73,8 @@ def _table(rows: list[dict], by: str | None, file: Path) -> pa.Table:
         return table
     if not any(by in row for row in rows):
         raise ConfigError(f"{file}: no image has {by!r}; they have {', '.join(rows[0])}")
-    return table.append_column(SPLIT_BY, [[row[by] and str(row[by]) for row in rows]])
+    values = [None if row.get(by) is None else str(row[by]) for row in rows]
+    return table.append_column(SPLIT_BY, [values])
 
 
 def _rows(content: dict, file: Path, skipped: Skipped) -> Iterator[dict]:

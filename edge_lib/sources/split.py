@@ -120,7 +120,8 @@ def _path(cell) -> str | None:
 
 def _digest(cell) -> str:
     try:
-        return hashlib.sha256(read_cell(cell) or b"").hexdigest() if cell else ""
+        # as `digest_files` has it: the same pictures are split alike in any source
+        return hashlib.sha256(read_cell(cell) or b"").hexdigest()[:32] if cell else ""
     except (OSError, ValueError):
         return ""
 
@@ -159,6 +160,6 @@ def connected(keys: list[np.ndarray], links: Sequence[np.ndarray] = NO_LINKS) ->
 
 def _draws(keys: list[np.ndarray], seed: int) -> np.ndarray:
     """(N,) uint64 hashes of each row's keys."""
-    rows = ["\n".join(key or "" for key in row) for row in zip(*keys, strict=True)]
+    rows = ["\n".join(filter(None, row)) for row in zip(*keys, strict=True)]
     rows = np.array(rows, object)
     return pd.util.hash_array(rows, hash_key=f"{seed:016d}"[:16], categorize=False)

@@ -131,9 +131,9 @@ def _row(name: str, sample: Sample, columns: Columns, skipped: Skipped) -> dict 
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
     if any(not isinstance(text, str | None) for text in texts):
         skipped["a caption that is not a text"].append(name)
-    by = [_value(sample, column) for column in columns.get(SPLIT_BY, ())]
+    by = next((_value(sample, column) for column in columns.get(SPLIT_BY, ())), None)
     texts = [text for text in texts if isinstance(text, str)]
-    return {"id": name, **cells, "texts": texts, SPLIT_BY: str(by[0]) if by and by[0] else None}
+    return {"id": name, **cells, "texts": texts, SPLIT_BY: None if by is None else str(by)}
 
 
 def _media(sample: Sample, kind: str, columns: Columns) -> Member | None:

@@ -127,10 +127,17 @@ def test_coco_divides_one_file(images, load, tmp_path):
 
 
 def test_coco_is_divided_by_a_field_of_its_images(images, load, tmp_path):
-    file = write(tmp_path / "captions.json", captions(range(10)))
-    divide = {"val": 0.2, "test": 0.2, "by": "width"}
-    assert len(load(file, images, "val", divide)) == 2
-    with pytest.raises(ConfigError, match=r"no image has 'place'; they have id, file_name, width"):
+    content = captions(range(10))
+    content["images"] = [image | {"album": n // 4} for n, image in enumerate(content["images"])]
+    del content["images"][9]["album"]
+    file = write(tmp_path / "captions.json", content)
+    divide = {"val": 0.4, "test": 0.1, "by": "album"}
+    albums = [load(file, images, s, divide).column("split_by") for s in ("train", "val", "test")]
+    assert sorted(map(len, albums)) == [1, 4, 5]
+    assert not set(albums[0]) & set(albums[1])
+    with pytest.raises(
+        ConfigError, match=r"no image has 'place'; they have id, file_name, width, album"
+    ):
         load(file, images, "val", divide | {"by": "place"})
 
 

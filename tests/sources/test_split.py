@@ -127,7 +127,7 @@ def test_split_reads_the_content_of_files(tmp_path):
     for name, content in (("a.png", b"one"), ("copy of a.png", b"one"), ("b.png", b"two")):
         (tmp_path / name).write_bytes(content)
     paths = [str(tmp_path / name) for name in ("a.png", "copy of a.png", "b.png", "missing.png")]
-    member = {"path": str(tmp_path / "a.png"), "offset": 1, "size": 2}
+    member, contents = {"path": str(tmp_path / "a.png"), "offset": 1, "size": 2}, []
     for cells in (
         paths,
         [{"bytes": None, "path": path} for path in paths],
@@ -137,7 +137,10 @@ def test_split_reads_the_content_of_files(tmp_path):
     ):
         table = Table(Dataset.from_dict({"image": cells}), "t", "f")
         (keys,) = row_keys(table, tmp_path / "cache")
+        contents.append(keys)
         assert connected([keys]).tolist() == [0, 0, 1, 2]
+        assert keys[3] is None
+    assert len({key for keys in contents for key in keys[:1]}) == 2, "one, and ne of the member"
 
 
 def test_divide_gives_each_split_its_share_of_rows():

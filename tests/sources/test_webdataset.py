@@ -219,3 +219,20 @@ def test_webdataset_fingerprint_follows_the_content(shard, load, picture):
     file.touch()
     assert load(file).fingerprint == before
     assert load(shard([("0.png", picture(1)), ("0.txt", "x")])).fingerprint != before
+
+
+def test_webdataset_is_divided_by_a_field(shard, tmp_path, picture):
+    members = []
+    for n in range(20):
+        fields = {"caption": f"c{n}", "user": n // 4}
+        members += [(f"{n}.png", picture(n)), (f"{n}.json", json.dumps(fields))]
+    section, divide = {"train": str(shard(members))}, {"val": 0.2, "test": 0.2, "by": "json.user"}
+    config = {"source": "webdataset", "webdataset": section, "cache_dir": tmp_path / "cache"}
+    tables = [
+        load_table(DataConfig(**config, split=divide), split) for split in ("train", "val", "test")
+    ]
+    assert [len(table) for table in tables] == [12, 4, 4]
+    users = [set(table.column("split_by")) for table in tables]
+    assert sorted(user for part in users for user in part) == list("01234")
+    with pytest.raises(ConfigError, match=r"no column 'json\.name'; it has"):
+        load_table(DataConfig(**config, split=divide | {"by": "json.name"}), "val")

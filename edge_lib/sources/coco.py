@@ -72,7 +72,8 @@ def _table(rows: list[dict], by: str | None, file: Path) -> pa.Table:
     if not by:
         return table
     if not any(by in row for row in rows):
-        raise ConfigError(f"{file}: no image has {by!r}; they have {', '.join(rows[0])}")
+        available = ", ".join(name for name in rows[0] if name not in SCHEMA.names)
+        raise ConfigError(f"{file}: no image has {by!r}; they have {available}")
     values = [None if row.get(by) is None else str(row[by]) for row in rows]
     return table.append_column(SPLIT_BY, [values])
 

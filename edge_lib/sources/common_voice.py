@@ -111,4 +111,8 @@ def _decode(line: bytes) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\udc80" <= character <= "\udcff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # what `_decode` escaped
+        return False
+    return True

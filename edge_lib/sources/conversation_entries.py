@@ -113,7 +113,7 @@ def _part(part: object, items: Items) -> str:
         part = {"type": "text", "text": part}
     if not isinstance(part, dict) or not part.keys() & {"type", *PARTS}:
         raise UnusableEntry("content is not a text")
-    name = part.get("type") or next(name for name in PARTS if part.get(name))
+    name = part.get("type") or next((name for name in PARTS if part.get(name)), "text")
     kind = PARTS.get(str(name).lower())
     if kind == "text":
         return _text(part.get("text"), items)

@@ -79,12 +79,12 @@ def path_of_split(paths: dict[str, Path], split: str, key: str) -> Path:
     return paths[split]
 
 
-def read_json(path: Path, key: str, field: str | None = None):
-    """The content of a JSON file, or of the field that holds its list. ConfigError if there is
-    none.
+def read_json(path: Path, key: str, field: str | None = None, **options):
+    """The content of a JSON file, or of the field that holds its list. options: of `json.loads`.
+    ConfigError if there is none.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), **options)
         return content[field] if field and not isinstance(content, list) else content
     except (ValueError, KeyError, TypeError) as error:
         expected = f"JSON with a field {field!r}" if field else "JSON"

@@ -35,7 +35,8 @@ def load(config: DataConfig, split: str) -> Table:
 def _rows(files: Sequence[Path], folder: Path, key: str) -> Iterator[dict | SkippedEntry]:
     rows = QuestionRows()
     for path in files:
-        for name, entry in _named(read_json(path, key), path):
+        content = read_json(path, key, object_pairs_hook=_keep_repeated)
+        for name, entry in _named(content, path):
             if not isinstance(entry, dict):
                 yield SkippedEntry(name, "not an object")
                 continue
@@ -49,10 +50,17 @@ def _rows(files: Sequence[Path], folder: Path, key: str) -> Iterator[dict | Skip
             )
 
 
+def _keep_repeated(pairs: list[tuple[str, object]]) -> dict | list:
+    """An object; its pairs if keys repeat, of which json would keep the last alone."""
+    content = dict(pairs)
+    return content if len(content) == len(pairs) else pairs
+
+
 def _named(content: object, path: Path) -> Iterator[tuple[str, object]]:
-    """Questions by their id: an object of them, or a list."""
-    if isinstance(content, dict):
-        yield from ((encodable(name), entry) for name, entry in content.items())
+    """Questions by their id: an object of them, its pairs, or a list."""
+    content = [*content.items()] if isinstance(content, dict) else content
     for number, entry in enumerate(content if isinstance(content, list) else []):
-        name = id_text(entry.get("questionId")) if isinstance(entry, dict) else None
-        yield name or f"{path.stem}-{number}", entry
+        name, entry = entry if isinstance(entry, tuple) else (None, entry)
+        if name is None and isinstance(entry, dict):
+            name = id_text(entry.get("questionId"))
+        yield encodable(name or f"{path.stem}-{number}"), entry

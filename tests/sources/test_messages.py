@@ -193,6 +193,7 @@ def test_messages_skip_odd_entries_and_keep_the_others(load):
             {"messages": [user([["why?"]]), ANSWER]},
             {"messages": [user([{"type": "text", "text": None}]), ANSWER]},
             {"messages": [user({"x": "why?"}), ANSWER]},
+            {"messages": [user([{"type": None, "image": None}]), ANSWER]},
         ],
         "video": [
             {"video": "a.mp4", "conversations": TURNS},
@@ -235,6 +236,26 @@ def test_messages_skip_conversations_that_cannot_be_used(load):
     messages = read_conversations(table).messages
     assert [m["role"] for m in messages[0]] == ["user", "assistant", "assistant"]
     assert table.skipped == {name: [f"{name}-{n}"] for n, name in enumerate(turns)}
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"from": "tool", "value": "x"},
+        {"from": None, "value": "x"},
+        {"from": 3, "value": "x"},
+        {"value": "x"},
+        {"from": "human", "value": ""},
+        {"from": "human", "value": [{"text": ""}]},
+        {"from": "human", "content": None},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]},
+    ],
+    ids=["tool", "null", "number", "no role", "empty", "empty part", "no text", "call of a tool"],
+)
+def test_messages_skip_a_turn_without_role_or_text(load, turn):
+    table = load([{"messages": [turn, user("why?"), ANSWER]}, {"messages": [user("?"), ANSWER]}])
+    assert len(read_conversations(table)) == 1
+    assert table.skipped == {"a turn without role or text": ["chat-0"]}
 
 
 def test_messages_keep_the_order_of_images(load):

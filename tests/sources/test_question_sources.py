@@ -298,6 +298,19 @@ def test_gqa_reads_lists_and_folders(load_gqa):
     assert table.image_index.tolist() == [0, 0, 0]
 
 
+def test_gqa_keeps_questions_of_one_id(load_gqa, tmp_path):
+    """json keeps the last value of a key that repeats, without a word."""
+    texts = [json.dumps(ENTRY | {"question": text}) for text in ("First?", "Second?", "Third?")]
+    pairs = ", ".join(f'"{name}": {text}' for name, text in zip("112", texts, strict=True))
+    load_gqa({"0": ENTRY})
+    (tmp_path / "q" / "0.json").write_text(f"{{{pairs}}}")
+    gqa = {"questions": {"test": str(tmp_path / "q" / "0.json")}, "images": str(tmp_path)}
+    data = DataConfig(questions={"source": "gqa", "gqa": gqa}, cache_dir=tmp_path / "cache")
+    table = load_table(data, "qa-test")
+    assert table.ids == ["1", "1", "2"]
+    assert table.questions.texts == ["First?", "Second?", "Third?"]
+
+
 def test_gqa_fingerprint_follows_the_images(load_gqa, tmp_path, encode_image):
     entries = {"1": ENTRY, "2": ENTRY | {"imageId": "late"}}
     first = load_gqa(entries).fingerprint

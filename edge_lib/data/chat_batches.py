@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edge_lib.config import ConfigError
+from edge_lib.config import ConfigError, TrainConfig
 from edge_lib.data.chat import IGNORE
 from edge_lib.data.encoder_output import EncoderOutput, Features
 from edge_lib.data.step_dataset import StepDataset, check_divides
@@ -36,27 +36,27 @@ class ChatBatches(StepDataset):
     """Shuffled conversations; those of one batch have similar lengths, so that little is padded.
 
     A conversation whose items were not encoded is counted and skipped. features: for each
-    placeholder, numbered as the table's rows. accumulation: batches in one update.
+    placeholder, numbered as the table's rows.
     """
 
     def __init__(
         self,
         conversations: TokenizedConversations,
         features: dict[str, Features],
-        batch_size: int,
+        train: TrainConfig,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        accumulation: int = 1,
     ):
-        check_divides(batch_size, world_size)
-        self.features, self.batch_size, self.accumulation = features, batch_size, accumulation
+        check_divides(train.batch_size, world_size)
+        self.features, self.batch_size = features, train.batch_size
+        self.accumulation = train.accumulation  # batches in one update
         valid = {name: source.valid for name, source in features.items()}
         self.conversations = conversations.with_features(valid)
         self.table, self.chat = conversations.table, conversations.chat
         self.lengths, self.labelled = self.conversations.lengths, self.conversations.labelled
         name = f"{self.table.name}: conversations"
-        super().__init__(name, len(self.conversations), batch_size, seed, rank, world_size)
+        super().__init__(name, len(self.conversations), self.batch_size, seed, rank, world_size)
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Batches of similar lengths, in random order."""
@@ -81,11 +81,14 @@ class ChatBatches(StepDataset):
         return self._batch(self.share(self.units(step)), float(self._tokens_per_batch(step)))
 
     def once(self) -> Iterator[ChatBatch]:
-        """Every conversation once, sorted by length; the last batch may be short."""
+        """Every conversation once, sorted by length, in batches of this process's share; the last
+        one may be short.
+        """
         if not len(self.conversations):
             raise ConfigError(f"{self.name}: none can be used")
         order = np.argsort(self.lengths, kind="stable")
-        for numbers in np.split(order, range(self.batch_size, len(order), self.batch_size)):
+        size = self.batch_size // self.world_size
+        for numbers in np.split(order, range(size, len(order), size)):
             yield self._batch(numbers, float(self.labelled[numbers].sum()))
 
     def _batch(self, numbers: np.ndarray, tokens: float) -> ChatBatch:

@@ -66,12 +66,10 @@ def train_vlm(
     vlm.train_adapters(stage == "lora")
     cache_dir = config.data.cache_dir
     conversations = stage_conversations(open_tokenized(train, vlm.chat, cache_dir), stage)
-    rank, world_size = process_rank()
-    size, options = train_config.batch_size, (rank, world_size, train_config.accumulation)
-    batches = ChatBatches(conversations, features, size, config.seed, *options)
+    options = train_config, config.seed, *process_rank()
+    batches = ChatBatches(conversations, features, *options)
     val_features = open_prefix_features(sources, spec, val)
-    share, held_out = size // world_size, open_tokenized(val, vlm.chat, cache_dir)
-    held_out = ChatBatches(held_out, val_features, share, config.seed)
+    held_out = ChatBatches(open_tokenized(val, vlm.chat, cache_dir), val_features, *options)
     check_conversations(held_out.conversations, None)
 
     def evaluate(vlm: VLM) -> dict[str, float]:

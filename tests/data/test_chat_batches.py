@@ -1,10 +1,12 @@
 """Chat batches: which conversations a step holds, on any number of processes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from edge_lib.config import ConfigError
+from edge_lib.config import ConfigError, TrainConfig
 from edge_lib.data.chat import IGNORE, Chat
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.chat_store import tokenize
@@ -54,12 +56,13 @@ def rows(encode_image):
 def make(make_table, make_tokenizer):
     """make(rows, ...) -> ChatBatches with images and without audio."""
 
-    def make(rows, batch_size=4, seed=0, valid=None, max_length=200, **options):
+    def make(rows, batch_size=4, seed=0, valid=None, max_length=200, accumulation=1, **options):
         table = make_table(rows)
         features = {"image": FakeFeatures(np.ones(len(rows)) if valid is None else valid)}
         chat = Chat(make_tokenizer(), {"image": 3}, max_length)
         tokenized = tokenize(read_conversations(table), table, chat)
-        return ChatBatches(tokenized, features, batch_size, seed, **options)
+        train = SimpleNamespace(batch_size=batch_size, accumulation=accumulation)
+        return ChatBatches(tokenized, features, train, seed, **options)
 
     return make
 
@@ -185,7 +188,8 @@ def test_clips_are_numbered_by_row(make_table, make_tokenizer, encode_image):
     table = make_table([{"id": str(n), **row} for n, row in enumerate(rows)])
     features = {"image": FakeFeatures(np.ones(4)), "audio": FakeFeatures([0, 1, 0, 1])}
     chat = Chat(make_tokenizer(), {"image": 3, "audio": 2}, 100)
-    batches = ChatBatches(tokenize(read_conversations(table), table, chat), features, 3, seed=0)
+    tokenized = tokenize(read_conversations(table), table, chat)
+    batches = ChatBatches(tokenized, features, TrainConfig(batch_size=3), seed=0)
     batch = batches[0]
     order = batches.ids(0)
     assert sorted(order) == ["0", "1", "3"]
@@ -196,9 +200,13 @@ def test_clips_are_numbered_by_row(make_table, make_tokenizer, encode_image):
     assert (batch.input_ids == token).sum(1).tolist() == [0 if n == "0" else 2 for n in order]
 
 
-@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 2]), (16, [12])], ids=str)
-def test_once_gives_every_conversation_once_by_length(make, rows, batch_size, sizes):
-    batches = make(rows, batch_size=batch_size)
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "sizes"),
+    [(5, 1, [5, 5, 2]), (16, 1, [12]), (10, 2, [5, 5, 2])],
+    ids=["several", "one", "share"],
+)
+def test_once_gives_every_conversation_once_by_length(make, rows, batch_size, world_size, sizes):
+    batches = make(rows, batch_size=batch_size, world_size=world_size, rank=world_size - 1)
     results = [*batches.once()]
     assert [len(batch.input_ids) for batch in results] == sizes
     assert [batch.tokens for batch in results] == [(b.labels >= 0).sum().item() for b in results]

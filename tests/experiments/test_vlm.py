@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edge_lib.config import ConfigError, load_config
+from edge_lib.config import ConfigError, TrainConfig, load_config
 from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.chat_store import open_tokenized
@@ -273,7 +273,7 @@ def test_vlm_learns_from_clips(speech, sources, fusion, make_config, fusion_fold
     examples = {name: source.gather([0]) for name, source in features.items()}
     untrained = VLM.new(model.prefix_sources, config.vlm.model, examples)
     tokenized = open_tokenized(test, model.chat, config.data.cache_dir)
-    batches = ChatBatches(tokenized, features, 8, 0)
+    batches = ChatBatches(tokenized, features, TrainConfig(batch_size=8), 0)
     losses = [mean_loss(vlm, batches) for vlm in (model, untrained)]
     assert losses[0] < losses[1]
     kinds = {"caption", "qa"} | ({"spoken"} if speech == "question" else set())

@@ -68,11 +68,7 @@ def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) 
     tokenizer = learn_tokenizer(texts, config.vocab_size)
     set_seed(seed)
     reader = LanguageReader(config, tokenizer)
-    shared = (
-        {"image": CellTokens(train.words, tokenizer)},
-        config.train.batch_size,
-        seed,
-    )
+    shared = {"image": CellTokens(train.words, tokenizer)}, config.train, seed
     chats = (tokenize(part.conversations, part.table, reader.chat) for part in (first, train))
     batches = CurriculumBatches(
         *(ChatBatches(part, *shared) for part in chats), config.curriculum.steps

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
-from edge_lib.config import ConversationsConfig, LanguageBackboneConfig
+from edge_lib.config import ConversationsConfig, LanguageBackboneConfig, TrainConfig
 from edge_lib.data.chat import IGNORE
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.chat_store import tokenize
@@ -96,7 +96,7 @@ def test_cell_vector_is_the_sum_of_its_words_over_the_root_of_their_number(reade
 def test_reader_learns_its_conversations_and_depends_on_the_cells(reader, scenes):
     features = {"image": CellTokens(scenes.words, reader.chat.tokenizer)}
     tokenized = tokenize(scenes.conversations, scenes.table, reader.chat)
-    batches = ChatBatches(tokenized, features, 12, 0)
+    batches = ChatBatches(tokenized, features, TrainConfig(batch_size=12), 0)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3)
     assert reader.scores(scenes) == {"answers": 0, "things": 0}
     for _ in range(150):

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -30,6 +31,9 @@ MAX_SCORES = 1 << 20  # scores in memory at once
 MAX_FLOATS = 1 << 20  # values gathered, or converted from int8, at once: they fit the CPU's cache
 
 
+Vectors = Tensor | np.ndarray | Sequence[Sequence[float]]
+
+
 class Hits(NamedTuple):
     """Search results, best first."""
 
@@ -40,21 +44,25 @@ class Hits(NamedTuple):
 class MatryoshkaIndex:
     """An index that is searched at any of `dims`, on the device of the embeddings.
 
-    embeddings (N, D >= max(dims)), normalised or not. A row of zeros has a cosine of 0 with
-    everything. Raises ValueError for no rows, rows that are not finite, and dims wider than D.
+    embeddings (N, D >= max(dims)), a tensor, an array or lists; normalised or not. A row of zeros
+    has a cosine of 0 with everything. Raises ValueError for no rows, rows that are not finite, and
+    dims that repeat or are wider than D.
     """
 
     def __init__(
         self,
-        embeddings: Tensor,
+        embeddings: Vectors,
         dims: Sequence[int],
         dtype: Literal["float32", "int8"] = "float32",
     ):
-        self.dims = sorted(dims)
+        self.dims, embeddings = sorted(map(int, dims)), torch.as_tensor(embeddings)
         if embeddings.ndim != 2 or not len(embeddings):
             raise ValueError(f"an index needs embeddings (N, D), got {tuple(embeddings.shape)}")
-        if not self.dims or self.dims[0] < 1 or self.dims[-1] > embeddings.shape[1]:
-            raise ValueError(f"dims {list(dims)} must be numbers from 1 to {embeddings.shape[1]}")
+        wrong = len(set(self.dims)) < len(self.dims) or not self.dims or self.dims[0] < 1
+        if wrong or self.dims[-1] > embeddings.shape[1]:
+            raise ValueError(
+                f"dims {self.dims} must be numbers from 1 to {embeddings.shape[1]}, each once"
+            )
         rows = embeddings[:, : self.dims[-1]].float()
         finite = rows.isfinite().all(1)
         if not finite.all():
@@ -83,26 +91,30 @@ class MatryoshkaIndex:
         """Size of the index in bytes."""
         return sum(x.numel() * x.element_size() for x in self._tensors().values())
 
-    def search(self, queries: Tensor, k: int, dim: int | None = None) -> Hits:
+    def search(self, queries: Vectors, k: int, dim: int | None = None) -> Hits:
         """The k nearest rows (at most N) of each query (Q, D), by cosine over the first `dim`
-        columns; over all of them by default.
+        columns; over all of them by default. ValueError for wrong shapes, dims and k.
         """
-        dim = dim or self.dims[-1]
-        queries = self._validated(queries, dim)
-        level, size = self._level(dim), max(GROUP, MAX_SCORES // len(self))
+        dim = self.dims[-1] if dim is None else dim
+        queries, level = self._validated(queries, dim, k), self._level(dim)
+        if not len(queries) or not k:
+            return self._no_hits(queries, k)
+        size = max(GROUP, MAX_SCORES // len(self))
         parts = [self._exact(part, k, level) for part in queries.split(size)]
         scores, rows = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return Hits(scores / _norms(queries[:, :dim]), rows)
 
     def search_coarse_to_fine(
-        self, queries: Tensor, k: int, dims: Sequence[int], shortlist: int = 200
+        self, queries: Vectors, k: int, dims: Sequence[int], shortlist: int = 200
     ) -> Hits:
         """Like `search` at `dims[-1]`, but only among the `shortlist` nearest rows at `dims[0]`,
         re-ranked at each further dim; the shortlist halves from one dim to the next.
         """
         if list(dims) != sorted(set(dims)) or len(dims) < 2:
             raise ValueError(f"dims {list(dims)} must be two or more, in ascending order")
-        queries = self._validated(queries, dims[-1])
+        queries = self._validated(queries, dims[-1], k)
+        if not len(queries) or not k:
+            return self._no_hits(queries, k)
         scores, rows = self.search(queries, max(k, shortlist), dims[0])
         level = self._level(dims[0])
         products = scores * _norms(queries[:, : dims[0]]) / self.inverse_norms[level][rows]
@@ -216,7 +228,15 @@ class MatryoshkaIndex:
             raise ValueError(f"the index has no dim {dim}; its dims are {self.dims}")
         return self.dims.index(dim)
 
-    def _validated(self, queries: Tensor, dim: int) -> Tensor:
+    def _no_hits(self, queries: Tensor, k: int) -> Hits:
+        """Of no queries, or of k = 0."""
+        scores = queries.new_empty(len(queries), min(k, len(self)))
+        return Hits(scores, scores.long())
+
+    def _validated(self, queries: Vectors, dim: int, k: int) -> Tensor:
+        queries = torch.as_tensor(queries)
+        if k < 0:
+            raise ValueError(f"k must be 0 or more, got {k}")
         if queries.ndim != 2 or queries.shape[1] < dim:
             raise ValueError(f"queries must be (Q, {dim} or more), got {tuple(queries.shape)}")
         queries = queries.to(self.device, torch.float32)

@@ -192,3 +192,61 @@ def test_search_rejects_bad_queries_and_dims():
             index.search(queries, 3, dim)
     with pytest.raises(ValueError, match="in ascending order"):
         index.search_coarse_to_fine(torch.randn(2, 32), 3, [32, 4])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("k", [0, 5, 99])
+def test_search_takes_no_queries_no_k_and_more_k_than_rows(dtype, count, k):
+    rows, queries = torch.randn(20, 32), torch.randn(count, 32)
+    index = MatryoshkaIndex(rows, DIMS, dtype)
+    for hits in (
+        index.search(queries, k),
+        index.search_coarse_to_fine(queries, k, DIMS, 10),
+    ):
+        assert hits.scores.shape == hits.rows.shape == (count, min(k, 20))
+        assert hits.rows.dtype == torch.long
+        if k > 20 and count:
+            assert hits.rows.sort(1).values.equal(torch.arange(20).expand(count, -1))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [np.float64, np.float32, np.float16, lambda x: torch.tensor(x).bfloat16(), list],
+    ids=["float64", "float32", "float16", "bfloat16", "lists"],
+)
+def test_index_takes_arrays_lists_and_any_float(convert):
+    rows, queries = np.eye(8)[:5], np.eye(8)[[3, 0]]
+    convert = (lambda x: x.tolist()) if convert is list else convert
+    index = MatryoshkaIndex(convert(rows), np.array([4, 8]))
+    hits = index.search(convert(queries), np.int64(1))
+    assert hits.rows.tolist() == [[3], [0]]
+    assert hits.scores.tolist() == [[1], [1]]
+
+
+def test_index_of_array_dims_is_saved(tmp_path):
+    MatryoshkaIndex(np.eye(8), np.array([4, 8])).save(tmp_path / "index")
+    assert MatryoshkaIndex.load(tmp_path / "index").dims == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "dim", "message"),
+    [
+        ([], 1, None, r"queries must be \(Q, 32 or more\), got \(0,\)"),
+        (np.ones(32), 1, None, r"queries must be \(Q, 32 or more\), got \(32,\)"),
+        (np.ones((1, 32)), -1, None, "k must be 0 or more, got -1"),
+        (np.ones((1, 32)), 1, 0, "no dim 0; its dims are"),
+        (np.full((1, 32), np.nan), 0, None, "must be finite"),
+    ],
+    ids=["empty list", "one query alone", "negative k", "dim 0", "nan"],
+)
+def test_search_explains_what_it_cannot_take(queries, k, dim, message):
+    with pytest.raises(ValueError, match=message):
+        MatryoshkaIndex(np.eye(32), DIMS).search(queries, k, dim)
+
+
+def test_index_rejects_a_dim_given_twice():
+    with pytest.raises(
+        ValueError, match=r"dims \[4, 4, 8\] must be numbers from 1 to 8, each once"
+    ):
+        MatryoshkaIndex(np.eye(8), [4, 8, 4])

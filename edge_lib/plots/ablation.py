@@ -9,6 +9,7 @@ from edge_lib.plots.style import (
     PAGE,
     SEED_SPREAD,
     listed,
+    plain_logs,
     styled,
     subplots,
     variant_styles,
@@ -42,6 +43,7 @@ def variant_lines(
         axes.set(**{"xlabel": x, "ylabel": "" if panel else y, "title": name, **settings})
         if "xscale" not in settings:
             axes.set_xscale("log", base=2)
+        plain_logs(axes)
         axes.set_xticks(sorted(part[x].unique()), sorted(part[x].unique()))
         axes.minorticks_off()
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -7,10 +7,12 @@ from edge_lib.plots.style import (
     PAGE,
     VARIANT_STYLES,
     listed,
+    plain_logs,
     styled,
     subplots,
     variant_styles,
     whiskers,
+    wrapped,
 )
 
 
@@ -39,29 +41,35 @@ def training_curves(histories: dict[str, pd.DataFrame], score: str, ylabel: str)
         left.plot(loss.step, loss.value, label=variant, **style)
         right.plot(scores.step, scores.value, marker=marker, ms=4, **style)
     left.set(xlabel="training step", ylabel="training loss (nats per token)", yscale="log")
+    plain_logs(left)
     right.set(xlabel="training step", ylabel=ylabel)
     legend = {"loc": "outside lower center", "ncols": len(VARIANT_STYLES)}
     figure.legend(*left.get_legend_handles_labels(), **legend)
     return figure, table
 
 
+MAX_KINDS = 60
+
+
 @styled
 def kind_scores(scores: pd.DataFrame, xlabel: str):
     """A row for each `kind`, with the `value` of each `variant` and its interval (`low`, `high`).
 
-    The table: `scores`.
+    The first 60 kinds are drawn. The table: `scores`.
     """
-    kinds, names = (list(scores[key].unique()) for key in ("kind", "variant"))
-    alt = f"{xlabel} of {listed(names)} for {listed(kinds)}, with intervals."
+    names = list(scores["variant"].unique())
+    kinds = list(scores["kind"].unique())[:MAX_KINDS]
+    labels = [wrapped(kind, 40, 2) for kind in kinds]
+    alt = f"{xlabel} of {listed(names)} for {listed(labels)}, with intervals."
     figure, [[axes]] = subplots(alt, 1, 1, COLUMN, 0.9 + 0.3 * len(kinds))
     for number, (name, (colour, marker, _)) in enumerate(variant_styles(names)):
-        part = scores[scores.variant == name]
+        part = scores[(scores.variant == name) & scores.kind.isin(kinds)]
         shift = 0.5 * (number - (len(names) - 1) / 2) / len(names)
         heights = [kinds.index(kind) + shift for kind in part.kind]
         error = whiskers(part.value, part.low, part.high)
         style = {"color": colour, "fmt": marker, "ms": 4, "lw": 1}
         axes.errorbar(part.value, heights, xerr=error, label=name, **style)
-    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_yticks(range(len(kinds)), labels)
     axes.set(xlabel=xlabel, xlim=(-0.02, 1.02), ylim=(len(kinds) - 0.5, -0.5))
     axes.grid(axis="y", color="0.9")
     figure.legend(loc="outside lower center", ncols=3)
@@ -76,9 +84,10 @@ def attention_steps(maps, titles):
     The table: answer, step, vector, attention.
     """
     steps, count, width = maps.shape
-    alt = f"Attention over {width} prefix vectors at {steps} recursion steps, for {listed(titles)}."
+    shown = [wrapped(title, 28) for title in titles]
+    alt = f"Attention over {width} prefix vectors at {steps} recursion steps, for {listed(shown)}."
     figure, [row] = subplots(alt, 1, count, PAGE, 0.9 + 0.22 * steps, sharey=True)
-    for number, (axes, title) in enumerate(zip(row, titles, strict=True)):
+    for number, (axes, title) in enumerate(zip(row, shown, strict=True)):
         image = axes.imshow(maps[:, number], aspect="auto", cmap="viridis", vmin=0)
         axes.set_title(title, fontsize=8)
         axes.set_xlabel("prefix vector")

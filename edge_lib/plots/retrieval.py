@@ -1,6 +1,5 @@
 """Figures of retrieval: recall by dim, the shared embedding space, and retrieved images."""
 
-import textwrap
 from itertools import permutations
 
 import matplotlib as mpl
@@ -20,9 +19,11 @@ from edge_lib.plots.style import (
     direction_style,
     listed,
     modality_style,
+    notice,
     styled,
     subplots,
     whiskers,
+    wrapped,
 )
 
 
@@ -90,6 +91,9 @@ def tsne(embeddings, labels=None, perplexity=30.0, seed=0, rows=400, label_name=
     """
     stack = np.stack([np.asarray(x, np.float32) for x in embeddings.values()])
     complete = np.flatnonzero(np.isfinite(stack).all((0, 2)))
+    if not len(complete):
+        table = pd.DataFrame(columns=["modality", "row", "x", "y"])
+        return notice(f"No row has an item of {listed(embeddings)}."), table
     kept = np.sort(np.random.default_rng(seed).permutation(complete)[:rows])
     unit = stack[:, kept] / np.linalg.norm(stack[:, kept], axis=2, keepdims=True).clip(1e-12)
     perplexity = min(perplexity, len(kept) * len(unit) / 4)  # scikit-learn rejects larger ones
@@ -116,9 +120,12 @@ def tsne(embeddings, labels=None, perplexity=30.0, seed=0, rows=400, label_name=
 
 def _tsne_points(unit: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """Embeddings (M, N, D) -> points (M, N, 2)."""
-    model = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+    vectors = np.concatenate(unit)
+    # of equal vectors PCA gives NaN, on which scikit-learn crashes the process
+    init = "pca" if np.ptp(vectors, axis=0).max() > 1e-4 else "random"
+    model = TSNE(perplexity=perplexity, init=init, random_state=seed)
     with threadpool_limits(1):  # on a busy machine several threads are ten times slower
-        return model.fit_transform(np.concatenate(unit)).reshape(*unit.shape[:2], 2)
+        return model.fit_transform(vectors).reshape(*unit.shape[:2], 2)
 
 
 @styled
@@ -138,8 +145,7 @@ def similarity_heatmap(similarity, row_labels, column_labels, groups=(), names=(
     alt += f"mean {means[0]:.2f} for pairs, {means[1]:.2f} elsewhere."
     side = 0.15 * len(matrix)  # inches: 8 pt per row
     figure, [[axes]] = subplots(alt, 1, 1, side + 2.5, side + 1.8)
-    texts = row_labels, column_labels  # cut in the middle: similar captions may differ at the ends
-    rows, columns = ([f"{t[:12]}…{t[-12:]}" if len(t) > 25 else t for t in x] for x in texts)
+    rows, columns = (list(map(_cut, labels)) for labels in (row_labels, column_labels))
     bar = {"label": "cosine similarity", "shrink": 0.8}
     style = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "square": True, "cbar_kws": bar}
     sns.heatmap(matrix, yticklabels=rows, xticklabels=columns, ax=axes, **style)
@@ -152,13 +158,19 @@ def similarity_heatmap(similarity, row_labels, column_labels, groups=(), names=(
     return figure, table
 
 
+def _cut(text: str) -> str:
+    """A label, cut in the middle: similar captions may differ at the ends."""
+    text = " ".join(wrapped(text, 80, lines=1000).split())
+    return f"{text[:12]}…{text[-12:]}" if len(text) > 25 else text
+
+
 @styled
 def retrieval_strip(queries, similarity, right, images, top=5):
-    """The `top` images retrieved for each of n captions, with cosines; the right one is framed, or
+    """The `top` items retrieved for each of n captions, with cosines; the right one is framed, or
     comes last if it ranks lower.
 
     similarity (n, gallery); right (n,): gallery indices; images(i): the PIL image of gallery item
-    i. The table: query, caption, rank, item, cosine, right.
+    i, or a text in its place. The table: query, caption, rank, item, cosine, right.
     """
     records = [
         (n, caption, rank, item, float(similarity[n][item]), item == right[n])
@@ -167,22 +179,35 @@ def retrieval_strip(queries, similarity, right, images, top=5):
         if rank <= top or item == right[n]
     ]
     table = pd.DataFrame(records, columns=["query", "caption", "rank", "item", "cosine", "right"])
-    ranks = [f"{row.rank} for “{row.caption}”" for row in table[table["right"]].itertuples()]
-    alt = f"The top {top} images for each caption; the right one has rank {listed(ranks)}."
+    if table.empty:
+        return notice("No query with a right answer."), table
+    shown = {item: images(item) for item in table["item"].unique()}
+    ranks = [f"{row.rank} for “{_cut(row.caption)}”" for row in table[table["right"]].itertuples()]
+    noun = "item" if any(isinstance(item, str) for item in shown.values()) else "image"
+    alt = f"The top {top} {noun}s for each caption; the right one has rank {listed(ranks)}."
     columns = min(top + 1, table["rank"].max())
     options = {"gridspec_kw": {"width_ratios": [2.2] + [1] * columns}, "subplot_kw": BARE_AXES}
     figure, grid = subplots(alt, len(queries), 1 + columns, PAGE, len(queries), **options)
     for axes, caption in zip(grid[:, 0], queries, strict=True):
-        axes.text(0, 0.5, textwrap.fill(caption, 28), va="center", transform=axes.transAxes)
+        axes.text(0, 0.5, wrapped(caption, 28, 6), va="center", transform=axes.transAxes)
     for row in table.itertuples():
         axes = grid[row.query, min(row.rank, columns)]
-        axes.imshow(images(row.item))
+        _draw_item(axes, shown[row.item])
         missed = f"\nright: rank {row.rank:,}" if row.rank > top else ""
         axes.set_xlabel(f"{row.cosine:.2f}{missed}", fontsize=8)
         axes.set_frame_on(row.right and not missed)
         axes.spines[:].set(visible=True, color=HIT_COLOUR, linewidth=3)
-    figure.supxlabel("cosine below each image; framed: the right one")
+    figure.supxlabel(f"cosine below each {noun}; framed: the right one")
     return figure, table
+
+
+def _draw_item(axes, item) -> None:
+    """An image, or a text in its place."""
+    if isinstance(item, str):
+        middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, wrapped(item, 14, 6), fontsize=8, **middle)
+    else:
+        axes.imshow(item)
 
 
 @styled

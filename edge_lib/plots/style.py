@@ -6,8 +6,9 @@ colour-blind readers; no text is under 8 pt. Figures do not use pyplot or change
 """
 
 import io
+import textwrap
 from collections.abc import Iterable
-from itertools import cycle
+from itertools import cycle, islice
 
 import matplotlib as mpl
 import numpy as np
@@ -40,6 +41,7 @@ STYLE = {
     # inline pixels per inch: a PAGE is 896 pixels wide, about the text column of a notebook
     **{"legend.frameon": False, "figure.dpi": 128, "figure.labelsize": 8},
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
+    "text.parse_math": False,  # a caption with two $ is no formula
 }
 BARE_AXES = {"xticks": [], "yticks": [], "frame_on": False}  # around images
 SEED_SPREAD = {"mean": "mean", "sd": "std", "lowest": "min", "highest": "max", "seeds": "count"}
@@ -86,6 +88,13 @@ def subplots(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def notice(text: str) -> Figure:
+    """A figure that has nothing to show but a sentence, which says why."""
+    figure, [[axes]] = subplots(text, 1, 1, PAGE, 0.6, subplot_kw=BARE_AXES)
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+    return figure
+
+
 def modality_style(name: str) -> tuple:
     """(colour, marker, dash)"""
     return MODALITY_STYLES.get(name, OTHER_MODALITY)
@@ -108,6 +117,33 @@ def whiskers(centre: pd.Series, low: pd.Series, high: pd.Series) -> list[pd.Seri
     Clipped at 0: rounding can put the mean of a single seed just outside its own range.
     """
     return [(centre - low).clip(lower=0), (high - centre).clip(lower=0)]
+
+
+class LogFormatter(mpl.ticker.LogFormatter):
+    """Plain numbers on a logarithmic axis; matplotlib's own are formulas, which are off."""
+
+    def __call__(self, x, pos=None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def plain_logs(axes) -> None:
+    """Plain numbers on each logarithmic axis."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter())
+
+
+def wrapped(text: str, width: int, lines: int = 8) -> str:
+    """A text of the data in lines of `width`, without characters that cannot be drawn. Its own
+    lines stay; of each and of their number, `lines` are kept.
+    """
+    parts = ("".join(c if c.isprintable() else " " for c in x) for x in str(text).splitlines())
+    options = {"max_lines": lines, "placeholder": " …"}
+    filled = filter(
+        None, (textwrap.fill(part[: width * lines * 2], width, **options) for part in parts)
+    )
+    return "\n".join(islice(filled, lines))
 
 
 def listed(values: Iterable) -> str:

@@ -1,7 +1,5 @@
 """Figures of training: samples of the data, loss curves, speed."""
 
-import textwrap
-
 import pandas as pd
 
 from edge_lib.plots.style import (
@@ -11,26 +9,29 @@ from edge_lib.plots.style import (
     PAGE,
     direction_style,
     listed,
+    plain_logs,
     styled,
     subplots,
+    wrapped,
 )
 
 
 @styled
 def samples(images, captions, columns=4):
-    """Images (n PIL images) with captions of one or several lines, in rows of `columns`.
+    """Images (n PIL images) with captions of one or several lines, in rows of `columns`; captions
+    alone where an image is None.
 
     The table: caption.
     """
-    rows = -(-len(images) // columns)
-    texts = "; ".join(" ".join(caption.split()) for caption in captions)
-    alt = f"{len(images)} images with captions: {texts}"
-    figure, grid = subplots(alt, rows, columns, PAGE, 2.6 * rows, subplot_kw=BARE_AXES)
+    rows, number = max(1, -(-len(captions) // columns)), sum(image is not None for image in images)
+    texts = "; ".join(" ".join(wrapped(caption, 80, 3).split()) for caption in captions)
+    alt = f"{number} images with captions: {texts}" if number else f"Captions: {texts}"
+    height = 2.6 if number else 1.3
+    figure, grid = subplots(alt, rows, columns, PAGE, height * rows, subplot_kw=BARE_AXES)
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
-        axes.imshow(image)
-        lines = (textwrap.shorten(line, 280) for line in caption.splitlines())
-        lines = (textwrap.fill(line, 28) for line in lines)
-        axes.set_xlabel("\n".join(lines), fontsize=8)
+        if image is not None:
+            axes.imshow(image)
+        axes.set_xlabel(wrapped(caption, 28), fontsize=8)
     return figure, pd.DataFrame({"caption": captions})
 
 
@@ -91,5 +92,6 @@ def speed_bars(table: pd.DataFrame):
     axes.set_xlabel("samples per second")
     if speed.max() > 20 * speed.min():
         axes.set(xscale="log", xlabel="samples per second (log scale)", xlim=speed.min() / 3)
+        plain_logs(axes)
     axes.invert_yaxis()
     return figure, table

@@ -11,11 +11,12 @@ from datasets import ClassLabel, Features
 
 from edge_lib.config import ColumnsConfig, ConfigError, WebDatasetConfig
 from edge_lib.data.columns import check_columns, is_list
+from edge_lib.data.texts import refuse_json
 
 MEDIA = ("image", "audio")
 SPLIT_BY = "split_by"  # the column that data.split.by names
 TEXTS = pa.list_(pa.string())
-LISTS = r"^\s*\[\s*[\"'].*[\"']\s*\]\s*$"  # a list of texts, as JSON or Python writes it
+LISTS = r"^\s*\[\s*([\"'].*[\"']\s*)?\]\s*$"  # a list of texts, as JSON or Python writes it
 
 Columns = Mapping[str, list[str]]  # name in the schema -> columns, or fields, of a file
 
@@ -58,7 +59,7 @@ def select_columns(table: pa.Table, columns: Columns, where: object) -> pa.Table
     for name, several in columns.items():
         values = [column_values(table, column) for column in several]
         if name == "texts":
-            selected[name] = join_captions(values, where)
+            selected[name] = join_captions(dict(zip(several, values, strict=True)), where)
         else:
             empty = pa.types.is_null(values[0].type)
             keep = name in MEDIA and not empty
@@ -93,9 +94,9 @@ def _features(schema: pa.Schema) -> Mapping:
     return Features.from_arrow_schema(schema) if described else {}
 
 
-def join_captions(columns: list[pa.ChunkedArray], where: object) -> pa.ChunkedArray:
+def join_captions(columns: Mapping[str, pa.ChunkedArray], where: object) -> pa.ChunkedArray:
     """(N,) lists of the texts of several columns; a text may be a JSON list of texts."""
-    lists = [_as_lists(column, where) for column in columns]
+    lists = [_as_lists(values, f"{where}: column {name!r}") for name, values in columns.items()]
     if len(lists) == 1:
         return lists[0]
     rows = zip(*(part.to_pylist() for part in lists), strict=True)
@@ -109,6 +110,7 @@ def _as_lists(column: pa.ChunkedArray, where: object) -> pa.ChunkedArray:
     texts = column.cast(pa.string())
     if pc.any(pc.match_substring_regex(texts, LISTS)).as_py():
         return pa.chunked_array([[_parse(text, where) for text in texts.to_pylist()]], TEXTS)
+    refuse_json(texts, where)
     parts = [pa.ListArray.from_arrays(np.arange(len(p) + 1), p) for p in texts.chunks]
     return pa.chunked_array(parts, TEXTS)
 

@@ -152,8 +152,22 @@ def test_table_reads_json_lists_in_csv(pictures, load):
 @pytest.mark.parametrize("text", ["['a', 'b']", "[\"it's\", 'b']", "['a' 'b']"])
 def test_table_rejects_python_lists(pictures, load, text):
     file = write(pictures / "a.csv", [{"image": "0.png", "caption": text}])
-    with pytest.raises(ConfigError, match=r"a\.csv: a list of captions must be JSON, not \["):
+    with pytest.raises(ConfigError, match=r"a\.csv: column 'caption': a list of .* must be JSON"):
         load(file)
+
+
+def test_table_rejects_json_objects_as_captions(pictures, load):
+    captions = ['{"short": "a"}', '[{"raw": "b"}]', ""]
+    lines = [{"image": f"{n}.png", "caption": c} for n, c in enumerate(captions)]
+    with pytest.raises(
+        ConfigError, match=r"a\.csv: column 'caption' holds JSON, not plain text: '"
+    ):
+        load(write(pictures / "a.csv", lines))
+
+
+def test_table_takes_empty_json_lists_for_no_caption(pictures, load):
+    lines = [{"image": "0.png", "caption": "[]"}, {"image": "1.png", "caption": '["a"]'}]
+    assert load(write(pictures / "a.csv", lines)).captions == ["a"]
 
 
 def test_table_keeps_texts_as_they_stand(pictures, load):

@@ -13,6 +13,7 @@ import pyarrow as pa
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
 from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.entries import encodable
 from edge_lib.sources.files import path_of_split, read_json
 from edge_lib.sources.paths import resolve_paths
 from edge_lib.sources.select import SPLIT_BY, TEXTS
@@ -55,6 +56,7 @@ def _convert(
     images = content.get("images") if isinstance(content, dict) else None
     if not images or not isinstance(images, list):
         raise ConfigError(f"{file} has no images: it is neither COCO's captions nor Karpathy's")
+    images = [image for image in images if isinstance(image, dict)]
     karpathy = any("sentences" in image for image in images)
     if karpathy and taken:
         raise ConfigError(f"{file} has a split {taken[0]!r}; leave out data.split.{taken[0]}")
@@ -63,7 +65,10 @@ def _convert(
             f"{KEY}.annotations: {file} has one split, but is named for {split} and {shared[0]}; "
             f"name another file, or set data.split.{shared[0]}"
         )
-    rows = _karpathy_rows(images, split, folder) if karpathy else _rows(content, file, skipped)
+    if karpathy:
+        rows = _karpathy_rows(images, split, folder, skipped)
+    else:
+        rows = _rows(content, file, skipped)
     yield resolve_paths(_table([*rows], by, file), [folder], file)
 
 
@@ -80,26 +85,39 @@ def _table(rows: list[dict], by: str | None, file: Path) -> pa.Table:
 
 def _rows(content: dict, file: Path, skipped: Skipped) -> Iterator[dict]:
     """The rows of captions_*.json."""
-    if not content.get("annotations"):
-        raise ConfigError(f"{file} has no annotations: an image_info file has no captions")
     captions = defaultdict(list)
-    for annotation in content["annotations"]:
-        captions[annotation.get("image_id")].append(annotation.get("caption"))
-    for image in content["images"]:
-        number, name = image.get("id"), image.get("file_name")
-        yield image | {"id": str(number), "image": name, "texts": captions.pop(number, [])}
-    skipped["a caption of an image that is not listed"] += map(str, captions)
+    for annotation in _objects(content.get("annotations")):
+        captions[str(annotation.get("image_id"))].append(annotation.get("caption"))
+    if not captions:
+        raise ConfigError(f"{file} has no annotations: an image_info file has no captions")
+    images = {str(image.get("id")): image for image in _objects(content["images"])}
+    for number, image in images.items():
+        yield _row(image, number, image.get("file_name"), captions[number], skipped)
+    skipped["a caption of an image that is not listed"] += sorted({*captions} - {*images})
 
 
-def _karpathy_rows(images: list[dict], split: str, folder: Path) -> Iterator[dict]:
+def _karpathy_rows(
+    images: list[dict], split: str, folder: Path, skipped: Skipped
+) -> Iterator[dict]:
     """The rows of dataset_*.json. COCO's images are in the folders of 2014, or all in one."""
     nested = any(Path(folder, _nested(image)).is_file() for image in images[:SAMPLE])
     for image in images:
         if image.get("split") in KARPATHY[split]:
-            name = _nested(image) if nested else image["filename"]
-            texts = [sentence.get("raw") for sentence in image.get("sentences", [])]
-            yield image | {"id": Path(name).stem, "image": name, "texts": texts}
+            name = image.get("filename") and _nested(image) if nested else image.get("filename")
+            texts = [sentence.get("raw") for sentence in _objects(image.get("sentences"))]
+            yield _row(image, Path(name or "").stem, name, texts, skipped)
+
+
+def _objects(entries: object) -> list[dict]:
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+
+
+def _row(image: dict, name: str, file: object, texts: list, skipped: Skipped) -> dict:
+    kept = [encodable(text) for text in texts if isinstance(text, str)]
+    if len(kept) < len(texts):
+        skipped["a caption that is not a text"].append(name)
+    return image | {"id": name, "image": file if isinstance(file, str) else None, "texts": kept}
 
 
 def _nested(image: dict) -> str:
-    return str(Path(image.get("filepath") or "", image["filename"]))
+    return str(Path(str(image.get("filepath") or ""), str(image.get("filename") or "")))

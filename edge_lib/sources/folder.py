@@ -1,6 +1,7 @@
 """Folders of pictures or sounds, as imagefolder and audiofolder have them, or with texts beside."""
 
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from edge_lib.sources.digests import table_fingerprint
 from edge_lib.sources.select import MEDIA, SPLIT_BY, Columns
 from edge_lib.sources.split import held_out
 from edge_lib.sources.tabular import first_part, read_tables
+
+log = logging.getLogger(__name__)
 
 FOLDERS = {
     "train": ("train", "training"),
@@ -65,8 +68,15 @@ def _folder_of_split(config: DataConfig, split: str) -> Path:
 def _walk(folder: Path) -> Iterator[Path]:
     """All files below a folder, sorted, without hidden ones."""
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        folders[:] = sorted(name for name in folders if _is_shown(Path(parent, name)))
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _is_shown(folder: Path) -> bool:
+    """Not hidden, not one that macOS adds, and no link to a folder that it is in."""
+    if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+        return False
+    return not folder.name.startswith((".", "__MACOSX"))
 
 
 def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
@@ -78,7 +88,10 @@ def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
     if not names:
         raise ConfigError(f"{file} has no column 'file_name'; it has {available}")
     columns = {"texts": config.folder.caption_column, "id": [config.folder.id_column or names[0]]}
-    for name, values in first_part(file, {"id": names}).select(names).to_pydict().items():
+    first = first_part(file, {"id": names}).select(names)
+    if not len(first):
+        raise ConfigError(f"{file} has no rows")
+    for name, values in first.to_pydict().items():
         kind = _kind(Path(next(filter(None, values), "")))
         if kind is None or kind in columns:
             problem = f"a second column of {kind} files" if kind else "names no picture or sound"
@@ -126,11 +139,20 @@ def _read_files(name: str, folder: Path, cache_dir: Path) -> Table:
     features = {name: Value("string") for name in columns} | {"texts": List(Value("string"))}
     dataset = Dataset.from_dict(columns, Features(features))
     facts = json.dumps([columns["id"], columns["texts"]])
-    return Table(dataset, name, table_fingerprint(dataset, [], cache_dir, facts))
+    table = Table(dataset, name, table_fingerprint(dataset, [], cache_dir, facts))
+    rows = zip(columns["id"], columns["texts"], strict=True)
+    if broken := [file for file, captions in rows if captions is None]:
+        log.warning("%s: the .txt of %d files is not UTF-8: %s", name, len(broken), broken[0])
+        table.skipped["a .txt that is not UTF-8"] += broken
+    return table
 
 
-def _captions(file: Path, texts: dict[Path, Path], folder: Path) -> list[str]:
+def _captions(file: Path, texts: dict[Path, Path], folder: Path) -> list[str] | None:
+    """The captions of a file; None if they cannot be read."""
     beside = texts.get(file.with_suffix("")) or texts.get(file)
-    if beside:
-        return beside.read_text("utf-8-sig", errors="replace").splitlines()
+    try:
+        if beside:
+            return beside.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        return None
     return [] if texts or file.parent == folder else [file.parent.name.replace("_", " ")]

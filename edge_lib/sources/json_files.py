@@ -36,10 +36,11 @@ def _lines(file: Path) -> Iterator[tuple[int, object]]:
     with pa.input_stream(file, compression="detect") as stream:
         for number, line in enumerate(io.TextIOWrapper(stream, "utf-8-sig", errors="replace"), 1):
             if line.strip():
-                yield number, _parse(line)
+                yield number, parse_json(line)
 
 
-def _parse(text: str) -> object:
+def parse_json(text: str) -> object:
+    """The content of a text; None if it is not JSON."""
     try:
         content = json.loads(text)
         # half an emoji, as cut texts have it, cannot be UTF-8
@@ -53,7 +54,7 @@ def _parse(text: str) -> object:
 def _objects(file: Path) -> list:
     """The list that a JSON file is, or that is the only list of objects in it."""
     with pa.input_stream(file, compression="detect") as stream:
-        content = _parse(stream.read().decode("utf-8-sig", errors="replace"))
+        content = parse_json(stream.read().decode("utf-8-sig", errors="replace"))
     values = content.values() if isinstance(content, dict) else [content]
     lists = [value for value in values if isinstance(value, list) and _is_rows(value)]
     if len(lists) != 1:

@@ -4,7 +4,6 @@ A name ends at the first dot of its last part, as in the `webdataset` package; o
 where a sample would have two files of one type otherwise (22.05.png and 22.06.png).
 """
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -21,6 +20,7 @@ from edge_lib.data.table import Table
 from edge_lib.sources.arrow import Skipped, converted_table
 from edge_lib.sources.files import named_files
 from edge_lib.sources.folder import SUFFIXES
+from edge_lib.sources.json_files import parse_json
 from edge_lib.sources.parquet import column_of
 from edge_lib.sources.select import MEDIA, SPLIT_BY, TEXTS, Columns, named_columns
 from edge_lib.sources.tar import Member, read_members
@@ -161,13 +161,16 @@ def _value(sample: Sample, column: str):
         return None
     if _suffix(extension) in MEDIA_SUFFIXES:
         return True  # its content is not read here
-    text = sample[extension].read().decode("utf-8-sig", errors="replace")
+    content = sample[extension].read()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content  # bytes are no caption
     if not extension.endswith("json"):
         return text
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
+    value = parse_json(text)
+    if value is None:
+        return content
     for name in filter(None, column[len(extension) :].split(".")):
         value = value.get(name) if isinstance(value, dict) else None
     return value

@@ -143,14 +143,19 @@ def test_coco_is_divided_by_a_field_of_its_images(images, load, tmp_path):
 
 def test_coco_counts_what_it_cannot_use(images, load, tmp_path):
     content = captions(range(4))
-    content["annotations"] += [{"image_id": 77, "caption": "x"}, {"caption": "y"}]
+    content["annotations"] += [{"image_id": 77, "caption": "x"}, {"caption": "y"}, "odd"]
+    content["annotations"] += [
+        {"image_id": "0", "caption": "a text"},
+        {"image_id": 1, "caption": 5},
+    ]
     content["images"].append({"id": 8, "file_name": "missing.jpg"})
-    content["images"].append({"id": 9})
+    content["images"] += [{"id": 9}, None, "odd"]
     table = load({"train": write(tmp_path / "a.json", content)}, images)
-    assert len(table.captions) == 20
+    assert len(table.captions) == 21
     assert widths(table) == [10, 11, 12, 13, None, None]
     assert table.skipped == {
         "a caption of an image that is not listed": ["77", "None"],
+        "a caption that is not a text": ["1"],
         "no caption": ["8", "9"],
         "image does not decode": ["8"],
         "no image": ["9"],

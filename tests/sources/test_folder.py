@@ -232,3 +232,26 @@ def test_folder_without_columns_is_not_divided_by_one(folder, load):
     root = folder(*(f"{c}/{n}.png" for c in "ab" for n in range(5)))
     with pytest.raises(ConfigError, match=r"data\.split\.by: .* has no metadata with columns"):
         load(root, divide=DIVIDE | {"by": "patient"})
+
+
+def test_folder_counts_texts_that_are_not_utf8(folder, load):
+    root = folder("train/a.png", "train/b.png")
+    (root / "train/a.txt").write_bytes("café".encode("latin-1"))
+    (root / "train/b.txt").write_text("café")
+    table = load(root)
+    assert table.captions == ["café"]
+    assert table.skipped["a .txt that is not UTF-8"] == ["a.png"]
+
+
+def test_folder_follows_links_once(folder, load, tmp_path):
+    root = folder("elsewhere/c/2.png", "mine/train/a/0.png", "mine/train/b/1.png")
+    (root / "mine/train/loop").symlink_to(root / "mine")
+    (root / "mine/train/c").symlink_to(root / "elsewhere/c")
+    assert list(load(root / "mine").ids) == ["a/0.png", "b/1.png", "c/2.png"]
+
+
+def test_folder_rejects_metadata_without_rows(folder, load):
+    root = folder("train/a.png")
+    (root / "train/metadata.csv").write_text("file_name,caption\n")
+    with pytest.raises(ConfigError, match=r"metadata\.csv has no rows"):
+        load(root)

@@ -85,7 +85,14 @@ def test_webdataset_reads_captions_of_json(shard, load, picture):
     table = load(shard(members))
     assert table.column("texts") == [["a"], ["b", "c"], [], [], [], []]
     assert widths(table) == list(range(10, 16))
-    assert table.skipped["a caption that is not a text"] == ["0/4"]
+    assert table.skipped["a caption that is not a text"] == ["0/4", "0/5"]
+
+
+def test_webdataset_counts_texts_that_are_not_utf8(shard, load, picture):
+    members = [("0.png", picture(0)), ("0.txt", b"caf\xe9"), ("1.png", picture(1))]
+    table = load(shard([*members, ("1.json", '{"caption": "a \\ud83d"}')]))
+    assert table.captions == ["a ?"]
+    assert table.skipped["a caption that is not a text"] == ["0/0"]
 
 
 def test_webdataset_prefers_txt_and_takes_named_columns(shard, load, picture):

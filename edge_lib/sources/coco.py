@@ -76,7 +76,7 @@ def _table(rows: list[dict], by: str | None, file: Path) -> pa.Table:
     table = pa.Table.from_pylist(rows, SCHEMA)
     if not by:
         return table
-    if not any(by in row for row in rows):
+    if rows and not any(by in row for row in rows):
         available = ", ".join(name for name in rows[0] if name not in SCHEMA.names)
         raise ConfigError(f"{file}: no image has {by!r}; they have {available}")
     values = [None if row.get(by) is None else str(row[by]) for row in rows]

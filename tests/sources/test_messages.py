@@ -128,6 +128,15 @@ def test_messages_read_one_conversation_in_many_formats(load, folder, entry):
     assert not table.skipped
 
 
+def test_messages_may_differ_in_format_within_a_file(load, folder):
+    """Arrow refuses a column of texts and lists: entries are parsed before they are a column."""
+    uri = DATA_URI + base64.b64encode((folder / "a.jpg").read_bytes()).decode()
+    lines = "\n".join(map(json.dumps, ENTRIES.values()))
+    table = load(lines.replace("{folder}", str(folder)).replace("{uri}", uri).encode(), "a.jsonl")
+    assert read_conversations(table).messages == [EXPECTED] * len(ENTRIES)
+    assert widths(table) == [[10]] * len(ENTRIES)
+
+
 def as_text(entries, end="\n"):
     return "".join(json.dumps(entry) + end for entry in entries).encode()
 

@@ -30,7 +30,7 @@ from edge_lib.data.lazy_sequence import LazySequence
 from edge_lib.data.questions import Questions, read_questions
 from edge_lib.data.row_keys import file_keys, is_blank, number_images, row_keys
 from edge_lib.data.skipped import Skipped
-from edge_lib.data.stored import stored_column, stored_rows
+from edge_lib.data.stored import select_rows, stored_column, stored_rows
 from edge_lib.data.texts import Texts, read_texts, refuse_json
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Table:
 
     def select(self, rows: Sequence[int], name: str, fingerprint: str) -> "Table":
         """A table of some rows, in this order."""
-        return Table(self.dataset.select(rows), name, fingerprint)
+        return Table(select_rows(self.dataset, rows, fingerprint), name, fingerprint)
 
     @cached_property
     def ids(self) -> "RowIds":

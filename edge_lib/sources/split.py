@@ -92,7 +92,7 @@ def _turns(table: Table, keyed: np.ndarray) -> list[str | None]:
     rows = np.flatnonzero(~keyed).tolist()
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
-        for row, turns in zip(batch, table.dataset[batch]["turns"], strict=True):
+        for row, turns in zip(batch, table.cells("turns", batch), strict=True):
             content = json.dumps(turns).encode()
             digests[row] = hashlib.sha256(content).hexdigest() if turns else None
     return digests
@@ -102,7 +102,7 @@ def _content(table: Table, column: str, cache_dir: Path) -> list[str | None]:
     """The digest of each cell's picture or clip; None where there is none."""
     digests = []
     for start in range(0, len(table), BATCH):
-        cells = table.dataset[start : start + BATCH][column]
+        cells = table.cells(column, range(len(table))[start : start + BATCH])
         paths = [*map(_path, cells)]
         files = iter(digest_files(filter(None, paths), cache_dir))
         digests += [

@@ -1,9 +1,10 @@
 """Columns as Arrow stores them: labels by name, and the rows of a selection."""
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, Image, Value
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
-from edge_lib.data.stored import stored_column, stored_rows
+from edge_lib.data.stored import select_rows, stored_column, stored_rows
 
 
 def test_stored_labels_are_their_names():
@@ -33,3 +34,16 @@ def test_stored_rows_are_those_of_a_selection():
         stored, numbers = stored_column(part, "a").to_pylist(), stored_rows(part)
         assert (stored if numbers is None else [stored[i] for i in numbers]) == rows
     assert stored_rows(dataset.select([9, 1, 5]).select([2, 0])).tolist() == [5, 9]
+
+
+def test_selected_rows_equal_those_of_datasets():
+    dataset = Dataset.from_dict({"a": [*range(10)], "b": [[str(n)] for n in range(10)]})
+    for rows in ([7, 0, 7], [3, 4, 5], [], [-1]):
+        assert select_rows(dataset, rows, "x")["a"][:] == [range(10)[row] for row in rows]
+    again = select_rows(select_rows(dataset, [9, 1, 5], "x"), [2, 0], "y")
+    assert again[:] == dataset.select([5, 9])[:]
+    joined = concatenate_datasets([again, dataset])
+    assert joined["a"][:3] == [5, 9, 0]
+    for outside in (10, -11):
+        with pytest.raises(IndexError):
+            select_rows(dataset, [outside], "x")

@@ -5,12 +5,22 @@ A change of what it looks like needs another `FORMAT` in `features/store.py`.
 
 import io
 
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
+from PIL.Image import Transpose
 
 from edge_lib.data.grey import is_wide, scale_grey
 
 MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above it
 MAX_RATIO = 100  # of the sides; resizing the shorter one to 336 makes 11 million pixels of it
+TURNS = {  # EXIF orientation
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 TRANSPARENT = "transparent"  # key of `Image.info`: parts of the picture were transparent
 
 
@@ -55,10 +65,11 @@ def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF data say; damaged EXIF data turn nothing."""
     image.load()  # a damaged picture is an error
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # the parser of EXIF data raises nearly anything
-        return image
+        turn = None
+    # ImageOps.exif_transpose would write the EXIF data anew, and fail where others are damaged
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, bool]:

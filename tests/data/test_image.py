@@ -219,10 +219,22 @@ def test_opaque_alpha_is_not_counted_as_transparent():
 
 # --- rotation, frames --------------------------------------------------------------------------
 
-TURNS = {1: 0, 3: 2, 6: 3, 8: 1}  # orientation: quarter turns to the left
+# by orientation: the picture that such a file shows, from its array
+UPRIGHT = {
+    0: lambda x: x,
+    1: lambda x: x,
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(x, 2).T,
+    8: np.rot90,
+    9: lambda x: x,
+}
 
 
-@pytest.mark.parametrize("orientation", [*TURNS, 2, 0, 9])
+@pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize(
     "format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "16-bit PNG", "16-bit TIFF"]
 )
@@ -236,13 +248,21 @@ def test_images_are_turned_as_their_exif_data_say(format, orientation):
         deep = format.startswith("16")
         image = Image.fromarray((ramp * (65535 if deep else 255)).astype("u2" if deep else "u1"))
         content = to_file(image, format.split()[-1], exif=exif)
-    expected = ramp[:, ::-1] if orientation == 2 else np.rot90(ramp, TURNS.get(orientation, 0))
-    assert_looks_like(decode_image(content), 255 * expected[..., None], atol=8)
+    expected = 255 * UPRIGHT[orientation](ramp)[..., None]
+    assert_looks_like(decode_image(content), expected, atol=8)
 
 
 def test_pictures_with_damaged_exif_data_are_kept():
     content = to_file(orange, "PNG", exif=b"Exif\0\0garbage!")
     assert_looks_like(decode_image(content), ORANGE)
+
+
+def test_pictures_are_turned_although_other_exif_data_are_damaged():
+    """A tag that points beyond the data; writing these EXIF data again would fail."""
+    entries = struct.pack("<HHII", 274, 3, 1, 6) + struct.pack("<HHII", 33434, 5, 1, 10**6)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    content = to_file(Image.fromarray(scaled("u1")), "PNG", exif=exif)
+    assert_looks_like(decode_image(content), np.rot90(GREY, -1))
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])

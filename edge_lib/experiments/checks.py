@@ -13,10 +13,10 @@ from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.qa_batches import QABatches
 from edge_lib.data.table import Table
 from edge_lib.experiments.trimodal import fusion_table
-from edge_lib.experiments.vlm_features import check_conversations, tokenized_conversations
+from edge_lib.experiments.vlm_checks import CHAT_SPLITS, check_split
 from edge_lib.features.weights import resolve_model
 from edge_lib.sources import load_table
-from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS, SPLITS
+from edge_lib.sources.splits import QUESTIONS, SPLITS
 
 
 def check_experiment(config: ExperimentConfig) -> None:
@@ -55,9 +55,10 @@ def _checks(config: ExperimentConfig) -> Iterator[Callable[[], None]]:
     for name, modality in config.modalities.items():
         yield partial(resolve_model, modality.encoder, modality.weights)
         yield from (partial(_check_column, config, split, name) for split in SPLITS)
-    for check, section in ((_check_questions, config.qa), (_check_conversations, config.vlm)):
-        if section:
-            yield from (partial(check, config, split) for split in SPLITS)
+    if config.qa:
+        yield from (partial(_check_questions, config, split) for split in SPLITS)
+    if config.vlm:
+        yield from (partial(check_split, config, split) for split in CHAT_SPLITS)
     if config.modalities:
         yield partial(_check_rows, config, load_table, config.train)
         yield partial(_check_groups, config)
@@ -94,11 +95,6 @@ def _check_questions(config: ExperimentConfig, split: str) -> None:
     if split == "train":
         no_tokens = SimpleNamespace(encode=lambda texts: [[]] * len(texts))
         _ = QABatches(table, images, no_tokens, config.qa, config.seed).steps_per_epoch
-
-
-def _check_conversations(config: ExperimentConfig, split: str) -> None:
-    conversations = tokenized_conversations(config, load_table(config.data, CONVERSATIONS + split))
-    check_conversations(conversations, config.vlm if split == "train" else None)
 
 
 def _encodable(table: Table, modality: str) -> SimpleNamespace:

@@ -9,13 +9,8 @@ from accelerate.utils import set_seed
 from edge_lib.config import ConfigError, ExperimentConfig
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.chat_store import open_tokenized
-from edge_lib.experiments.vlm_features import (
-    CHAT_SPLITS,
-    check_conversations,
-    open_prefix_features,
-    prefix_spec,
-    stage_conversations,
-)
+from edge_lib.experiments.vlm_checks import CHAT_SPLITS, check_count, stage_conversations
+from edge_lib.experiments.vlm_features import open_prefix_features, prefix_spec
 from edge_lib.features.store import store_names
 from edge_lib.models import Aligner, Fuser
 from edge_lib.models.prefix_sources import PrefixSources
@@ -70,7 +65,7 @@ def train_vlm(
     batches = ChatBatches(conversations, features, *options)
     val_features = open_prefix_features(sources, spec, val)
     held_out = ChatBatches(open_tokenized(val, vlm.chat, cache_dir), val_features, *options)
-    check_conversations(held_out.conversations, None)
+    check_count(len(held_out.conversations), val)
 
     def evaluate(vlm: VLM) -> dict[str, float]:
         loss, tokens = mean_loss(vlm, held_out)

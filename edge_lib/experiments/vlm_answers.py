@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from edge_lib.data.chat import ChatError
+from edge_lib.data.chat import Chat, ChatError
 from edge_lib.data.conversations import read_conversations
 from edge_lib.data.encoder_output import Features
 from edge_lib.data.table import Table
@@ -49,7 +49,7 @@ def generate_answers(
         "none".
     generate_kwargs: of `VLM.generate`.
     """
-    prompts = [*eval_prompts(vlm, table, features)]
+    prompts = [*eval_prompts(vlm.chat, table, features)]
     if images == "another":
         prompts = _exchange_images(prompts, table.image_index)
     if images == "none":
@@ -122,16 +122,16 @@ def _is_prompt(vlm: VLM, text: str) -> bool:
     return vlm.chat.count(messages) == {"image": 1, "audio": 0}
 
 
-def eval_prompts(vlm: VLM, table: Table, features: dict[str, Features]) -> Iterator[EvalPrompt]:
+def eval_prompts(chat: Chat, table: Table, features: dict[str, Features]) -> Iterator[EvalPrompt]:
     """The usable conversations of a table, up to the first answer to a question."""
     conversations, answers = read_conversations(table), table.column("answers")
     columns = conversations.kinds, conversations.messages, conversations.image_rows
     for row, kind, messages, images in zip(conversations.rows.tolist(), *columns, strict=True):
         first = _first_answer(messages)
-        prompt, count = messages[:first], vlm.chat.count(messages[:first])
+        prompt, count = messages[:first], chat.count(messages[:first])
         items = {"image": images[: count["image"]], "audio": [row] * count["audio"]}
         try:
-            vlm.chat.prompt(prompt)
+            chat.prompt(prompt)
         except ChatError as error:
             table.skip(REFUSED, row, error)
             continue
@@ -180,7 +180,7 @@ def generation_costs(
     """MB of the language model's weights, and its speed in answering a table's first conversation,
     several times in a batch.
     """
-    prompts = [next(eval_prompts(vlm, table, features))] * batch_size
+    prompts = [next(eval_prompts(vlm.chat, table, features))] * batch_size
     options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
     times = [seconds(lambda: _answer(vlm, prompts, features, **options)) for _ in range(3)]
     return {

@@ -4,23 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec, VLMConfig
-from edge_lib.data.chat import Chat
-from edge_lib.data.chat_store import open_tokenized
+from edge_lib.config import ConfigError, ExperimentConfig, FeatureSpec
 from edge_lib.data.encoder_output import EncoderOutput, Features, MultimodalOutput
-from edge_lib.data.step_dataset import StepDataset
 from edge_lib.data.table import Table
-from edge_lib.data.tokenized import TokenizedConversations
 from edge_lib.features.online import open_features
 from edge_lib.features.store import open_stores
 from edge_lib.features.weights import resolve_model
 from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import FUSED
-from edge_lib.nn.decoders.language import load_tokenizer
-from edge_lib.sources import load_table
-from edge_lib.sources.splits import CONVERSATIONS, SPLITS
-
-CHAT_SPLITS = tuple(f"{CONVERSATIONS}{split}" for split in SPLITS)
 
 
 class ImagesByRow:
@@ -46,52 +37,6 @@ class FusedFeatures:
     def gather(self, rows) -> MultimodalOutput:
         audio = self.audio.gather(self.clips[rows])
         return MultimodalOutput({"vision": self.vision.gather(rows), "audio": audio})
-
-
-def stage_conversations(
-    conversations: TokenizedConversations, stage: str
-) -> TokenizedConversations:
-    """Those that a stage trains on."""
-    # text-only rows give the projector no gradient
-    return conversations.with_items() if stage == "projector" else conversations
-
-
-def tokenized_conversations(config: ExperimentConfig, table: Table) -> TokenizedConversations:
-    """Those of a table with one soft token for each image or clip: more are not known before a
-    model is made, and what is kept does not depend on them.
-    """
-    vlm = config.vlm
-    counts = dict.fromkeys(vlm.prefix_sources, 1)
-    chat = Chat(load_tokenizer(vlm.language), counts, vlm.max_length, vlm.system)
-    return open_tokenized(table, chat, config.data.cache_dir)
-
-
-def check_conversations(conversations: TokenizedConversations, vlm: VLMConfig | None) -> None:
-    """ConfigError if none is left, with the reasons, or too few for a batch of a stage of `vlm`."""
-    table = conversations.table
-    if not len(conversations):
-        reasons = "; ".join(f"{len(ids)} {reason}" for reason, ids in table.skipped.items() if ids)
-        raise ConfigError(f"{table.name}: no conversation can be used: {reasons or 'it has none'}")
-    for stage, train in vlm.stages.items() if vlm else ():
-        count = len(stage_conversations(conversations, stage))
-        name = f"vlm.stages.{stage}: {table.name}: conversations"
-        _ = StepDataset(name, count, train.batch_size, seed=0).steps_per_epoch
-
-
-def count_conversations(config: ExperimentConfig, spec: FeatureSpec) -> dict[str, dict[str, int]]:
-    """Of each split, the conversations whose images and clips are encoded, and what is skipped.
-    ConfigError if they are too few, which no training should find out at its end.
-    """
-    counts = {}
-    for split in CHAT_SPLITS:
-        table, training = load_table(config.data, split), split == CHAT_SPLITS[0]
-        features = open_prefix_features(config.vlm.prefix_sources, spec, table, training)
-        valid = {name: source.valid for name, source in features.items()}
-        usable = tokenized_conversations(config, table).with_features(valid)
-        check_conversations(usable, config.vlm if training else None)
-        skipped = sum(map(len, table.skipped.values()))
-        counts[split] = {"conversations": len(usable), "skipped": skipped}
-    return counts
 
 
 def prefix_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:

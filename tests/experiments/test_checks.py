@@ -148,6 +148,19 @@ def test_check_names_tables_without_a_usable_conversation(make_chat, tmp_path):
     assert lines == [f"llava {split}: {error}" for split in ("train", "val", "test")]
 
 
+def test_check_names_tables_without_any_image(make_chat, tmp_path):
+    """A language model alone needs none of this; and the test split's controls need images."""
+    turns = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "so"}]
+    (tmp_path / "chat.json").write_text(json.dumps([{"conversations": turns}] * 8))
+    files = ", ".join(f"{split}: {tmp_path}/chat.json" for split in ("train", "val", "test"))
+    llava = f"'data.conversations.llava={{files: {{{files}}}, images: {tmp_path}}}'"
+    train, *others = problems(make_chat(f"data.conversations.source=llava {llava}"))
+    stage = "vlm.stages.projector: llava train: conversations with an image or clip: 0 do not fill"
+    assert train.startswith(stage)
+    error = "vlm.prefix_sources.image: no row of llava {} has image"
+    assert others == [error.format(split) for split in ("val", "test")]
+
+
 def test_check_names_tables_whose_conversations_are_all_refused(make_chat):
     """By the tokenizer, which is known before anything is encoded."""
     lines = problems(make_chat("vlm.max_length=8"))

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from notebook_runs import printed_text, read_metrics, run_notebook
 
-from edge_lib.config import load_config
+from edge_lib.config import FeatureSpec, load_config
+from edge_lib.experiments.trm_qa import QA_SPLITS
+from edge_lib.features.extract import write_features
 from edge_lib.runs import Run
 
 SMALL = (
@@ -25,12 +27,22 @@ ALIGNER = (
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """Run folder and executed notebook. The aligner's run, below the repository, is removed."""
+    """Run folder and executed notebook. The aligner's run, below the repository, is removed.
+
+    The features are stored before, so that no process is launched for them.
+    """
     folder = tmp_path_factory.mktemp("qa")
     cache = f"data.cache_dir={folder / 'cache'}"
     points, aligner = f"sweep.folder={folder / 'points'}", f"{ALIGNER} {cache}"
     overrides = f"{SMALL} {cache} {points} 'aligner.overrides={aligner}'"
-    aligner_run = Run.of(load_config("params/tiny/align_qa.yaml", aligner), "01_align")
+    config = load_config("params/tiny/trm_qa.yaml", overrides)
+    aligner_config = load_config("params/tiny/align_qa.yaml", aligner)
+    write_features(aligner_config.data, aligner_config.feature_spec)
+    vision = {"vision": aligner_config.vision}
+    write_features(
+        config.data, FeatureSpec(vision, config.features, config.data.cache_dir), QA_SPLITS
+    )
+    aligner_run = Run.of(aligner_config, "01_align")
     try:
         yield folder / "run", run_notebook("03_trm_qa", folder, overrides)
     finally:

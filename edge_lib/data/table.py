@@ -176,13 +176,17 @@ class Table:
         digests = b"".join(hashlib.blake2b(t.encode(), digest_size=8).digest() for t in texts)
         return np.frombuffer(digests, np.int64).copy()
 
-    def examples(self, count: int) -> tuple[list[Image.Image], list[str]]:
-        """Images and first captions of the first `count` rows that have both."""
+    def examples(self, count: int) -> tuple[list[Image.Image | None], list[str]]:
+        """Images and first captions of the first `count` rows that have both; None for images in a
+        table that has none.
+        """
         rows, first = np.unique(self.caption_rows, return_index=True)
         captions = (self.captions[item] for item in first)
-        images = (self.images([row])[0] for row in rows)
-        pairs = (pair for pair in zip(images, captions, strict=True) if pair[0])
-        return tuple(map(list, zip(*islice(pairs, count), strict=True)))
+        pictured = self.has("image").any()
+        images = (self.images([row])[0] if pictured else None for row in rows)
+        pairs = (pair for pair in zip(images, captions, strict=True) if pair[0] or not pictured)
+        shown = [*islice(pairs, count)]
+        return [image for image, _ in shown], [caption for _, caption in shown]
 
     def skip(self, reason: str, row: int, error: Exception | str = "") -> None:
         """Count a row or item that is left out."""

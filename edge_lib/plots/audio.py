@@ -4,7 +4,16 @@ import numpy as np
 import pandas as pd
 from scipy.signal import spectrogram
 
-from edge_lib.plots.style import BARE_AXES, PAGE, listed, notice, styled, subplots, wrapped
+from edge_lib.plots.style import (
+    BARE_AXES,
+    PAGE,
+    draw_item,
+    listed,
+    notice,
+    styled,
+    subplots,
+    wrapped,
+)
 
 WINDOW = 512  # samples
 
@@ -13,8 +22,8 @@ WINDOW = 512  # samples
 def audio_retrieval(clips, images, retrieved, captions, retrieved_captions, ranks, rate=16000):
     """A row for each spoken query: its spectrogram, the right image, and the retrieved one.
 
-    clips: n arrays of samples; images, retrieved: n PIL images; ranks: of the right image, from 1;
-    rate in Hz. The table: caption, retrieved_caption, rank, seconds.
+    clips: n arrays of samples; images, retrieved: n PIL images, or texts in their place; ranks: of
+    the right image, from 1; rate in Hz. The table: caption, retrieved_caption, rank, seconds.
     """
     table = {"caption": captions, "retrieved_caption": retrieved_captions, "rank": ranks}
     table = pd.DataFrame(table).assign(seconds=[len(clip) / rate for clip in clips])
@@ -27,10 +36,10 @@ def audio_retrieval(clips, images, retrieved, captions, retrieved_captions, rank
     for row, (sound, right, wrong) in enumerate(grid):
         _spectrogram(sound, clips[row], rate)
         sound.set_xlabel(wrapped(f"“{captions[row]}”", 62), fontsize=8)
-        right.imshow(images[row])
+        draw_item(right, images[row])
         right.set_title("right, retrieved" if ranks[row] == 1 else f"right, rank {ranks[row]:,}")
         if ranks[row] > 1:
-            wrong.imshow(retrieved[row])
+            draw_item(wrong, retrieved[row])
             wrong.set_title("retrieved")
             wrong.set_xlabel(wrapped(retrieved_captions[row], 28), fontsize=8)
     return figure, table

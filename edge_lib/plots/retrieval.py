@@ -17,6 +17,7 @@ from edge_lib.plots.style import (
     HIT_COLOUR,
     PAGE,
     direction_style,
+    draw_item,
     listed,
     modality_style,
     notice,
@@ -192,22 +193,13 @@ def retrieval_strip(queries, similarity, right, images, top=5):
         axes.text(0, 0.5, wrapped(caption, 28, 6), va="center", transform=axes.transAxes)
     for row in table.itertuples():
         axes = grid[row.query, min(row.rank, columns)]
-        _draw_item(axes, shown[row.item])
+        draw_item(axes, shown[row.item])
         missed = f"\nright: rank {row.rank:,}" if row.rank > top else ""
         axes.set_xlabel(f"{row.cosine:.2f}{missed}", fontsize=8)
         axes.set_frame_on(row.right and not missed)
         axes.spines[:].set(visible=True, color=HIT_COLOUR, linewidth=3)
     figure.supxlabel(f"cosine below each {noun}; framed: the right one")
     return figure, table
-
-
-def _draw_item(axes, item) -> None:
-    """An image, or a text in its place."""
-    if isinstance(item, str):
-        middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
-        axes.text(0.5, 0.5, wrapped(item, 14, 6), fontsize=8, **middle)
-    else:
-        axes.imshow(item)
 
 
 @styled

@@ -95,6 +95,15 @@ def notice(text: str) -> Figure:
     return figure
 
 
+def draw_item(axes, item: Image.Image | str) -> None:
+    """An image, or a text in its place."""
+    if isinstance(item, str):
+        middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, wrapped(item, 14, 6), fontsize=8, **middle)
+    else:
+        axes.imshow(item)
+
+
 def modality_style(name: str) -> tuple:
     """(colour, marker, dash)"""
     return MODALITY_STYLES.get(name, OTHER_MODALITY)

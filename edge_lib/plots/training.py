@@ -26,7 +26,7 @@ def samples(images, captions, columns=4):
     rows, number = max(1, -(-len(captions) // columns)), sum(image is not None for image in images)
     texts = "; ".join(" ".join(wrapped(caption, 80, 3).split()) for caption in captions)
     alt = f"{number} images with captions: {texts}" if number else f"Captions: {texts}"
-    height = 2.6 if number else 1.3
+    height = 2.6 if number else 0.9
     figure, grid = subplots(alt, rows, columns, PAGE, height * rows, subplot_kw=BARE_AXES)
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
         if image is not None:

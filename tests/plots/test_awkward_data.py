@@ -133,3 +133,9 @@ def test_kind_scores_draw_the_first_of_very_many_kinds():
     assert len(table) == 5000
     assert len(figure.axes[0].get_yticks()) == 60
     assert max(drawn_size(figure)) < 3000
+
+
+def test_audio_retrieval_shows_texts_in_place_of_images():
+    clips, texts = [np.ones(600)] * 2, ["hello", "bye"]
+    figure, _ = plots.audio_retrieval(clips, texts, texts[::-1], texts, texts[::-1], [1, 2])
+    assert [t.get_text() for axes in figure.axes for t in axes.texts] == ["hello", "bye", "hello"]

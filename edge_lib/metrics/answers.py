@@ -105,16 +105,18 @@ def score_answers(
     answers: Sequence[str], references: Sequence[Sequence[str]], kinds: Sequence[str], rows
 ) -> pd.DataFrame:
     """One row per question: row, kind, answer, reference (the first), em, f1, and vqa for questions
-    with several references, if there are any.
+    with several references, if there are any. A question whose references are all blank has NaN,
+    which `by_kind` leaves out.
     """
+    references = [[text for text in texts if text and text.strip()] for texts in references]
     several = any(len(texts) > 1 for texts in references)
     columns = ["row", "kind", "answer", "reference", *MEASURES, *["vqa"] * several]
     records = []
     for answer, texts, kind, row in zip(answers, references, kinds, rows, strict=True):
-        scores = {name: measure(answer, texts) for name, measure in MEASURES.items()}
+        scores = {name: measure(answer, texts) for name, measure in MEASURES.items() if texts}
         if len(texts) > 1:
             scores["vqa"] = vqa_accuracy(answer, texts)
-        question = {"row": row, "kind": kind, "answer": answer, "reference": texts[0]}
+        question = {"row": row, "kind": kind, "answer": answer, "reference": (texts or [""])[0]}
         records.append(question | scores)
     return pd.DataFrame(records, columns=columns)
 

@@ -23,8 +23,13 @@ def execute_notebook(notebook: Path, folder: Path, config: ExperimentConfig) -> 
         config_file = folder / "config.yaml"
         config_file.write_text(config.to_yaml())
         parameters = {"config": str(config_file), "overrides": "", "run_dir": str(folder)}
-        output = executed_notebook(folder)
-        papermill.execute_notebook(notebook, output, parameters, progress_bar=False)
+        paths = _literal(notebook), _literal(executed_notebook(folder))
+        papermill.execute_notebook(*paths, parameters, progress_bar=False)
+
+
+def _literal(path: Path) -> str:
+    """papermill takes braces in a path for a parameter."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def executed_notebook(folder: Path) -> Path:

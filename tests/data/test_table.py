@@ -391,3 +391,12 @@ def test_clips_may_be_files(tmp_path):
     one, two = table.clips([0, 1])
     assert (len(one), two) == (1600, None)
     assert table.skipped["audio does not decode"] == ["1"]
+
+
+def test_examples_are_captions_alone_in_a_table_without_images(encode_image):
+    assert table_of(texts=[["a"], [], ["c", "d"]]).examples(5) == ([None, None], ["a", "c"])
+    assert table_of(texts=[[], None]).examples(4) == ([], [])
+    mixed = table_of(texts=[["a"], ["b"]], image=[None, encode_image()])
+    images, captions = mixed.examples(4)
+    assert captions == ["b"]
+    assert images[0].size

@@ -96,3 +96,42 @@ def test_by_kind_averages_kinds_and_sets():
     assert table.low["all", "em"] == 0.5  # both draws pick the group with one error
     assert table.high["all", "em"] == 1
     assert table.questions["count", "vqa"] == 1  # only one question has several references
+
+
+@pytest.mark.parametrize(
+    ("reference", "right", "wrong"),
+    [
+        ("\U0001f600", "\U0001f600", ""),
+        ("...", "...", ""),
+        ("?!", "?!", "..."),
+        ("a", "A", ""),
+        ("the", "the", "a"),
+        ("+", "+", "-"),
+        ("一只狗", "一只狗", ""),
+    ],
+    ids=["emoji", "full stops", "marks", "the letter a", "article", "sign", "CJK"],
+)
+def test_references_without_a_word_are_compared_as_they_are(reference, right, wrong):
+    for measure in (exact_match, token_f1):
+        assert measure(right, [reference]) == 1
+        assert measure(wrong, [reference]) == 0
+
+
+@pytest.mark.parametrize(
+    "references",
+    [[], [""], [" \n"], [None], ["", None]],
+    ids=["none", "empty", "blank", "null", "both"],
+)
+def test_questions_without_a_reference_are_not_counted(references):
+    scored = score_answers(["", "yes"], [references, ["yes"]], ["x", "x"], range(2))
+    assert scored.em.isna().tolist() == [True, False]
+    assert scored.reference.tolist() == ["", "yes"]
+    table = by_kind(scored, np.arange(2), {}, bootstrap=10).set_index("measure")
+    assert table.value.to_dict() == {"em": 1, "f1": 1}
+    assert set(table.questions) == {1}
+
+
+def test_very_long_and_equal_answers_are_scored():
+    long = "word " * 20_000
+    scored = score_answers([long] * 3, [[long]] * 3, ["x"] * 3, range(3))
+    assert scored.em.tolist() == scored.f1.tolist() == [1, 1, 1]

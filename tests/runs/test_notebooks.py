@@ -61,9 +61,11 @@ def test_execute_notebook_ignores_saved_parameters(write_notebook, tmp_path):
         "open(run_dir + '/metrics.json', 'w').write(repr([config, overrides]).replace(\"'\", '\"'))"
     )
     notebook = write_notebook(code, 'config, overrides, run_dir = "a", "seed=3", "b"')
-    execute_notebook(notebook, tmp_path / "run", load_config("params/tiny/align.yaml"))
-    saved = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert saved == [str(tmp_path / "run" / "config.yaml"), ""]
+    folder = tmp_path / "run [v2] a::b * {x}"
+    execute_notebook(notebook, folder, load_config("params/tiny/align.yaml"))
+    assert run_state(folder) == "done"
+    saved = json.loads((folder / "metrics.json").read_text())
+    assert saved == [str(folder / "config.yaml"), ""]
 
 
 @pytest.mark.parametrize("aligner", ["{}", "{config: a.yaml, folder: b}"], ids=["none", "both"])

@@ -9,6 +9,7 @@ their placeholders.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from edge_lib.data.messages import PLACEHOLDERS
 from edge_lib.sources.entries import encodable
@@ -81,21 +82,27 @@ def _turns(entry: dict, columns: Columns) -> Iterator[tuple[object, object]]:
         yield from ((role, entry[columns[role]]) for role in ("user", "assistant"))
         return
     turns = next((entry[name] for name in keys[0] if entry.get(name) is not None), [])
-    turns = _parsed(turns) if isinstance(turns, str) else turns
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise UnusableEntry("turns are not a list of objects")
-    for turn in turns:
+    for turn in _as_list(turns):
         if {"user", "assistant"} <= turn.keys():
             yield from (("user", turn["user"]), ("assistant", turn["assistant"]))
         else:
             yield first_value(turn, "role", "from"), first_value(turn, "content", "value", "text")
 
 
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise UnusableEntry("turns are not JSON") from None
+def _as_list(turns: object) -> list[dict]:
+    """Turns as a list, as JSON, or as an object of equally long lists (`datasets.Sequence`)."""
+    if isinstance(turns, str):
+        try:
+            turns = json.loads(turns)
+        except ValueError:
+            raise UnusableEntry("turns are not JSON") from None
+    columns = turns.values() if isinstance(turns, dict) and turns.keys() & {"role", "from"} else ()
+    if columns and all(isinstance(values, list) for values in columns):
+        rows = zip_longest(*columns)  # one that is shorter lacks texts, which is counted
+        turns = [dict(zip(turns, row, strict=True)) for row in rows]
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise UnusableEntry("turns are not a list of objects")
+    return turns
 
 
 def _turn(role: object, content: object, items: Items) -> dict:

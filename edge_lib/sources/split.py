@@ -24,7 +24,7 @@ from edge_lib.sources.splits import SPLITS
 
 BATCH = 256  # cells in memory at once
 NO_LINKS = np.zeros((2, 0), np.int64)
-KEYS = (SPLIT_BY, "image_id", "group")  # columns whose equal values stay together
+KEYS = (SPLIT_BY, "group")  # columns whose equal values stay together
 
 
 def held_out(config: HeldOutConfig) -> list[str]:
@@ -61,12 +61,15 @@ def split_numbers(whole: Table, config: HeldOutConfig, cache_dir: Path) -> np.nd
 
 def row_keys(table: Table, cache_dir: Path) -> Iterator[np.ndarray]:
     """(N,) texts, or None, that rows share if they belong together: the content of their picture,
-    that of their clip, the values of KEYS, and the turns of a conversation without these. The
-    captions, if there is nothing else.
+    that of their clip, the values of KEYS, the id of a picture in another row, and the turns of a
+    conversation without these. The captions, if there is nothing else.
     """
     names = table.dataset.column_names
     keys = [_content(table, name, cache_dir) for name in MEDIA if name in names]
     keys += [table.column(name) for name in KEYS if name in names]
+    if "image_id" in names:  # of a row with a picture it may be a path, which a copy changes
+        ids = zip(table.column("image_id"), table.has("image"), strict=True)
+        keys.append([None if has_image else name for name, has_image in ids])
     if "turns" in names:
         keyed = [any(values) for values in zip(*keys, strict=True)] or [False] * len(table)
         keys.append(_turns(table, np.array(keyed, bool)))
@@ -75,14 +78,14 @@ def row_keys(table: Table, cache_dir: Path) -> Iterator[np.ndarray]:
 
 
 def image_links(table: Table) -> np.ndarray:
-    """(2, M) pairs of rows: a conversation, and a row that holds one of its images."""
-    rows = {name: row for row, name in enumerate(table.column("image_id"))}
-    pairs = [
-        (row, rows[name])
-        for row, names in enumerate(table.column("image_ids"))
-        for name in names or []
-        if name in rows
+    """(2, M) pairs of rows: one, and another that holds its image or one of its images."""
+    own = table.column("image_id")
+    rows = {name: row for row, name in enumerate(own) if name}
+    names = zip(own, table.column("image_ids"), strict=True)
+    images = [
+        (row, name) for row, (one, others) in enumerate(names) for name in [one, *(others or [])]
     ]
+    pairs = [(row, rows[name]) for row, name in images if name in rows]
     return np.array(pairs, np.int64).reshape(-1, 2).T
 
 

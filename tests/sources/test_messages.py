@@ -104,6 +104,10 @@ ENTRIES = {
     "one part": {"messages": [{"role": "user", "content": QUESTION}, ANSWER], "image": "a.jpg"},
     "absolute path": {"image": "{folder}/a.jpg", "turns": TURNS},
     "JSON in a text": {"image": "a.jpg", "conversations": json.dumps(TURNS)},
+    "an object of lists": {
+        "image": "a.jpg",
+        "conversations": {"from": ["human", "gpt"], "value": ["<image>\nwhat?", "a cat"]},
+    },
     "text for content": {
         "image": "a.jpg",
         "conversation": [{"role": "user", "text": "what?"}, {"role": "bot", "text": "a cat"}],
@@ -410,9 +414,9 @@ def test_messages_in_parquet_have_several_images(load, folder, column):
 
 
 def test_messages_are_divided_with_all_their_images(folder, encode_image):
-    """Forty groups of three conversations about two pictures of their own, twenty about none."""
+    """Fifteen groups of three conversations about two pictures of their own, ten about none."""
     entries = []
-    for number in range(40):
+    for number in range(15):
         names = [f"{number}-{side}.jpg" for side in "ab"]
         for name, width in zip(names, (number + 1, 100), strict=True):
             content = encode_image(2 * number + (width == 100), "JPEG", size=(width, 5))
@@ -423,7 +427,7 @@ def test_messages_are_divided_with_all_their_images(folder, encode_image):
             {"id": number, "image": names[1], "messages": mark},
             {"id": number, "images": names[::-1], "messages": both},
         ]
-    entries += [{"id": "text", "messages": [user(f"{n}?"), ANSWER]} for n in range(20)]
+    entries += [{"id": "text", "messages": [user(f"{n}?"), ANSWER]} for n in range(10)]
     (folder / "all.json").write_text(json.dumps([*entries, "odd"]))
     files = {"train": str(folder / "all.json")}
     shares = {"val": 0.2, "test": 0.2}
@@ -442,13 +446,20 @@ def test_messages_are_divided_with_all_their_images(folder, encode_image):
         for rows, group in zip(conversations.image_rows, groups, strict=True):
             own = {images[table.image_index[row]].width for row in rows}
             assert group == "text" or own <= {int(group) + 1, 100}
-    assert sum(map(len, numbers)) == len(set().union(*numbers)) == 40
+    assert sum(map(len, numbers)) == len(set().union(*numbers)) == 15
     assert sorted(name for names in texts for name in names) == sorted(
-        f"text-{n}" for n in range(120, 140)
+        f"text-{n}" for n in range(45, 55)
     )
     assert all(numbers)
     assert all(texts)
-    assert skipped == [{"not an object": ["all-140"]}, {}, {}]
+    assert skipped == [{"not an object": ["all-55"]}, {}, {}]
+    copy = shutil.copytree(folder, folder.parent / "copy")
+    config.messages.files["train"] = [str(copy / "all.json")]
+    tables = [load_conversations(config, folder.parent / "cache", split) for split in SPLITS]
+    expected = [numbers[n] | {"text"} for n in range(3)]
+    assert [
+        {name.partition("-")[0] for name in t.ids if "jpg" not in name} for t in tables
+    ] == expected
 
 
 def test_messages_leave_out_empty_files(folder):

@@ -93,9 +93,11 @@ def _tokenized(
 def _fingerprint(table: Table, chat: Chat) -> str:
     """A digest of the conversations and of everything that turns them into records."""
     tokenizer = chat.tokenizer
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings |= {"truncation": None, "padding": None}  # left over from other calls
     facts = VERSION, tokenizers.__version__, tokenizer.special_tokens_map, [*chat.placeholders]
-    template = tokenizer.get_chat_template(), tokenizer.backend_tokenizer.to_str(), chat.system
-    digest = hashlib.sha256(json.dumps([*facts, *template], default=str).encode())
+    facts = [*facts, tokenizer.get_chat_template(), settings, chat.system]
+    digest = hashlib.sha256(json.dumps(facts, default=str).encode())
     for name in ("turns", "image_id", "image_ids"):
         column = pa.table({name: arrow_column(table, name)})
         with pa.ipc.new_stream(_HashFile(digest), column.schema) as writer:

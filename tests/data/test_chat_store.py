@@ -5,11 +5,13 @@ import logging
 import numpy as np
 import pytest
 from conversation_helpers import assistant, user
+from transformers import AutoTokenizer
 
 from edge_lib.data import chat_store, conversations
 from edge_lib.data.chat import IGNORE, Chat
 from edge_lib.data.chat_store import open_tokenized, tokenize
 from edge_lib.data.conversations import read_conversations
+from edge_lib.features.weights import SHIPPED
 
 ANSWER = assistant("no")
 
@@ -137,6 +139,17 @@ def test_what_records_depend_on_is_tokenised_again(
     options |= {"system": "be kind"} if change == "system" else {}
     assert open_with(rows, **options) != before
     assert files(tmp_path) == 2
+
+
+def test_saved_tokenizer_needs_no_new_file(make_table, rows, tmp_path):
+    """A later stage of training loads the tokenizer that an earlier one saved."""
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED["tiny-qwen2"])
+    open_tokenized(make_table(rows), Chat(tokenizer, {"image": 3}, 200), tmp_path)
+    tokenizer(["padded", "and cut"], padding=True, truncation=True, max_length=2)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    open_tokenized(make_table(rows), Chat(saved, {"image": 3}, 200), tmp_path)
+    assert files(tmp_path) == 1
 
 
 def test_interrupted_writing_leaves_no_file(make_table, chat, rows, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Training batches of questions. Questions about one image stand together and share its prefix."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from edge_lib.data.step_dataset import StepDataset, check_divides
 from edge_lib.data.table import Table
 from edge_lib.data.vocabulary import EOS, Vocabulary, pad
 
+log = logging.getLogger(__name__)
 MAX_QUESTION = 500  # characters; the memory of attention grows with the square of the tokens
 
 
@@ -48,6 +50,11 @@ class QABatches(StepDataset):
         questions = table.questions
         self.questions = vocabulary.encode(questions.texts)
         self.answers = [vocabulary.encode(answers) for answers in questions.answers]
+        cut = sum(len(ids) >= self.max_answer for answers in self.answers for ids in answers)
+        if cut:
+            log.warning(
+                "%s: %d answers are cut to qa.max_answer=%d", table.name, cut, self.max_answer
+            )
         self.by_image = questions_by_image(table, features.valid)
         self.curriculum = _curriculum_questions(self.by_image, questions.kinds, config.curriculum)
         self.curriculum_steps = config.curriculum.steps if config.curriculum else 0

@@ -68,6 +68,19 @@ def test_very_long_questions_are_counted_and_skipped(make_table):
     assert sorted(batches.ids(0)) == ["1", "2"]
 
 
+def test_answers_that_are_cut_are_told(make_table, caplog):
+    """An answer of as many tokens as `max_answer` has no place for its end."""
+    vocabulary = Vocabulary.learn(["so why not"] * 3, 50)
+    rows = [question("why?", "so why", "not"), question("why?", "so why not")]
+    assert [len(ids) for ids in vocabulary.encode(["so why", "so why not"])] == [2, 3]
+    for max_answer, line in ((4, ""), (3, "small: 1 answers are cut to qa.max_answer=3")):
+        train = TrainConfig(batch_size=2)
+        config = QAConfig(train=train, questions_per_image=1, max_answer=max_answer)
+        batches = QABatches(make_table(rows), FakeFeatures([1, 1]), vocabulary, config, 0)
+        assert (line in caplog.text) if line else not caplog.text
+        assert batches[0].answer_ids.shape[1] <= max_answer
+
+
 @pytest.mark.parametrize(
     ("answer", "reference", "em"),
     [("?!", "?!", 1.0), ("", "?!", 0.0), ("🙂", "🙂", 1.0), ("no", "🙂", 0.0)],

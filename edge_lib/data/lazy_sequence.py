@@ -25,5 +25,3 @@ class LazySequence(Sequence):
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None

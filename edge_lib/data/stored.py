@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
+from edge_lib.data.lazy_sequence import BLOCK
+
 
 def stored_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """A column of the stored table, of which `stored_rows` are the rows of the data set.
@@ -33,6 +35,21 @@ def select_rows(dataset: Dataset, rows: Sequence[int], fingerprint: str) -> Data
     places = np.arange(len(dataset)) if stored is None else stored
     indices = pa.table({"indices": places[np.asarray(rows, np.int64)].astype(np.uint64)})
     return Dataset(dataset.data, dataset.info, indices_table=indices, fingerprint=fingerprint)
+
+
+def take_rows(values: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    """Some rows of a column, in this order. `take` itself would join all chunks, and fail where
+    they hold more than 2 GB of text.
+    """
+    starts = np.cumsum([0, *map(len, values.chunks)])
+    blocks = []
+    for part in np.split(rows, range(BLOCK, len(rows), BLOCK)):
+        chunks = np.searchsorted(starts, part, side="right") - 1
+        runs = np.split(np.arange(len(part)), np.flatnonzero(np.diff(chunks)) + 1)
+        numbers = [(chunks[run[0]], part[run]) for run in runs if len(run)]
+        taken = [values.chunk(c).take(pa.array(own - starts[c])) for c, own in numbers]
+        blocks += [pa.concat_arrays(taken)] if taken else []
+    return pa.chunked_array(blocks, values.type)
 
 
 def _label_names(labels: pa.Array, names: list[str]) -> pa.Array:

@@ -30,7 +30,7 @@ from edge_lib.data.lazy_sequence import LazySequence
 from edge_lib.data.questions import Questions, read_questions
 from edge_lib.data.row_keys import file_keys, is_blank, number_images, row_keys
 from edge_lib.data.skipped import Skipped
-from edge_lib.data.stored import select_rows, stored_column, stored_rows
+from edge_lib.data.stored import select_rows, stored_column, stored_rows, take_rows
 from edge_lib.data.texts import Texts, read_texts, refuse_json
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ class Table:
     def arrow(self, name: str) -> pa.ChunkedArray:
         """A whole column, which is copied only for a selection of rows."""
         values, stored = self._arrow(name), self._stored_rows
-        return values if stored is None else values.take(pa.array(stored))
+        return values if stored is None else take_rows(values, stored)
 
     def cells(self, name: str, rows: Sequence[int]) -> list:
         """The values of some rows; nulls where the source has no such column."""

@@ -1,10 +1,12 @@
 """Columns as Arrow stores them: labels by name, and the rows of a selection."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
-from edge_lib.data.stored import select_rows, stored_column, stored_rows
+from edge_lib.data import stored as module
+from edge_lib.data.stored import select_rows, stored_column, stored_rows, take_rows
 
 
 def test_stored_labels_are_their_names():
@@ -47,3 +49,20 @@ def test_selected_rows_equal_those_of_datasets():
     for outside in (10, -11):
         with pytest.raises(IndexError):
             select_rows(dataset, [outside], "x")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.string()), pa.null()], ids=str)
+def test_taken_rows_equal_a_loop(kind, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 50)
+    cells = [None if pa.types.is_null(kind) or n % 7 == 0 else f"row {n}" for n in range(300)]
+    cells = [[cell] if cell and pa.types.is_list(kind) else cell for cell in cells]
+    sizes = [0, 1, 99, 0, 0, 150, 50, 0]
+    ends = np.cumsum(sizes)
+    parts = [pa.array(cells[end - size : end], kind) for size, end in zip(sizes, ends, strict=True)]
+    values, rng = pa.chunked_array(parts, kind), np.random.default_rng(0)
+    orders = [rng.integers(0, 300, 400), np.sort(rng.integers(0, 300, 120)), np.arange(300)]
+    for rows in (*orders, np.array([], np.int64)):
+        taken = take_rows(values, rows)
+        assert taken.to_pylist() == [cells[row] for row in rows]
+        assert taken.num_chunks <= 8, "a chunk for each block"
+        assert taken.type == kind

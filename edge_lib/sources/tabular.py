@@ -3,21 +3,30 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from edge_lib.config import ROOT, ConfigError, DataConfig
-from edge_lib.data.columns import is_text
+from edge_lib.data.columns import is_bytes
 from edge_lib.data.table import Table
 from edge_lib.sources.arrow import Skipped, converted_table
 from edge_lib.sources.csv_files import read_csv
 from edge_lib.sources.files import named_files
+from edge_lib.sources.join import join_captions, join_rows, media_keys
 from edge_lib.sources.json_files import read_json_rows
 from edge_lib.sources.parquet import open_parquet, read_parts
 from edge_lib.sources.paths import resolve_paths
-from edge_lib.sources.select import MEDIA, Columns, check_named, named_columns, select_columns
+from edge_lib.sources.select import (
+    MEDIA,
+    TEXTS,
+    Columns,
+    check_named,
+    named_columns,
+    select_columns,
+)
 
 JSON = {".json", ".jsonl", ".ndjson"}
 
@@ -33,8 +42,8 @@ def load(config: DataConfig, split: str) -> Table:
 def read_tables(
     name: str, files: Sequence[Path], cache_dir: Path, columns: Columns, folder: Path | None = None
 ) -> Table:
-    """The named columns of files. Rows with the same picture and sound, by path, become one row
-    with all their captions. folder: of relative paths; by default that of each file, or ROOT.
+    """The named columns of files. Rows with the same picture and sound become one row with all
+    their captions. folder: of relative paths; by default that of each file, or ROOT.
     """
     convert = partial(_convert, files, columns, folder)
     return converted_table(name, files, cache_dir, columns, convert, folder)
@@ -44,15 +53,23 @@ def _convert(
     files: Sequence[Path], columns: Columns, folder: Path | None, skipped: Skipped
 ) -> Iterator[pa.Table]:
     parts = _selected(files, columns, folder, skipped)
+    if "texts" not in columns or not {*MEDIA} & {*columns}:
+        yield from parts
+        return
     first = next(parts, None)
     if first is None:
         return
-    media = [first[name].type for name in MEDIA if name in columns]
-    if media and all(map(is_text, media)):
-        yield join_rows(pa.concat_tables([first, *parts]))
-    else:
-        yield first
-        yield from parts
+    in_memory = not any(_holds_bytes(first[name].type) for name in MEDIA if name in columns)
+    parts = [first, *parts] if in_memory else chain([first], parts)
+    keys, texts = zip(*((media_keys(part), part["texts"]) for part in parts), strict=True)
+    chunks = [chunk for column in texts for chunk in column.chunks]
+    joined = join_captions(np.concatenate(keys), pa.chunked_array(chunks, TEXTS))
+    again = parts if in_memory else _selected(files, columns, folder, defaultdict(list))
+    yield from join_rows(again, *joined)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return is_bytes(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
 
 
 def _selected(
@@ -105,22 +122,3 @@ def first_part(file: Path, columns: Columns) -> pa.Table:
 def _is_parquet(file: Path) -> bool:
     with file.open("rb") as content:
         return file.suffix == ".parquet" or content.read(4) == b"PAR1"
-
-
-def join_rows(table: pa.Table) -> pa.Table:
-    """One row for each picture and sound, in the order of the first, with the captions of all."""
-    keys = table.drop_columns([name for name in ("texts", "id") if name in table.column_names])
-    frame = keys.to_pandas()
-    media = [name for name in MEDIA if name in frame]
-    frame["row"] = np.where(frame[media].isna().all(axis=1), np.arange(len(frame)), -1)
-    numbers = frame.groupby([*frame], sort=False, dropna=False).ngroup().to_numpy()
-    _, first = np.unique(numbers, return_index=True)
-    if len(first) == len(table):
-        return table
-    joined = table.take(first)
-    if "texts" not in table.column_names:
-        return joined
-    texts = table["texts"].combine_chunks().take(np.argsort(numbers, kind="stable"))
-    offsets = texts.offsets.take(np.r_[0, np.cumsum(np.bincount(numbers))])
-    lists = pa.ListArray.from_arrays(offsets, texts.values)
-    return joined.set_column(table.column_names.index("texts"), "texts", lists)

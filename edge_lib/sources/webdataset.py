@@ -167,7 +167,8 @@ def _value(sample: Sample, column: str):
     except UnicodeDecodeError:
         return content  # bytes are no caption
     if not extension.endswith("json"):
-        return text
+        lines = text.splitlines()
+        return lines[0] if len(lines) == 1 else lines
     value = parse_json(text)
     if value is None:
         return content

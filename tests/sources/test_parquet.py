@@ -63,10 +63,21 @@ def test_parquet_columns_may_have_names_of_the_schema(write, load, encode_image,
 
 def test_parquet_reads_several_captions_per_row(write, load, encode_image):
     captions = pa.array([["a", "b"], [], None, ["c", ""]])
-    file = write("a.parquet", {"image": [encode_image()] * 4, "caption": captions})
+    file = write("a.parquet", {"image": [*map(encode_image, range(4))], "caption": captions})
     table = load(file)
     assert table.captions == ["a", "b", "c"]
     assert table.caption_rows.tolist() == [0, 0, 3]
+
+
+def test_parquet_joins_the_rows_of_a_picture(write, load, encode_image):
+    images = [None if n is None else encode_image(n) for n in (0, 1, 0, None, 1, None)]
+    table = load(write("a.parquet", {"image": images, "caption": list("abcdef")}))
+    assert table.column("texts") == [["a", "c"], ["b", "e"], ["d"], ["f"]]
+    assert table.dataset[1]["image"] == encode_image(1)
+    cells = [{"bytes": encode_image(n), "path": f"{row}.png"} for row, n in enumerate((0, 1, 0))]
+    write("b1.parquet", {"image": cells[2:], "caption": ["c"]})
+    table = load(write("b0.parquet", {"image": cells[:2], "caption": ["a", "b"]}).with_name("b*"))
+    assert table.column("texts") == [["a", "c"], ["b"]]
 
 
 @pytest.mark.parametrize(

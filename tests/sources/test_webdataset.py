@@ -243,3 +243,10 @@ def test_webdataset_is_divided_by_a_field(shard, tmp_path, picture):
     assert sorted(user for part in users for user in part) == list("01234")
     with pytest.raises(ConfigError, match=r"no column 'json\.name' .*; it has"):
         load_table(DataConfig(**config, split=divide | {"by": "json.name"}), "val")
+
+
+def test_webdataset_reads_a_caption_a_line(shard, load, picture):
+    members = [("0.png", picture(0)), ("0.txt", "one\ntwo\r\n\nthree"), ("1.png", picture(1))]
+    table = load(shard([*members, ("1.txt", "four\n")]))
+    assert table.captions == ["one", "two", "three", "four"]
+    assert table.caption_rows.tolist() == [0, 0, 0, 1]

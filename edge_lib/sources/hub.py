@@ -13,6 +13,7 @@ from edge_lib.config import ROOT, ConfigError, DataConfig, HubConfig, from_root
 from edge_lib.data.table import Table
 from edge_lib.runs.files import whole_folder
 from edge_lib.sources.digests import table_fingerprint
+from edge_lib.sources.join import join_table
 from edge_lib.sources.paths import resolve_paths
 from edge_lib.sources.select import check_named, named_columns, select_columns
 
@@ -34,7 +35,7 @@ def load(config: DataConfig, split: str) -> Table:
     files = [Path(file["filename"]) for file in dataset.cache_files]
     facts = name, json.dumps(columns)  # a split may be a slice of these files
     fingerprint = table_fingerprint(Dataset(selected), files, config.cache_dir, *facts)
-    return Table(Dataset(selected), f"hub {split}", fingerprint)
+    return join_table(Table(Dataset(selected), f"hub {split}", fingerprint), config.cache_dir)
 
 
 def _open(source: HubConfig, split: str, cache_dir: Path) -> Dataset:

@@ -5,25 +5,58 @@ Else the captions of a picture that stands in five rows would be wrong answers f
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from datasets import Dataset
 
+from edge_lib.data.table import Table
+from edge_lib.runs.files import whole_file
 from edge_lib.sources.select import MEDIA, SPLIT_BY
+
+BATCH = 256  # rows whose pictures are in memory at once
 
 
 def join_captions(keys: np.ndarray, texts: pa.ChunkedArray) -> tuple[np.ndarray, pa.ListArray]:
     """(M,) the first row of each key, ascending, and (M,) the captions of its rows. Rows whose key
     is None stay alone.
     """
-    codes = pd.factorize(keys)[0]
-    codes = np.where(codes < 0, len(codes) + np.arange(len(codes)), codes)
-    numbers = pd.factorize(codes)[0]
+    numbers = row_numbers(keys)
     first = np.unique(numbers, return_index=True)[1]
     ordered = pa.concat_arrays(texts.chunks).take(np.argsort(numbers, kind="stable"))
     offsets = ordered.offsets.take(np.r_[0, np.cumsum(np.bincount(numbers))])
     return first, pa.ListArray.from_arrays(offsets, ordered.values)
+
+
+def row_numbers(keys: np.ndarray) -> np.ndarray:
+    """(N,) the number of each row's key, in the order of their first rows."""
+    codes = pd.factorize(keys)[0]  # -1 for None
+    return pd.factorize(np.where(codes < 0, len(codes) + np.arange(len(codes)), codes))[0]
+
+
+def join_table(table: Table, cache_dir: Path) -> Table:
+    """The first rows of a table in Arrow, with the captions of all. No picture is copied: the
+    others are left out by their row number. Which rows are equal is kept under the cache.
+    """
+    rows = table.dataset.data.table
+    if "texts" not in rows.column_names or not {*MEDIA} & {*rows.column_names}:
+        return table
+    path = cache_dir / "joined" / f"{table.fingerprint}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = (rows.slice(start, BATCH) for start in range(0, len(rows), BATCH))
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.save(file, row_numbers(np.concatenate([*map(media_keys, parts)])))
+    first, captions = join_captions(np.load(path), rows["texts"])
+    if len(first) == len(rows):
+        return table
+    lengths = np.zeros(len(rows), np.int32)
+    lengths[first] = np.diff(captions.offsets)
+    lists = pa.ListArray.from_arrays(np.r_[0, np.cumsum(lengths)].astype(np.int32), captions.values)
+    rows = rows.set_column(rows.column_names.index("texts"), "texts", lists)
+    return Table(Dataset(rows).select(first), table.name, f"{table.fingerprint}-joined")
 
 
 def media_keys(table: pa.Table) -> np.ndarray:

@@ -157,3 +157,14 @@ def test_hub_error_is_one_line(load, monkeypatch, name):
 def test_hub_without_a_split_asks_for_one(load, folder):
     with pytest.raises(ConfigError, match=r"data\.hub\.val is null; .* data\.split\.val"):
         load(folder, "val", val=None)
+
+
+def test_hub_joins_the_rows_of_a_picture(rows, folder, load, save, monkeypatch):
+    save(rows([0, 1, 0, 2, 1, 0]), "one")
+    for _ in range(2):
+        table = load(folder / "one", id_column="key")
+        assert list(table.ids) == ["100", "101", "102"]
+        assert table.column("texts") == [["caption 0"] * 3, ["caption 1"] * 2, ["caption 2"]]
+        assert [image.size[0] for image in table.images(range(3))] == [10, 11, 12]
+        monkeypatch.setattr("edge_lib.sources.join.media_keys", None)  # kept under the cache
+    assert len(load(folder / "one", caption_column=None)) == 6, "nothing to join"

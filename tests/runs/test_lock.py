@@ -13,14 +13,16 @@ import pytest
 from edge_lib.config import ROOT, ConfigError, ExperimentConfig
 from edge_lib.runs import Run, lock
 
+# as `Run.create` does, without the seconds it takes to import torch
 START = """
 import sys
-from edge_lib.config import ExperimentConfig
-from edge_lib.runs import Run, lock
+from pathlib import Path
+from edge_lib.runs import lock
 lock.WAIT_SECONDS = 0.1
-launch = {"num_processes": 2, "num_nodes": 2, "node_rank": int(sys.argv[2]), "rdzv_endpoint": "h:1"}
+folder = Path(sys.argv[1])
+(folder / "logs").mkdir(parents=True, exist_ok=True)
 try:
-    Run.create(ExperimentConfig(name="small", launch=launch), "nb", sys.argv[1])
+    lock.lock_folder(folder, int(sys.argv[2]))
 except ValueError as error:
     sys.exit(str(error))
 print("started", flush=True)
@@ -30,7 +32,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def start():
-    """start(folder, node_rank) -> another process that has created the run, and waits."""
+    """start(folder, node_rank) -> another process that holds the run's folder, and waits."""
     processes = []
 
     def start(folder, node_rank=0):
@@ -52,37 +54,32 @@ def _short_wait(monkeypatch):
     monkeypatch.setattr(lock, "WAIT_SECONDS", 0.1)
 
 
-def config(node_rank=0):
-    launch = {"num_processes": 2, "num_nodes": 2, "node_rank": node_rank, "rdzv_endpoint": "h:1"}
-    return ExperimentConfig(name="small", launch=launch)
-
-
 def test_lock_names_the_holder_until_it_is_killed(start, tmp_path, monkeypatch):
     folder = tmp_path / "run [v2] a::b *"
     holder = start(folder)
     with pytest.raises(ConfigError) as caught:
-        Run.create(config(), "nb", folder)
+        lock.lock_folder(folder, 0)
     since = r"since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
     expected = rf"{re.escape(str(folder))} is in use by process {holder.pid} on \S+ {since}; wait "
     assert re.match(expected, str(caught.value))
     assert "\n" not in str(caught.value)
-    Run.create(config(node_rank=1), "nb", folder)  # another node of the same run
+    lock.lock_folder(folder, 1)  # another node of the same run
 
     monkeypatch.setattr(lock, "WAIT_SECONDS", 20)  # a kernel that is shutting down
     threading.Timer(0.3, holder.send_signal, [signal.SIGKILL]).start()
-    Run.create(config(), "nb", folder)
+    lock.lock_folder(folder, 0)
 
 
 def test_lock_is_held_by_a_process_through_all_its_starts(tmp_path, start):
-    first = Run.create(config(), "nb", tmp_path / "run")
-    again = Run.create(config(), "nb", tmp_path / "run")  # the cell is run again
+    first = Run.create(ExperimentConfig(name="small"), "nb", tmp_path / "run")
+    again = Run.create(ExperimentConfig(name="small"), "nb", tmp_path / "run")  # the cell is run again
     assert again.folder == first.folder
     again.part("fusion-0").log(1, loss=1.0)
     with pytest.raises(AssertionError):
         start(first.folder)
 
     shutil.rmtree(first.folder)
-    Run.create(config(), "nb", tmp_path / "run")
+    Run.create(ExperimentConfig(name="small"), "nb", tmp_path / "run")
     with pytest.raises(AssertionError):
         start(first.folder)
 
@@ -91,4 +88,4 @@ def test_lock_with_unreadable_holder_is_still_one_line(start, tmp_path):
     start(tmp_path / "run")
     (tmp_path / "run" / "logs" / "node-0.json").write_text("{")
     with pytest.raises(ConfigError, match=r"is in use by another process; wait"):
-        Run.create(config(), "nb", tmp_path / "run")
+        lock.lock_folder(tmp_path / "run", 0)

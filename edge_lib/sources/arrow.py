@@ -44,10 +44,7 @@ def converted_table(
     converted.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(converted.with_suffix(".lock")):
         if not converted.exists():
-            with whole_folder(converted) as temporary:
-                skipped = defaultdict(list)
-                _write(temporary / "rows.arrow", convert(skipped), name)
-                write_json(temporary / "skipped.json", {r: n for r, n in skipped.items() if n})
+            _write(converted, convert, name)
     dataset = Dataset.from_file(str(converted / "rows.arrow"))
     table = Table(dataset, name, table_fingerprint(dataset, files, cache_dir, facts))
     for reason, names in json.loads((converted / "skipped.json").read_text()).items():
@@ -56,11 +53,14 @@ def converted_table(
     return table
 
 
-def _write(path: Path, parts: Iterable[pa.Table], name: str) -> None:
-    parts = (part for part in parts if len(part))
+def _write(folder: Path, convert: Callable[[Skipped], Iterable[pa.Table]], name: str) -> None:
+    skipped = defaultdict(list)
+    parts = (part for part in convert(skipped) if len(part))
     first = next(parts, None)
     if first is None:
         raise ConfigError(f"{name}: no file has rows")
-    with pa.ipc.new_stream(str(path), first.schema) as writer:
-        for part in chain([first], parts):
-            writer.write_table(part, max_chunksize=1000)
+    with whole_folder(folder) as temporary:
+        with pa.ipc.new_stream(str(temporary / "rows.arrow"), first.schema) as writer:
+            for part in chain([first], parts):
+                writer.write_table(part, max_chunksize=1000)
+        write_json(temporary / "skipped.json", {r: names for r, names in skipped.items() if names})

@@ -15,6 +15,7 @@ class EncoderOutput:
     mask: torch.Tensor | None  # (B, T) bool, False on padding
     pooled: torch.Tensor  # (B, P)
     grid: tuple[int, int] | None = None  # rows and columns that the last tokens of an image form
+    positions: torch.Tensor | None = None  # (T,) of the tokens in the sequence, if not 0, 1, ...
 
     def finite(self) -> torch.Tensor:
         """(B,) bool: whether an item's valid tokens and its pooled vector hold no NaN or inf."""
@@ -30,7 +31,11 @@ class EncoderOutput:
             return None if x is None else x.to(device, dtype, non_blocking=True)
 
         return EncoderOutput(
-            move(self.tokens, dtype), move(self.mask, None), move(self.pooled, dtype), self.grid
+            move(self.tokens, dtype),
+            move(self.mask, None),
+            move(self.pooled, dtype),
+            self.grid,
+            move(self.positions, None),
         )
 
 

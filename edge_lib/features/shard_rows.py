@@ -24,6 +24,7 @@ class ShardRows:
         self.pooled: dict[int, Tensor] = {}  # by row of the shard, like all of these
         self.tokens: dict[int, Tensor] = {}
         self.scales: dict[int, Tensor] = {}
+        self.positions: Tensor | None = None  # of the tokens of every item
         self.truncated = torch.zeros(self.size, dtype=torch.bool)
 
     def truncate(self, items: list[int]) -> None:
@@ -33,7 +34,7 @@ class ShardRows:
         """Outputs of items, by number, on any device; tokens are kept unless they are None. Returns
         the items that have values which cannot be stored.
         """
-        stored = self._stored(output)
+        stored, self.positions = self._stored(output), output.positions
         fits = _finite(stored, output.mask)
         problems = {} if fits.all() else _problems(items, fits, output.finite())
         parts = {name: part.cpu() for name, part in stored.items()}
@@ -72,6 +73,8 @@ class ShardRows:
         if self.pooled:
             zeros = torch.zeros_like(next(iter(self.pooled.values())))
             data["pooled"] = torch.stack([self.pooled.get(row, zeros) for row in rows])
+        if self.positions is not None:
+            data["positions"] = self.positions.cpu()
         for name, parts in (("tokens", self.tokens), ("scales", self.scales)):
             if parts:
                 data[name] = torch.cat([parts[row] for row in sorted(parts)])

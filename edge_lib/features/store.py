@@ -38,6 +38,8 @@ class FeatureStore:
         self.shards = [map_shard(path, device) for path in paths]
         self.valid = np.concatenate([shard["valid"].cpu().numpy() for shard in self.shards])
         self.truncated = np.concatenate([shard["truncated"].cpu().numpy() for shard in self.shards])
+        positions = (shard["positions"] for shard in self.shards if "positions" in shard)
+        self.positions = next(positions, None)  # of the tokens, the same for all items
         self.device = torch.device(device)
 
     def __len__(self) -> int:
@@ -73,7 +75,12 @@ class FeatureStore:
             tokens[where] = data["tokens"][positions].float()
             if "scales" in data:
                 tokens[where] *= data["scales"][positions].float()[..., None]
-        return EncoderOutput(tokens.masked_fill_(~mask[..., None], 0), mask, pooled)
+        tokens.masked_fill_(~mask[..., None], 0)
+        return EncoderOutput(tokens, mask, pooled, positions=self._positions(mask.shape[1]))
+
+    def _positions(self, count: int) -> torch.Tensor | None:
+        """Those of the first tokens; skipped items alone have a single, masked one."""
+        return None if self.positions is None else self.positions[:count]
 
 
 def store_folder(spec: FeatureSpec, modality: str, table: Table) -> Path:

@@ -88,7 +88,8 @@ class TokenPooler(Pooler):
 
     def forward(self, output: EncoderOutput) -> Tensor:
         """EncoderOutput -> (B, T / window^2, D)."""
-        return add_positions(self._average_squares(self.norm(output.tokens)))
+        tokens = self._average_squares(self.norm(output.tokens))
+        return add_positions(tokens, positions=output.positions if self.window == 1 else None)
 
     def mask(self, output: EncoderOutput) -> Tensor:
         return self._average_squares(output.mask[..., None].float())[..., 0] == 1
@@ -130,7 +131,7 @@ class AttentionPooler(Pooler):
 
     def forward(self, output: EncoderOutput) -> Tensor:
         """EncoderOutput -> (B, 1, dim)."""
-        x = add_positions(self.norm(output.tokens))  # (B, T, D)
+        x = add_positions(self.norm(output.tokens), positions=output.positions)  # (B, T, D)
         shape = self.num_heads, self.dim // self.num_heads
         q, k, v = (w.unflatten(0, shape) for w in (self.query, self.to_k.weight, self.to_v.weight))
         projected = torch.einsum("hw,hwd->hd", q, k) / shape[1] ** 0.5

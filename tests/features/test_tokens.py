@@ -1,10 +1,12 @@
 """Reduced tokens: squares averaged, int8 with a scale a token."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from edge_lib.config import ConfigError, FeatureSpec
+from edge_lib.config import ConfigError, FeatureSpec, ModalityConfig
 from edge_lib.config.features import TokensConfig
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.experiments.align import embed_table
@@ -15,6 +17,8 @@ from edge_lib.features.online import OnlineFeatures
 from edge_lib.features.store import open_store, open_stores
 from edge_lib.features.tokens import average_squares, quantize
 from edge_lib.models import Aligner
+from edge_lib.nn.poolers import build_pooler
+from edge_lib.nn.positions import add_positions
 from edge_lib.sources import load_table
 
 
@@ -35,11 +39,15 @@ def test_window_averages_squares_and_keeps_the_tokens_before_them(grid, before):
     assert reduced.mask.all()
     assert torch.equal(reduced.tokens[:, :before], whole.tokens[:, :before])
     squares = whole.tokens[:, before:].unflatten(1, grid)
+    places = torch.arange(before, before + grid[0] * grid[1]).view(grid).float()
+    assert reduced.positions[:before].tolist() == list(range(before))
     for row in range(grid[0] // 2):
         for column in range(grid[1] // 2):
             square = squares[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
             token = reduced.tokens[:, before + row * grid[1] // 2 + column]
             torch.testing.assert_close(token, square.mean((1, 2)))
+            centre = places[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean()
+            assert reduced.positions[before + row * grid[1] // 2 + column] == centre
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (4, 6), None], ids=str)
@@ -58,6 +66,26 @@ def test_int8_is_within_half_a_scale(size):
     assert (values.dtype, scales.dtype, scales.shape) == (torch.int8, torch.float16, (50,))
     error = (values * scales.float()[:, None] - tokens).abs()
     assert (error <= 0.51 * tokens.abs().amax(1, keepdim=True) / 127 + 2**-25 * 127).all()
+
+
+@pytest.mark.parametrize("pooler", ["attention", "perceiver", "tokens"])
+def test_poolers_place_squares_at_their_centres(pooler):
+    """Tokens that are equal within each square, at the same positions, give the same vectors."""
+    whole = output((4, 4), before=1, width=8)
+    reduced = average_squares(whole, 2)
+    config = ModalityConfig(encoder="x", pooler=pooler, width=8, num_heads=2)
+    head = build_pooler(config, 8, 8)
+    plain = replace(reduced, positions=None)
+    at_zero = replace(reduced, positions=torch.arange(5.0))
+    torch.testing.assert_close(head(at_zero), head(plain))
+    assert not torch.allclose(head(reduced), head(plain), atol=1e-3)
+
+
+def test_positions_between_tokens_follow_the_sinusoid():
+    waves = add_positions(torch.zeros(1, 2, 4), positions=torch.tensor([0.0, 2.5]))[0]
+    expected = [np.sin(2.5), np.cos(2.5), np.sin(0.025), np.cos(0.025)]
+    torch.testing.assert_close(waves[1], torch.tensor(expected, dtype=torch.float))
+    assert torch.equal(waves[:1], add_positions(torch.zeros(1, 1, 4))[0])
 
 
 def test_int8_of_zeros_is_zeros():
@@ -85,6 +113,7 @@ def test_reduced_store_gathers_what_the_encoder_gives(config, modality):
     assert torch.equal(stored.mask, expected.mask)
     if modality == "vision":
         assert stored.tokens.shape[1] == 2, "the class token and one square"
+        assert stored.positions.tolist() == expected.positions.tolist() == [0, 2.5]
     expected_tokens = expected.tokens * expected.mask[..., None]
     largest = expected_tokens.abs().amax(2, keepdim=True)
     assert ((stored.tokens - expected_tokens).abs() <= 0.51 / 127 * largest + 1e-6).all()

@@ -18,12 +18,14 @@ from edge_lib.data.table import SCHEMA, Table
 NO_IMAGE = ""  # image_id of every row without an image: one item, which cannot be encoded
 PART = 2048  # conversations that are processed at once
 TURNS = SCHEMA.field("turns").type
+NOT_UTF8 = "a text that is not UTF-8"
 PROBLEMS = (
     "no assistant turn",
     "a turn without role or text",
     "<image> without an image",
     "an image without <image>",
     "<audio> without a clip",
+    NOT_UTF8,
 )
 
 
@@ -147,8 +149,19 @@ def _problems(turns: pa.ChunkedArray, images: np.ndarray, has_clip: np.ndarray) 
     problems, rows = np.full(len(turns), -1), np.flatnonzero(turns.is_valid().to_numpy())
     for number, part in enumerate(_parts(turns, rows)):
         own = rows[number * PART :][:PART]
-        problems[own] = _part_problems(part, images[own], has_clip[own])
+        problems[own] = _safe_problems(part, images[own], has_clip[own])
     return problems
+
+
+def _safe_problems(turns: pa.Array, images: np.ndarray, has_clip: np.ndarray) -> np.ndarray:
+    """`_part_problems`, row by row if a text is not UTF-8: Arrow names no row."""
+    try:
+        return _part_problems(turns, images, has_clip)
+    except pa.ArrowInvalid:
+        if len(turns) == 1:
+            return np.array([PROBLEMS.index(NOT_UTF8)])
+    rows = (slice(row, row + 1) for row in range(len(turns)))
+    return np.concatenate([_safe_problems(turns[r], images[r], has_clip[r]) for r in rows])
 
 
 def _part_problems(turns: pa.Array, images: np.ndarray, has_clip: np.ndarray) -> np.ndarray:

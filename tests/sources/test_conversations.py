@@ -1,8 +1,11 @@
 """Conversations of a table: which rows have one, and the images each refers to."""
 
+import pyarrow as pa
 from conversation_helpers import assistant, user
+from datasets import Dataset
 
 from edge_lib.data.conversations import read_conversations
+from edge_lib.data.table import Table
 
 
 def test_conversations_skip_and_count_unusable_rows(make_table, encode_image):
@@ -62,3 +65,19 @@ def test_conversations_refer_to_images_in_the_order_of_image_ids(make_table, enc
     assert conversations.rows.tolist() == [2, 3]
     assert conversations.image_rows == [[2], [1, 0]]  # a row with image_id "a" refers to itself
     assert not table.skipped
+
+
+def test_text_that_is_not_utf8_is_skipped_alone(make_table):
+    """As Parquet files of other programs may hold."""
+    fine = make_table([{"turns": [user("why?"), assistant("\u00e9")]}] * 3)
+    turns = fine.dataset.data.column("turns").combine_chunks()
+    texts = pa.array([b"why?", b"\xe9t\xe9", b"why?", b"so", b"why?", b"so"]).cast(pa.binary())
+    texts = pa.StringArray.from_buffers(6, *texts.buffers()[1:])
+    roles = pa.array(["user", "assistant"] * 3)
+    values = pa.StructArray.from_arrays([roles, texts], ["role", "content"])
+    column = pa.ListArray.from_arrays(turns.offsets, values)
+    table = Table(Dataset(pa.table({"id": ["a", "b", "c"], "turns": column})), "small", "")
+    conversations = read_conversations(table)
+    assert conversations.rows.tolist() == [1, 2]
+    assert conversations.messages == [[user("why?"), assistant("so")]] * 2
+    assert table.skipped == {"a text that is not UTF-8": ["a"]}

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 from notebook_outputs import figure_alts, printed_text
-from notebook_runs import run_notebook
+from notebook_runs import run_notebook, write_startup
 from untrained_aligner import save_untrained_aligner
 
 from edge_lib.config import ROOT, load_config
@@ -61,10 +61,7 @@ def assert_figures_have_alt_text(notebook, count):
 @pytest.fixture
 def two_lengths(tmp_path, monkeypatch):
     """Kernels whose benchmark compares two poolers at two lengths, instead of five at six."""
-    startup = tmp_path / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "two_lengths.py").write_text(TWO_LENGTHS)
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("IPYTHONDIR", str(write_startup(tmp_path, TWO_LENGTHS)))
 
 
 def test_mrl_ablation_reports_what_two_points_measured(tmp_path, tiny_vision):

@@ -33,7 +33,8 @@ def cache(tmp_path_factory):
 def executed(tmp_path_factory, cache):
     """A run on two processes, from a working directory that is not the repository's."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    notebook = run_notebook("01_align", folder, f"{SMALL} data.cache_dir={cache}")
+    preload = ["edge_lib.experiments.align", "edge_lib.features.text"]
+    notebook = run_notebook("01_align", folder, f"{SMALL} data.cache_dir={cache}", preload)
     return folder / "run", notebook
 
 

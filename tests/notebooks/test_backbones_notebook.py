@@ -15,11 +15,12 @@ SMALL = (
 )
 
 BACKBONES = ("vision", "speech", "language")
+PRELOAD = [f"edge_lib.experiments.backbones.{name}" for name in BACKBONES]
 
 
 def test_backbones_are_trained_and_published_only_if_they_pass(tmp_path):
     outputs = " ".join(f"backbones.{name}.output={tmp_path}/{name}" for name in BACKBONES)
-    notebook = run_notebook("00_backbones", tmp_path, f"{SMALL} {outputs}")
+    notebook = run_notebook("00_backbones", tmp_path, f"{SMALL} {outputs}", PRELOAD)
     metrics = read_metrics(tmp_path / "run")
     assert metrics["probe.size"] > 0.6  # chance 0.5
     assert metrics["probe.digit"] < 0.97

@@ -4,6 +4,9 @@ import pytest
 from notebook_runs import printed_text, read_metrics, run_notebook
 from PIL import Image
 
+from edge_lib.config import load_config
+from edge_lib.features.extract import write_features
+
 SMALL = (  # as many damaged rows as whole ones: their captions are encoded once
     "data.scenes.train_size=600 data.scenes.val_size=40 data.scenes.test_size=200 "
     "data.scenes.degraded_size=600 train.epochs=16 train.batch_size=128 train.eval_every=40 "
@@ -17,7 +20,9 @@ def executed(tmp_path_factory):
     """Run folder, executed notebook and metrics of a run from outside the repository."""
     folder = tmp_path_factory.mktemp("elsewhere")
     overrides = f"{SMALL} data.cache_dir={folder / 'cache'}"
-    notebook = run_notebook("02_trimodal", folder, overrides)
+    config = load_config("params/tiny/trimodal.yaml", overrides)
+    write_features(config.data, config.feature_spec)  # the notebook launches no process for it
+    notebook = run_notebook("02_trimodal", folder, overrides, ["edge_lib.experiments.trimodal"])
     return folder / "run", notebook, read_metrics(folder / "run")
 
 

@@ -27,7 +27,7 @@ def executed(tmp_path_factory):
     aligner = load_config("params/tiny/align_qa.yaml", "text=null")
     config = load_config("params/tiny/vlm.yaml", overrides)
     save_untrained_aligner(aligner, config, CHAT_SPLITS, folder / "aligner")
-    notebook = run_notebook("06_vlm", folder, overrides)
+    notebook = run_notebook("06_vlm", folder, overrides, ["edge_lib.experiments.vlm"])
     run = folder / "run"
     return run, json.loads((run / "metrics.json").read_text()), notebook
 

@@ -45,8 +45,8 @@ def tokenize(conversations: Conversations, table: Table, chat: Chat) -> Tokenize
 
 
 def _records(conversations: Conversations, chat: Chat) -> Iterator[pa.RecordBatch]:
-    problems = conversations.problems
-    yield _batch(len(problems), row=[*problems], problem=[*problems.values()])
+    skipped = conversations.skipped
+    yield _batch(len(skipped), row=[*skipped], problem=[s.reason for s in skipped.values()])
     for part, tokenized in _tokenized(conversations, chat):
         errors = [str(chat) if isinstance(chat, ChatError) else None for chat in tokenized]
         chats = [None if isinstance(chat, ChatError) else chat for chat in tokenized]

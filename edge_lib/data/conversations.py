@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_lib.data.messages import PLACEHOLDERS, ROLES
+from edge_lib.data.skipped import Skipped
 from edge_lib.data.table import SCHEMA, Table
 
 NO_IMAGE = ""  # image_id of every row without an image: one item, which cannot be encoded
@@ -38,7 +39,7 @@ class Conversations:
     kind_column: pa.ChunkedArray | pa.Array  # of all rows of the table
     images: pa.ListArray  # (M,) for each <image>, in order, a row with its image
     clips: np.ndarray  # (M,) the number of <audio>
-    problems: dict[int, str] = field(default_factory=dict)  # why other rows were skipped
+    skipped: dict[int, Skipped] = field(default_factory=dict)  # the rows that cannot be used
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,11 +64,6 @@ class Conversations:
         """All conversations, PART at a time."""
         for start in range(0, len(self), PART):
             yield self.select(slice(start, start + PART))
-
-    def with_items(self) -> "Conversations":
-        """Those with at least one image or clip."""
-        counts = pc.list_value_length(self.images).to_numpy() + self.clips
-        return self.select(np.flatnonzero(counts))
 
     @cached_property
     def messages(self) -> list[list[dict[str, str]]]:
@@ -100,9 +96,8 @@ def read_conversations(table: Table) -> Conversations:
     """
     turns, images = arrow_column(table, "turns"), _image_rows(table)
     problems = _problems(turns, pc.list_value_length(images).to_numpy(), table.has("audio"))
-    skipped = {int(row): PROBLEMS[problems[row]] for row in np.flatnonzero(problems >= 0)}
-    for row, problem in skipped.items():
-        table.skip(problem, row)
+    skipped = {int(row): Skipped(PROBLEMS[problems[row]]) for row in np.flatnonzero(problems >= 0)}
+    table.skip_all(skipped)
     rows = np.flatnonzero((problems < 0) & turns.is_valid().to_numpy())
     clips = np.concatenate([_count(part, "audio") for part in _parts(turns, rows)] or [rows])
     kinds, images = arrow_column(table, "kind"), images.take(pa.array(rows))

@@ -12,7 +12,7 @@ by their numbers: ids may repeat or be null.
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -29,7 +29,7 @@ from edge_lib.data.columns import check_columns
 from edge_lib.data.lazy_sequence import LazySequence
 from edge_lib.data.questions import Questions, read_questions
 from edge_lib.data.row_keys import file_keys, is_blank, number_images, row_keys
-from edge_lib.data.skipped import Skipped
+from edge_lib.data.skipped import Skipped, skip_line
 from edge_lib.data.stored import select_rows, stored_column, stored_rows, take_rows
 from edge_lib.data.texts import Texts, read_texts, refuse_json
 
@@ -138,9 +138,8 @@ class Table:
     def decode(self, modality: str, rows) -> list:
         """Decoded items; None where a row has none or one that does not decode."""
         items = self.try_decode(modality, rows)
-        for row, item in zip(rows, items, strict=True):
-            if isinstance(item, Skipped):
-                self.skip(item.reason, row, item.error)
+        pairs = zip(map(int, rows), items, strict=True)
+        self.skip_all({row: item for row, item in pairs if isinstance(item, Skipped)})
         return [None if isinstance(item, Skipped) else item for item in items]
 
     def try_decode(self, modality: str, rows) -> list:
@@ -188,17 +187,35 @@ class Table:
         shown = [*islice(pairs, count)]
         return [image for image, _ in shown], [caption for _, caption in shown]
 
-    def skip(self, reason: str, row: int, error: Exception | str = "") -> None:
-        """Count a row or item that is left out."""
+    def skip(self, reason: str, row: int, error: object = "") -> None:
+        """Count a row that is left out."""
         self.skip_rows(reason, [row], error)
 
-    def skip_rows(self, reason: str, rows: Sequence[int], error: Exception | str = "") -> None:
-        """Count rows that are left out, each once a reason."""
+    def skip_all(self, skipped: Mapping[int, Skipped]) -> None:
+        """Count rows that are left out, each for a reason of its own."""
+        rows = defaultdict(list)
+        for row, item in skipped.items():
+            rows[item.reason].append(row)
+        for reason, own in rows.items():
+            self.skip_rows(reason, own, skipped[own[0]].error)
+
+    def skip_rows(self, reason: str, rows: Sequence[int], error: object = "") -> None:
+        """Count rows that are left out. A line names the first of a reason, and again from the
+        10th, 100th, ... on: rows may come one at a time.
+        """
+        if added := self.count_skipped(reason, rows):
+            ids = self.skipped[reason]
+            before = len(ids) - added
+            if not before or len(str(len(ids))) > len(str(before)):
+                log.warning("%s: %s", self.name, skip_line(reason, ids, error))
+
+    def count_skipped(self, reason: str, rows: Sequence[int]) -> int:
+        """Count rows without a line, each once a reason. Returns how many are new."""
         known = self._skipped_rows[reason]
         if new := [row for row in dict.fromkeys(map(int, rows)) if row not in known]:
             known.update(new)
             self.skipped[reason] += self.ids.take(new)
-            _log_skips(f"{self.name}: {reason}", self.skipped[reason], len(new), error)
+        return len(new)
 
     def column(self, name: str) -> list:
         """A whole column as Python objects; nulls where the source has no such column."""
@@ -250,15 +267,6 @@ class RowIds(LazySequence):
     def take(self, numbers: Sequence[int]) -> list[str]:
         ids = zip(numbers, self.table.cells("id", numbers), strict=True)
         return [str(number if value is None else value) for number, value in ids]
-
-
-def _log_skips(reason: str, ids: list[str], added: int, error: Exception | None) -> None:
-    """A line for the first of them, and at each power of ten."""
-    before = len(ids) - added
-    if not before or len(str(len(ids))) > len(str(before)):
-        names = ", ".join([*ids[:3], "..."] if len(ids) > 3 else ids)
-        cause = f": {str(error)[:200]}" if error else ""
-        log.warning("%s: %d skipped (%s)%s", reason, len(ids), names, cause)
 
 
 def _decode_cell(column: str, value, decoder: Callable[[bytes], Any]) -> Any:

@@ -6,13 +6,13 @@ a conversation is read, so that records do not depend on the number of soft toke
 
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_lib.data.chat import Chat, TokenizedChat
+from edge_lib.data.skipped import Skipped
 from edge_lib.data.table import Table
 
 REFUSED = "refused by the chat template"
@@ -44,12 +44,12 @@ class TokenizedConversations:
         """Those without a problem and with few enough tokens; others are counted and skipped."""
         problems = records["problem"]
         skipped = records.select(RECORDS.names[:3]).filter(problems.is_valid()).to_pylist()
+        skipped = {r["row"]: Skipped(r["problem"], r["error"] or "") for r in skipped}
         usable = cls(table, chat, records, np.flatnonzero(problems.is_null()))
         fits = usable.lengths <= chat.max_length
         for row, length in zip(usable.rows[~fits], usable.lengths[~fits], strict=True):
-            skipped.append({"row": row, "problem": REFUSED, "error": chat.too_long(length)})
-        for record in sorted(skipped, key=itemgetter("row")):
-            table.skip(record["problem"], record["row"], record["error"])
+            skipped[int(row)] = Skipped(REFUSED, str(chat.too_long(length)))
+        table.skip_all(dict(sorted(skipped.items())))
         return usable.select(fits)
 
     def __len__(self) -> int:
@@ -85,8 +85,7 @@ class TokenizedConversations:
         for name, mask in valid.items():
             numbers, rows = map(np.asarray, items[name])
             kept[numbers[~mask[rows]]] = False
-        for row in self.rows[~kept]:
-            self.table.skip(NOT_ENCODED, row)
+        self.table.skip_rows(NOT_ENCODED, self.rows[~kept])
         return self.select(kept)
 
     @cached_property

@@ -13,6 +13,7 @@ import torch
 from edge_lib.data.chat import Chat, ChatError
 from edge_lib.data.conversations import read_conversations
 from edge_lib.data.encoder_output import Features
+from edge_lib.data.skipped import Skipped
 from edge_lib.data.table import Table
 from edge_lib.data.tokenized import NOT_ENCODED, REFUSED
 from edge_lib.metrics.answers import score_answers
@@ -123,7 +124,10 @@ def _is_prompt(vlm: VLM, text: str) -> bool:
 
 
 def eval_prompts(chat: Chat, table: Table, features: dict[str, Features]) -> Iterator[EvalPrompt]:
-    """The usable conversations of a table, up to the first answer to a question."""
+    """The usable conversations of a table, up to the first answer to a question. Others are counted
+    at the end.
+    """
+    skipped = {}
     conversations, answers = read_conversations(table), table.column("answers")
     columns = conversations.kinds, conversations.messages, conversations.image_rows
     for row, kind, messages, images in zip(conversations.rows.tolist(), *columns, strict=True):
@@ -133,14 +137,15 @@ def eval_prompts(chat: Chat, table: Table, features: dict[str, Features]) -> Ite
         try:
             chat.prompt(prompt)
         except ChatError as error:
-            table.skip(REFUSED, row, error)
+            skipped[row] = Skipped(REFUSED, str(error))
             continue
         if not all(source.valid[items[name]].all() for name, source in features.items()):
-            table.skip(NOT_ENCODED, row)
+            skipped[row] = Skipped(NOT_ENCODED)
             continue
         references = [text for text in answers[row] or [] if text and text.strip()]
         references = references or [messages[first]["content"]]
         yield EvalPrompt(row, kind, prompt, items, references)
+    table.skip_all(skipped)
 
 
 def _first_answer(messages: list[dict]) -> int:

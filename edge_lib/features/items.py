@@ -1,6 +1,6 @@
 """The items of a table that an encoder encodes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,22 +19,20 @@ class Items:
     def __len__(self) -> int:
         return len(self.table.items(self.modality))
 
-    def get(self, items: Sequence[int]) -> list:
-        """Decoded items; None where a row has none, or one that does not decode."""
-        if self.modality == "text":
-            return self.table.captions.take(items)
-        return self.table.decode(self.modality, self._rows(items))
-
     def load(self, items: Sequence[int]) -> list:
         """Decoded items, or `Skipped` with the reason. Nothing is counted."""
         if self.modality == "text":
-            return self.get(items)
+            return self.table.captions.take(items)
         return self.table.try_decode(self.modality, self._rows(items))
 
-    def skip(self, item: int, skipped: Skipped) -> str:
-        """Count an item that is left out. Returns its row's id."""
+    def skip(self, skipped: Mapping[int, Skipped]) -> None:
+        """Count items that are left out, with a line for each reason."""
+        self.table.skip_all({int(self._rows(item)): own for item, own in skipped.items()})
+
+    def count_skipped(self, item: int, skipped: Skipped) -> str:
+        """Count an item that is left out, without a line. Returns its row's id."""
         row = int(self._rows(item))
-        self.table.skip(skipped.reason, row, skipped.error)
+        self.table.count_skipped(skipped.reason, [row])
         return self.table.ids[row]
 
     def _rows(self, items) -> np.ndarray:

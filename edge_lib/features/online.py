@@ -41,29 +41,27 @@ class OnlineFeatures:
     def gather(self, items) -> EncoderOutput:
         """(B,) item numbers -> float32 output, that of a blank where an item is skipped."""
         items = np.asarray(items)
-        inputs = self.items.get(items)
-        self.valid[items] = [item is not None for item in inputs]
-        augmented = (self.augment(x) if self.augment and x is not None else x for x in inputs)
-        inputs = [self.blank if x is None else x for x in augmented]
-        prepared = self._prepare(items, inputs)
+        prepared, skipped = self._prepared(items)
         output = run_encoder(self.encoder, prepared, self.precision, self.window)
-        return self._without_infinite(items, output)
-
-    def _prepare(self, items: np.ndarray, inputs: list) -> dict[str, torch.Tensor]:
-        """Inputs of the encoder, a blank for an item that cannot be prepared."""
-        prepared, errors = prepare_items(self.encoder, dict(enumerate(inputs)))
-        for number, error in errors.items():
-            self.valid[items[number]], inputs[number] = False, self.blank
-            self.items.skip(items[number], Skipped(CANNOT_PREPARE, str(error)))
-        return self.encoder.prepare(inputs) if errors else prepared
-
-    def _without_infinite(self, items: np.ndarray, output: EncoderOutput) -> EncoderOutput:
-        finite = output.finite()
-        for number in (~finite).nonzero()[:, 0].tolist():
-            self.valid[items[number]] = False
-            self.items.skip(items[number], NOT_FINITE)
+        for number in (~output.finite()).nonzero()[:, 0].tolist():
+            skipped[number] = NOT_FINITE
             output.pooled[number] = output.tokens[number] = 0
+        self.valid[items] = [number not in skipped for number in range(len(items))]
+        self.items.skip({items[number]: reason for number, reason in skipped.items()})
         return output
+
+    def _prepared(self, items: np.ndarray) -> tuple[dict[str, torch.Tensor], dict[int, Skipped]]:
+        """Inputs of the encoder, and by place in the batch the items that a blank stands for."""
+        inputs, skipped = dict(enumerate(self.items.load(items))), {}
+        for number, item in inputs.items():
+            if isinstance(item, Skipped):
+                skipped[number], inputs[number] = item, self.blank
+            elif self.augment:
+                inputs[number] = self.augment(item)
+        prepared, errors = prepare_items(self.encoder, inputs)
+        for number, error in errors.items():
+            skipped[number], inputs[number] = Skipped(CANNOT_PREPARE, str(error)), self.blank
+        return self.encoder.prepare([*inputs.values()]) if errors else prepared, skipped
 
 
 def open_features(spec: FeatureSpec, table: Table) -> dict[str, Features]:

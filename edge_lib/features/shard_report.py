@@ -2,12 +2,13 @@
 
 import csv
 import json
-from collections import Counter
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
+from edge_lib.data.skipped import skip_line
 from edge_lib.features.items import Items
 from edge_lib.features.reading import PreparedBatch
 from edge_lib.runs.files import whole_file
@@ -22,7 +23,8 @@ class ShardReport:
     transparent: int = 0
 
     def add(self, batch: PreparedBatch, items: Items) -> None:
-        self.skipped += [(items.skip(n, s), s.reason, s.error) for n, s in batch.skipped.items()]
+        for number, own in batch.skipped.items():
+            self.skipped.append((items.count_skipped(number, own), own.reason, own.error))
         self.truncated += len(batch.truncated)
         self.transparent += batch.transparent
 
@@ -42,11 +44,11 @@ class ShardReport:
 
     def summary(self) -> list[str]:
         """A line for each reason, with the ids of the first items."""
-        lines = []
-        for reason, count in Counter(reason for _, reason, _ in self.skipped).items():
-            ids = [id for id, other, _ in self.skipped if other == reason]
-            first = ", ".join([*ids[:3], "..."] if count > 3 else ids)
-            lines.append(f"{count:,} skipped: {reason} ({first})")
+        ids, errors = defaultdict(list), {}
+        for name, reason, error in self.skipped:
+            ids[reason].append(name)
+            errors.setdefault(reason, error)
+        lines = [skip_line(reason, ids[reason], errors[reason]) for reason in ids]
         if self.truncated:
             lines.append(f"{self.truncated:,} truncated: longer than the encoder's window")
         if self.transparent:

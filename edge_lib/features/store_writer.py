@@ -126,7 +126,7 @@ class StoreWriter:
             if "pooled" in data:
                 return data
         reasons = "; ".join(report.summary())
-        raise ConfigError(f"{self.name}: no item could be encoded. {reasons}")
+        raise ConfigError(f"{self.name}: no item could be encoded: {reasons}")
 
     def counts(self) -> dict[str, int]:
         """Items, skipped items and truncated items of the complete store."""

@@ -156,9 +156,14 @@ def test_tokens_are_the_mean_over_accumulated_batches(make, rows):
 
 
 def test_with_items_keeps_conversations_with_images_or_clips(make, rows):
-    conversations = read_conversations(make(rows).table)
-    kept = conversations.with_items()
+    kept = make(rows).conversations.with_items()
     assert kept.rows.tolist() == [n for n in range(12) if n % 3 != 1]
+
+
+def test_selected_conversations_keep_their_columns(make, rows):
+    conversations = read_conversations(make(rows).table)
+    kept = conversations.select(np.array([1, 4, 11]))
+    assert kept.rows.tolist() == [1, 4, 11]
     for name in ("messages", "image_rows", "kinds"):
         column = getattr(conversations, name)
         assert getattr(kept, name) == [column[n] for n in kept.rows]

@@ -85,6 +85,20 @@ def test_second_start_reads_the_same_without_tokenising(
     assert table.skipped == SKIPPED
 
 
+def test_skips_are_one_line_a_reason(make_table, chat, rows, tmp_path, caplog):
+    table = make_table([*rows, *rows[-3:], *rows[-3:]])
+    valid = np.arange(len(table)) != 1
+    with caplog.at_level(logging.WARNING):
+        open_tokenized(table, chat, tmp_path).with_features({"image": valid})
+    lines = [record.getMessage().partition(": <image> in")[0] for record in caplog.records]
+    assert lines == [
+        "small: a turn without role or text: 1 skipped (greeting)",
+        "small: <image> without an image: 3 skipped (no image, no image, no image)",
+        "small: refused by the chat template: 7 skipped (mark, long, alone, ...)",
+        "small: an image or clip could not be encoded: 2 skipped (image, two)",
+    ]
+
+
 def test_parts_do_not_change_the_records(make_table, chat, rows, tmp_path, monkeypatch):
     whole = content(open_tokenized(make_table(rows), chat, tmp_path / "whole"))
     monkeypatch.setattr(conversations, "PART", 2)

@@ -81,7 +81,7 @@ def test_item_that_cannot_be_prepared_is_one_skip(table, store, fail_on_bad, cap
     reason = "cannot be prepared for the encoder"
     assert skipped_rows(rest) == [["r2", reason, "no such size"]]
     assert table.skipped == {reason: ["r2"]}
-    assert f"small vision: 1 skipped: {reason} (r2)\n" in capsys.readouterr().out
+    assert f"small vision: {reason}: 1 skipped (r2): no such size\n" in capsys.readouterr().out
 
 
 def test_processor_that_fails_on_batches_alone_is_an_error(table, store, monkeypatch):
@@ -148,7 +148,7 @@ def test_large_output_is_stored_as_float32(table, store, monkeypatch):
 
 def test_store_without_any_item_names_the_reasons(table, store, monkeypatch):
     scale_output(monkeypatch, 1e6, slice(None))
-    with pytest.raises(ConfigError, match=r"no item could be encoded\. 8 skipped: features are"):
+    with pytest.raises(ConfigError, match=r"no item could be encoded: features are"):
         store(table)
 
 
@@ -165,7 +165,7 @@ def test_pictures_out_of_bounds_are_skips_and_the_transparent_ones_counted(
     assert [row[:2] for row in rows] == [[id, "image does not decode"] for id in ("r1", "r3")]
     assert rows[0][2] == "20000 x 2 pixels: a ratio over 100:1"
     printed = capsys.readouterr().out
-    assert "small vision: 2 skipped: image does not decode (r1, r3)\n" in printed
+    assert "small vision: image does not decode: 2 skipped (r1, r3): 20000 x 2 pixels" in printed
     assert "small vision: 1 partly transparent images, put over white\n" in printed
 
 
@@ -238,3 +238,16 @@ def test_full_disk_is_one_clear_error_and_leaves_no_file(table, store, monkeypat
         store(table)
     assert caught.value.errno == errno.ENOSPC
     assert not list(tmp_path.glob("features/*/*"))
+
+
+def test_skips_of_a_table_are_one_line_a_reason(make_table, encode_image, store, capsys, caplog):
+    images = [encode_image(0), *[b"text"] * 12, None, *[encode_image(0)[:50]] * 9, None]
+    table = make_table([{"id": f"r{i}", "image": image} for i, image in enumerate(images)])
+    _, counts = store(table, shard_rows=5)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert [line.partition(": cannot identify")[0] for line in lines] == [
+        "small vision: image does not decode: 21 skipped (r1, r2, r3, ...)",
+        "small vision: no image: 2 skipped (r13, r23)",
+    ]
+    assert counts["skipped"] == 23
+    assert not caplog.records

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_lib.config import from_root
+from edge_lib.data.columns import is_text
 
 
 def read_cell(value) -> bytes | None:
@@ -35,6 +36,22 @@ def is_filled(column: pa.ChunkedArray) -> np.ndarray:
         valid = [pc.struct_field(column, name).is_valid() for name in fields]
         filled = reduce(pc.or_, valid) if valid else filled
     return filled.to_numpy()
+
+
+def cell_paths(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """(N,) the path that each cell refers to; null where the cell is null or holds the content."""
+    if is_text(column.type):
+        texts = column.cast(pa.large_string())
+        return pc.if_else(pc.starts_with(texts, "data:", ignore_case=True), None, texts)
+    nulls = pa.chunked_array([pa.nulls(len(column), pa.string())])
+    if not pa.types.is_struct(column.type):
+        return nulls
+    fields = {field.name: pc.struct_field(column, field.name) for field in column.type}
+    paths, content = fields.get("path", nulls).cast(pa.string()), fields.get("bytes")
+    if content is None or pa.types.is_null(content.type):
+        return paths
+    has_content = pc.fill_null(pc.greater(pc.binary_length(content), 0), False)
+    return pc.if_else(has_content, None, paths)
 
 
 def _read_file(path: str | None, offset: int | None = None, size: int | None = None):

@@ -99,9 +99,7 @@ def _problem(schema: Schema, name: str, column: str) -> str | None:
     kind = column_type(available, column)
     if kind is None:
         fields = [f"{name}.{field}" for name in available for field in _fields(available[name])]
-        close = get_close_matches(column, [*available, *fields], n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        return f"no column {column!r}{hint}; it has {', '.join(map(repr, available))}"
+        return missing_column(column, available, fields)
     check, taken = SCHEMA_TYPES[name]
     if _null_or(check)(kind):
         return None
@@ -109,6 +107,13 @@ def _problem(schema: Schema, name: str, column: str) -> str | None:
     fields = [f"{column}.{f}" for f, t in _fields(struct).items() if _null_or(check)(t)]
     hint = f"; name a field of it: {', '.join(fields)}" if fields else ""
     return f"column {column!r} is {kind}; {name} takes {taken}{hint}"
+
+
+def missing_column(column: str, names: Iterable[str], fields: Iterable[str] = ()) -> str:
+    """An error for a column that is not there. fields: dotted names that it may have meant."""
+    close = get_close_matches(column, [*names, *fields], n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"no column {column!r}{hint}; it has {', '.join(map(repr, names))}"
 
 
 def column_type(kinds: Mapping[str, pa.DataType], column: str) -> pa.DataType | None:

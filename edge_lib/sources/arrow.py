@@ -58,7 +58,8 @@ def _write(folder: Path, convert: Callable[[Skipped], Iterable[pa.Table]], name:
     parts = (part for part in convert(skipped) if len(part))
     first = next(parts, None)
     if first is None:
-        raise ConfigError(f"{name}: no file has rows")
+        reasons = [f"; {reason}: {names[0]}" for reason, names in skipped.items() if names]
+        raise ConfigError(f"{name}: no file has rows{''.join(reasons)}")
     with whole_folder(folder) as temporary:
         with pa.ipc.new_stream(str(temporary / "rows.arrow"), first.schema) as writer:
             for part in chain([first], parts):

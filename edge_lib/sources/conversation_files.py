@@ -43,9 +43,12 @@ class ConversationFiles:
 
     def _rows(self) -> Iterator[dict | SkippedEntry]:
         rows = ConversationRows(self.source, self.columns)
-        for path in self.files:
-            entries = _named(read_entries(path, self.key, self._choose_columns), path)
-            yield from rows.read(entries, self.images or path.parent)
+        try:
+            for path in self.files:
+                entries = _named(read_entries(path, self._choose_columns), path)
+                yield from rows.read(entries, self.images or path.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{self.key}: {error}") from None
         yield from rows.images()
 
     def _choose_columns(self, schema: pa.Schema) -> list[str]:

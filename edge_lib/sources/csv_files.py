@@ -9,6 +9,7 @@ from pyarrow import csv
 
 from edge_lib.config import ConfigError
 from edge_lib.sources.arrow import Skipped
+from edge_lib.sources.files import open_decompressed
 
 DELIMITERS = ",;\t|"
 # a field of a tsv that begins with a quote and does not end with one: quotes are plain characters
@@ -23,7 +24,8 @@ def read_csv(file: Path, skipped: Skipped) -> Iterator[pa.Table]:
         wrong.append(f"{file.name}:{row.number}")
         return "skip"
 
-    content = pa.input_stream(file, compression="detect").read()
+    with open_decompressed(file) as stream:
+        content = stream.read()
     delimiter = _delimiter(file, content)
     quoted = delimiter != "\t" or not PLAIN_QUOTE.search(content)
     if quoted and content.count(b'"') % 2:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from edge_lib.config import ConfigError, from_root
-from edge_lib.data.columns import is_text
+from edge_lib.data.cells import cell_paths
 
 THREADS = 16
 MAX_BATCH = 256  # files in one database query
@@ -124,25 +124,7 @@ def _with_progress(results: Iterable[list[str]], total: int) -> Iterator[list[st
 
 
 def _paths(dataset: Dataset, name: str) -> pa.ChunkedArray:
-    """The path that each cell of a column refers to; null where the cell holds the content."""
+    """The path that each row's cell of a column refers to."""
     # the table below the dataset: its format would read the content as well
-    column, rows = dataset.data.column(name), dataset._indices
-    if pa.types.is_struct(column.type):
-        paths = _paths_of_structs(column)
-    elif is_text(column.type):
-        texts = column.cast(pa.large_string())
-        paths = pc.if_else(pc.starts_with(texts, "data:", ignore_case=True), None, texts)
-    else:
-        paths = pa.chunked_array([pa.nulls(len(column), pa.string())])
+    paths, rows = cell_paths(dataset.data.column(name)), dataset._indices
     return paths.take(rows.column(0)) if rows is not None else paths
-
-
-def _paths_of_structs(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Of cells {bytes, path} or {path, offset, size}."""
-    fields = {field.name: pc.struct_field(column, field.name) for field in column.type}
-    paths = fields.get("path", pa.chunked_array([pa.nulls(len(column))])).cast(pa.string())
-    content = fields.get("bytes")
-    if content is None or pa.types.is_null(content.type):
-        return paths
-    has_content = pc.fill_null(pc.greater(pc.binary_length(content), 0), False)
-    return pc.if_else(has_content, None, paths)

@@ -1,9 +1,13 @@
 """Find and read the files that a config names."""
 
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
+
+import pyarrow as pa
 
 from edge_lib.config import ConfigError, FilesConfig, from_root
 from edge_lib.sources.splits import SPLITS
@@ -77,6 +81,16 @@ def path_of_split(paths: dict[str, Path], split: str, key: str) -> Path:
     if not paths[split].exists():
         raise ConfigError(f"{key}.{split}: no such file {paths[split]}")
     return paths[split]
+
+
+@contextmanager
+def open_decompressed(path: Path) -> Iterator[io.BufferedReader]:
+    """A file, decompressed if its name ends in .gz, .bz2, .zst, ... ConfigError if that fails."""
+    try:
+        with io.BufferedReader(pa.input_stream(path, compression="detect")) as file:
+            yield file
+    except OSError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def read_json(path: Path, key: str, field: str | None = None, **options):

@@ -14,7 +14,7 @@ from edge_lib.data.table import Table
 from edge_lib.sources.digests import table_fingerprint
 from edge_lib.sources.select import MEDIA, SPLIT_BY, Columns
 from edge_lib.sources.split import held_out
-from edge_lib.sources.tabular import first_part, read_tables
+from edge_lib.sources.tabular import column_names, first_part, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -83,14 +83,12 @@ def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
     """The named columns of a metadata file; whether its files are pictures or sounds is told by
     the first one's suffix.
     """
-    available = first_part(file, {}).column_names
+    available = column_names(file)
     names = [name for name in available if name == "file_name" or name.endswith("_file_name")]
     if not names:
         raise ConfigError(f"{file} has no column 'file_name'; it has {available}")
     columns = {"texts": config.folder.caption_column, "id": [config.folder.id_column or names[0]]}
     first = first_part(file, {"id": names}).select(names)
-    if not len(first):
-        raise ConfigError(f"{file} has no rows")
     for name, values in first.to_pydict().items():
         kind = _kind(Path(next(filter(None, values), "")))
         if kind is None or kind in columns:

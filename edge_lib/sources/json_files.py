@@ -1,103 +1,106 @@
-"""json and jsonl files: a list of objects, or an object in each line."""
+"""Rows of json and jsonl files, with the named columns as texts and lists of texts."""
 
-import io
-import json
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from edge_lib.config import ConfigError
+from edge_lib.data.columns import SCHEMA_TYPES, missing_column
 from edge_lib.sources.arrow import Skipped
-from edge_lib.sources.parquet import column_of
-from edge_lib.sources.select import SPLIT_BY, Columns
+from edge_lib.sources.entries import encodable, json_entries
+from edge_lib.sources.select import SPLIT_BY, TEXTS, Columns
 
-LINES = {".jsonl", ".ndjson"}
-MAX_ROWS = 50_000  # in Python objects at once
+MAX_ROWS = 10_000  # in Python objects at once
 
 
 def read_json_rows(file: Path, columns: Columns, skipped: Skipped) -> Iterator[pa.Table]:
-    """All objects, in parts, with the columns that are named; others are null. Lines that are not
-    an object, and objects with a value of another type than most have, are skipped.
+    """All objects, in parts; a field of an object is a column with a dotted name. Entries that are
+    not an object, and objects with a value of a wrong type, are skipped.
+
+    Raises ConfigError for a column that no object has, or none with the right type.
     """
-    rows = iter(_lines(file) if LINES & {*file.suffixes} else enumerate(_objects(file), 1))
-    while part := list(islice(rows, MAX_ROWS)):
-        objects = {f"{file.name}:{number}": row for number, row in part if isinstance(row, dict)}
-        broken = [f"{file.name}:{number}" for number, row in part if not isinstance(row, dict)]
-        skipped["not a JSON object"] += broken
-        if objects:
-            yield _table(objects, columns, skipped)
+    named = {column: name for name in columns for column in columns[name]}
+    schema = pa.schema({c: TEXTS if n == "texts" else pa.string() for c, n in named.items()})
+    entries, checked = enumerate(json_entries(file), 1), False
+    while part := list(islice(entries, MAX_ROWS)):
+        objects = [entry for _, entry in part if isinstance(entry, dict)]
+        if objects and not checked:
+            checked = _check(objects, named, file)
+        rows = []
+        for number, entry in part:
+            try:
+                rows.append(_row(entry, named))
+            except TypeError as error:
+                skipped[str(error)].append(f"{file.name}:{number}")
+        yield pa.Table.from_pylist(rows, schema)
 
 
-def _lines(file: Path) -> Iterator[tuple[int, object]]:
-    """Number and content of each line that is not blank; None if it is not JSON."""
-    with pa.input_stream(file, compression="detect") as stream:
-        for number, line in enumerate(io.TextIOWrapper(stream, "utf-8-sig", errors="replace"), 1):
-            if line.strip():
-                yield number, parse_json(line)
-
-
-def parse_json(text: str) -> object:
-    """The content of a text; None if it is not JSON."""
-    try:
-        content = json.loads(text)
-        # half an emoji, as cut texts have it, cannot be UTF-8
-        halves = "\\ud" in text.lower()
-        whole = json.dumps(content, ensure_ascii=False).encode(errors="replace") if halves else ""
-        return json.loads(whole) if halves else content
-    except ValueError:
-        return None
-
-
-def _objects(file: Path) -> list:
-    """The list that a JSON file is, or that is the only list of objects in it."""
-    with pa.input_stream(file, compression="detect") as stream:
-        content = parse_json(stream.read().decode("utf-8-sig", errors="replace"))
-    values = content.values() if isinstance(content, dict) else [content]
-    lists = [value for value in values if isinstance(value, list) and _is_rows(value)]
-    if len(lists) != 1:
-        raise ConfigError(f"{file} is not a JSON list of objects")
-    return lists[0]
-
-
-def _is_rows(values: list) -> bool:
-    return any(isinstance(value, dict) for value in values)
-
-
-def _table(objects: dict[str, dict], columns: Columns, skipped: Skipped) -> pa.Table:
-    keys = list(dict.fromkeys(key for row in objects.values() for key in row))
-    named = {column_of(column, keys): name for name in columns for column in columns[name]}
-    values = {
-        key: [_normal(row.get(key), name) for row in objects.values()]
-        for key, name in named.items()
-        if key in keys
-    }
-    odd = set().union(*map(_odd_rows, values.values()))
-    skipped["a value of another type than most"] += [[*objects][row] for row in sorted(odd)]
-    kept = [row for row in range(len(objects)) if row not in odd]
-    arrays = {key: pa.array([column[row] for row in kept]) for key, column in values.items()}
-    return pa.table({key: arrays.get(key, pa.nulls(len(kept))) for key in keys})
-
-
-def _normal(value, name: str):
-    """Captions as lists, ids as texts."""
-    if name == "texts" and isinstance(value, str):
-        return [value]
-    return str(value) if name in ("id", SPLIT_BY) and isinstance(value, int) else value
-
-
-def _odd_rows(values: list) -> set[int]:
-    """Numbers of the values whose type is not that of most."""
-    kinds = list(map(_kind, values))
-    counts = Counter(kind for kind in kinds if kind)
-    (most, _), *_ = counts.most_common(1) or [(None, 0)]
-    return {row for row, kind in enumerate(kinds) if kind not in (None, most)}
-
-
-def _kind(value) -> object:
-    """The type of a value, with those of a list's items; None for a null and an empty list."""
+def json_value(value: object, name: str) -> object:
+    """What stands under a key, or a dotted name; in a list, what stands there in each item."""
     if isinstance(value, list):
-        return (list, frozenset(filter(None, map(_kind, value)))) if value else None
-    return None if value is None else type(value)
+        return [json_value(item, name) for item in value]
+    if not isinstance(value, dict) or name in value:
+        return value[name] if isinstance(value, dict) else None
+    parent, dot, field = name.rpartition(".")
+    return json_value(json_value(value, parent), field) if dot else None
+
+
+def _check(objects: Sequence[dict], named: dict[str, str], file: Path) -> bool:
+    problems = [_problem(objects, column, name) for column, name in named.items()]
+    if lines := [f"{file}: {problem}" for problem in problems if problem]:
+        raise ConfigError("\n".join(lines))
+    return True
+
+
+def _problem(objects: Sequence[dict], column: str, name: str) -> str | None:
+    """Why none of the objects has a usable value in a column; None if one has, or may be null."""
+    values = [v for entry in objects if (v := json_value(entry, column)) is not None]
+    if not values and not any(column in entry for entry in objects):
+        return missing_column(column, dict.fromkeys(key for entry in objects for key in entry))
+    if not values or any(FORMS[name](value) is not None for value in values):
+        return None
+    first = values[0] if isinstance(values[0], dict) else {}
+    fields = ", ".join(f"{column}.{field}" for field in first)
+    return _wrong_type(values[0], column, name) + (f"; name a field of it: {fields}" * bool(fields))
+
+
+def _row(entry: object, named: dict[str, str]) -> dict:
+    """The named columns of an entry. TypeError with the reason if it is not usable."""
+    if not isinstance(entry, dict):
+        raise TypeError("not a JSON object")
+    row = {}
+    for column, name in named.items():
+        value = json_value(entry, column)
+        row[column] = None if value is None else FORMS[name](value)
+        if row[column] is None and value is not None:
+            raise TypeError(_wrong_type(value, column, name))
+    return row
+
+
+def _wrong_type(value: object, column: str, name: str) -> str:
+    taken = SCHEMA_TYPES["id" if name == SPLIT_BY else name][1]
+    return f"column {column!r} is {type(value).__name__}; {name} takes {taken}"
+
+
+def _text(value: object) -> str | None:
+    return encodable(value) if isinstance(value, str) else None
+
+
+def _texts(value: object) -> list[str | None] | None:
+    values = value if isinstance(value, list) else [value]
+    texts = [_text(value) for value in values]
+    return None if any(t is None is not v for t, v in zip(texts, values, strict=True)) else texts
+
+
+def _file(value: object) -> str | None:
+    is_file = isinstance(value, dict) and "path" in value
+    return _text(value["path"] or "" if is_file else value)
+
+
+def _key(value: object) -> str | None:
+    return encodable(str(value)) if isinstance(value, str | int | float) else None
+
+
+FORMS = {"image": _file, "audio": _file, "texts": _texts, "id": _key, SPLIT_BY: _key}

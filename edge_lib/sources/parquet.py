@@ -21,19 +21,18 @@ def read_parquet(files: Sequence[Path], name: str, cache_dir: Path) -> Table:
 
     def convert(_: Skipped) -> Iterator[pa.Table]:
         # without the metadata by which `datasets` would decode pictures and sounds
-        return (part.replace_schema_metadata(None) for part in read_parts(files))
+        return (part.replace_schema_metadata(None) for _, part in read_parts(files))
 
     return converted_table(name, files, cache_dir, {}, convert)
 
 
-def read_parts(files: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """All rows, in parts of one schema. columns: all by default; a dotted name is a field.
-
-    Empty files are left out. Raises ConfigError for a file that is not Parquet, and for files that
-    disagree on a column's type.
+def read_parts(
+    files: Sequence[Path], columns: Sequence[str] | None = None
+) -> Iterator[tuple[Path, pa.Table]]:
+    """All rows, in parts of one schema, with their file. columns: all by default; a dotted name is
+    a field. Raises ConfigError for files that disagree on a column's type.
     """
-    opened = open_parquet(files)
-    schemas = {file: parquet.schema_arrow for file, parquet in opened.items()}
+    schemas = parquet_schemas(files)
     check_shards(schemas, columns)
     names = {column_of(name, s.names) for s in schemas.values() for name in columns or s.names}
     kept = [
@@ -41,24 +40,37 @@ def read_parts(files: Sequence[Path], columns: Sequence[str] | None = None) -> I
         for s in schemas.values()
     ]
     schema = pa.unify_schemas(kept, promote_options="permissive")
-    for parquet in opened.values():
-        for batch in parquet.iter_batches(BATCH, columns=schema.names):
-            yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+    for path in schemas:
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(BATCH, columns=schema.names):
+                yield path, pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
 
-def open_parquet(files: Sequence[Path]) -> dict[Path, pq.ParquetFile]:
-    """The files that have rows. ConfigError for one that is not Parquet, or if all are empty."""
-    try:
-        opened = {file: pq.ParquetFile(current := file, memory_map=True) for file in files}
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise ConfigError(f"{current} is not a Parquet file: {error}") from None
-    empty = [file for file, parquet in opened.items() if not parquet.metadata.num_rows]
-    if len(empty) == len(files):
+def parquet_schemas(files: Sequence[Path]) -> dict[Path, pa.Schema]:
+    """The schemas of the files that have rows. ConfigError if all are empty."""
+    schemas = {}
+    for path in files:
+        with open_parquet(path) as file:
+            if file.metadata.num_rows:
+                schemas[path] = file.schema_arrow
+            else:
+                log.warning("%s has no rows and is left out", path)
+    if not schemas:
         raise ConfigError(f"{files[0]} has no rows, nor have the {len(files) - 1} files beside it")
-    for file in empty:
-        log.warning("%s has no rows and is left out", file)
-        del opened[file]
-    return opened
+    return schemas
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """The file, which is to be closed. ConfigError if it is not Parquet."""
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise ConfigError(f"{path} is not a Parquet file: {error}") from None
+
+
+def is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return path.suffix == ".parquet" or file.read(4) == b"PAR1"
 
 
 def column_of(name: str, columns: Sequence[str]) -> str:

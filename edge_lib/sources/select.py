@@ -59,7 +59,10 @@ def select_columns(table: pa.Table, columns: Columns, where: object) -> pa.Table
     for name, several in columns.items():
         values = [column_values(table, column) for column in several]
         if name == "texts":
-            selected[name] = join_captions(dict(zip(several, values, strict=True)), where)
+            lists = [*map(_as_lists, values, (f"{where}: column {c!r}" for c in several))]
+            chunks = pa.chunked_array([chunk for column in lists for chunk in column.chunks], TEXTS)
+            rows = np.tile(np.arange(len(table)), len(several))
+            selected[name] = lists[0] if len(lists) == 1 else group_lists(chunks, rows)
         else:
             empty = pa.types.is_null(values[0].type)
             keep = name in MEDIA and not empty
@@ -94,14 +97,13 @@ def _features(schema: pa.Schema) -> Mapping:
     return Features.from_arrow_schema(schema) if described else {}
 
 
-def join_captions(columns: Mapping[str, pa.ChunkedArray], where: object) -> pa.ChunkedArray:
-    """(N,) lists of the texts of several columns; a text may be a JSON list of texts."""
-    lists = [_as_lists(values, f"{where}: column {name!r}") for name, values in columns.items()]
-    if len(lists) == 1:
-        return lists[0]
-    rows = zip(*(part.to_pylist() for part in lists), strict=True)
-    joined = [[text for texts in row for text in texts or []] for row in rows]
-    return pa.chunked_array([pa.array(joined, TEXTS)])
+def group_lists(lists: pa.ChunkedArray, numbers: np.ndarray) -> pa.ListArray:
+    """(M,) the lists of each of M numbers, joined. numbers: (N,) of each list, 0 to M - 1."""
+    large = pa.list_(pa.large_string())  # all texts may be more than 2 GB
+    chunks = [chunk.cast(large) for chunk in lists.chunks]
+    ordered = pa.concat_arrays(chunks).take(pa.array(np.argsort(numbers, kind="stable")))
+    offsets = ordered.offsets.take(pa.array(np.r_[0, np.cumsum(np.bincount(numbers))]))
+    return pa.ListArray.from_arrays(offsets, ordered.values)
 
 
 def _as_lists(column: pa.ChunkedArray, where: object) -> pa.ChunkedArray:

@@ -4,11 +4,11 @@ A name ends at the first dot of its last part, as in the `webdataset` package; o
 where a sample would have two files of one type otherwise (22.05.png and 22.06.png).
 """
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
-from difflib import get_close_matches
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -16,11 +16,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from edge_lib.config import ConfigError, DataConfig
+from edge_lib.data.columns import missing_column
 from edge_lib.data.table import Table
 from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.entries import encodable
 from edge_lib.sources.files import named_files
 from edge_lib.sources.folder import SUFFIXES
-from edge_lib.sources.json_files import parse_json
+from edge_lib.sources.json_files import json_value
 from edge_lib.sources.parquet import column_of
 from edge_lib.sources.select import MEDIA, SPLIT_BY, TEXTS, Columns, named_columns
 from edge_lib.sources.tar import Member, read_members
@@ -107,10 +109,7 @@ def _check_columns(file: Path, samples: dict[str, Sample], columns: Columns) -> 
     for column in chain(*columns.values()):
         if all(_value(sample, column) is None for sample in samples.values()):
             fields = {name for sample in islice(samples.values(), 100) for name in _names(sample)}
-            nearest = get_close_matches(column, fields, n=1)
-            hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-            listed = ", ".join(map(repr, sorted(fields)))
-            raise ConfigError(f"{file}: no column {column!r}{hint}; it has {listed}")
+            raise ConfigError(f"{file}: {missing_column(column, sorted(fields))}")
 
 
 def _names(sample: Sample) -> Iterator[str]:
@@ -132,8 +131,14 @@ def _row(name: str, sample: Sample, columns: Columns, skipped: Skipped) -> dict 
     if any(not isinstance(text, str | None) for text in texts):
         skipped["a caption that is not a text"].append(name)
     by = next((_value(sample, column) for column in columns.get(SPLIT_BY, ())), None)
-    texts = [text for text in texts if isinstance(text, str)]
-    return {"id": name, **cells, "texts": texts, SPLIT_BY: None if by is None else str(by)}
+    by = None if by is None else encodable(str(by))
+    texts = [encodable(text) for text in texts if isinstance(text, str)]
+    return {
+        "id": name,
+        **cells,
+        "texts": texts,
+        SPLIT_BY: None if by is None else encodable(str(by)),
+    }
 
 
 def _media(sample: Sample, kind: str, columns: Columns) -> Member | None:
@@ -169,9 +174,9 @@ def _value(sample: Sample, column: str):
     if not extension.endswith("json"):
         lines = text.splitlines()
         return lines[0] if len(lines) == 1 else lines
-    value = parse_json(text)
-    if value is None:
+    try:
+        value = json.loads(text)
+    except ValueError:
         return content
-    for name in filter(None, column[len(extension) :].split(".")):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+    field = column[len(extension) + 1 :]
+    return json_value(value, field) if field else value

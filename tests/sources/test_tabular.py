@@ -240,7 +240,9 @@ def test_table_skips_odd_objects(pictures, load):
     assert table.ids == list("012345")
     assert table.skipped == {
         "not a JSON object": ["a.jsonl:4", "a.jsonl:5"],
-        "a value of another type than most": ["a.jsonl:6", "a.jsonl:7"],
+        "column 'image' is int; image takes bytes, text (a path or data URI), {bytes, path} or "
+        "{path, offset, size}": ["a.jsonl:6"],
+        "column 'caption' is dict; texts takes text or lists of texts": ["a.jsonl:7"],
     }
 
 
@@ -265,13 +267,17 @@ def test_table_mixes_texts_and_lists_of_captions(pictures, load):
         ("a.csv", b"image,captoin\n0.png,a\n", r"no column 'caption' \(did you mean 'captoin'\?\)"),
         ("a.csv", b"image,caption\nnone.png,a\n", r"image: no such file as none\.png in .* or "),
         ("a.csv", b"image,caption\nhttps://x/0.png,a\n", r"https://x/0\.png is a URL"),
-        ("a.json", b'{"images": [], "more": {"a": 1}}', "is not a JSON list of objects"),
-        ("a.json", b"[{", "is not a JSON list of objects"),
+        (
+            "a.json",
+            b'{"images": "a", "more": {"a": 1}}',
+            r"no column 'image' \(did you mean 'images",
+        ),
+        ("a.json", b"[{", r"a\.json is not JSON: Expecting"),
         ("a.jsonl", b"\n\n", "table train: no file has rows"),
         (
             "a.jsonl",
             b'{"image": "0.png", "caption": 3}\n',
-            r"column 'caption' is int64; texts takes",
+            r"a\.jsonl: column 'caption' is int; texts takes",
         ),
         ("a.parquet", b"PAR1", r"a\.parquet is not a Parquet file"),
     ],

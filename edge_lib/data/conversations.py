@@ -122,7 +122,8 @@ def _parts(column: pa.ChunkedArray | pa.Array, rows: np.ndarray) -> Iterator[pa.
 def _columns(turns: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Roles and texts of all turns of some conversations."""
     values = pc.list_flatten(turns)
-    return pc.struct_field(values, "role"), pc.struct_field(values, "content")
+    roles, texts = (pc.struct_field(values, name) for name in ("role", "content"))
+    return roles.cast(pa.string()), texts.cast(pa.string())  # the type of nulls is null
 
 
 def _per_row(turns: pa.Array, values: pa.Array) -> np.ndarray:

@@ -7,8 +7,9 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from edge_lib.data.columns import is_bytes, is_text
+from edge_lib.data.stored import row_blocks
 
-LAST_BYTES = 64  # in which the checksums of most image formats are
+SAMPLE = 1024  # bytes at each end of a file that tell it from others of the same size
 
 
 def row_keys(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,9 +40,10 @@ def _encode(values: pa.ChunkedArray) -> np.ndarray:
 
 def file_keys(column: pa.ChunkedArray) -> np.ndarray:
     """(N,) int64 equal for cells with the same image or clip: the same path, or as many bytes of
-    which the last ones are equal. (Of a million images, all bytes would take too long to compare.)
+    which those at both ends are equal. (Of a million images, all would take too long to compare.)
     """
-    return _encode(pa.chunked_array(map(_file_name, column.chunks), pa.large_binary()))
+    names = (name for part in row_blocks(column) for name in _file_name(part).to_pylist())
+    return np.fromiter(map(hash, names), np.int64, len(column))
 
 
 def _file_name(cells: pa.Array) -> pa.Array:
@@ -51,7 +53,8 @@ def _file_name(cells: pa.Array) -> pa.Array:
         parts = [_file_name(pc.struct_field(cells, name)) for name in fields]
     elif is_bytes(cells.type):
         cells = cells.cast(pa.large_binary())
-        parts = [_as_binary(pc.binary_length(cells)), pc.binary_slice(cells, -LAST_BYTES)]
+        ends = pc.binary_slice(cells, 0, SAMPLE), pc.binary_slice(cells, -SAMPLE)
+        parts = [_as_binary(pc.binary_length(cells)), *ends]
     else:
         parts = [_as_binary(cells)]
     separator = pa.scalar(b"/", pa.large_binary())

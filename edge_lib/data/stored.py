@@ -1,18 +1,21 @@
 """Columns of a data set as Arrow stores them: memory-mapped, and decoded by nobody."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
+from pyarrow import types
 
+from edge_lib.data.columns import is_list
 from edge_lib.data.lazy_sequence import BLOCK
 
 
 def stored_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """A column of the stored table, of which `stored_rows` are the rows of the data set.
 
-    Labels are read as their names; nulls if there is no such column.
+    Labels are read as their names; nulls if there is no such column, and for texts that are not
+    UTF-8, on which Arrow would fail for all rows.
     """
     if name not in dataset.column_names:
         return pa.chunked_array([pa.nulls(dataset.data.num_rows)])
@@ -20,7 +23,7 @@ def stored_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     if isinstance(feature, ClassLabel):
         parts = [_label_names(chunk, feature.names) for chunk in values.chunks]
         return pa.chunked_array(parts, pa.string())
-    return values
+    return pa.chunked_array(map(valid_texts, values.chunks), values.type)
 
 
 def stored_rows(dataset: Dataset) -> np.ndarray | None:
@@ -37,6 +40,13 @@ def select_rows(dataset: Dataset, rows: Sequence[int], fingerprint: str) -> Data
     return Dataset(dataset.data, dataset.info, indices_table=indices, fingerprint=fingerprint)
 
 
+def row_blocks(column: pa.ChunkedArray) -> Iterator[pa.Array]:
+    """The chunks, in parts of at most BLOCK rows, so that little memory is needed at a time."""
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), BLOCK):
+            yield chunk.slice(start, BLOCK)
+
+
 def take_rows(values: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
     """Some rows of a column, in this order. `take` itself would join all chunks, and fail where
     they hold more than 2 GB of text.
@@ -50,6 +60,31 @@ def take_rows(values: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
         taken = [values.chunk(c).take(pa.array(own - starts[c])) for c, own in numbers]
         blocks += [pa.concat_arrays(taken)] if taken else []
     return pa.chunked_array(blocks, values.type)
+
+
+def valid_texts(chunk: pa.Array) -> pa.Array:
+    """Texts, or lists of them, with null in place of those that are not UTF-8; other values as they
+    are.
+    """
+    content = chunk.type.value_type if is_list(chunk.type) else chunk.type
+    if not (types.is_string(content) or types.is_large_string(content)):
+        return chunk
+    try:
+        chunk.validate(full=True)
+    except pa.ArrowInvalid:
+        binary = pa.large_binary()
+        cells = chunk.cast(pa.large_list(binary) if is_list(chunk.type) else binary)
+        return pa.array(map(_decoded, cells.to_pylist()), chunk.type)
+    return chunk
+
+
+def _decoded(value: bytes | list | None) -> str | list | None:
+    if isinstance(value, list):
+        return [*map(_decoded, value)]
+    try:
+        return value and value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _label_names(labels: pa.Array, names: list[str]) -> pa.Array:

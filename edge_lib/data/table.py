@@ -252,7 +252,8 @@ class Table:
 
     def __getstate__(self) -> dict:
         """Without the columns: pickled, their memory maps would become copies."""
-        return {**self.__dict__, "_columns": {}}
+        state = {name: value for name, value in self.__dict__.items() if name != "captions"}
+        return state | {"_columns": {}}
 
 
 class RowIds(LazySequence):

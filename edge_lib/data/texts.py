@@ -14,6 +14,7 @@ from edge_lib.config import ConfigError
 from edge_lib.data.columns import is_list
 from edge_lib.data.lazy_sequence import BLOCK, LazySequence
 from edge_lib.data.row_items import RowItems, compact
+from edge_lib.data.stored import row_blocks, valid_texts
 
 FEW = 32
 PROBED = 5  # first texts of a column, read to tell JSON from plain text
@@ -79,7 +80,7 @@ def read_texts(column: pa.ChunkedArray, rows: np.ndarray | None = None) -> Texts
     rows: of the column that the table has, in its order; all by default.
     """
     pieces, places, owners, num_values, num_rows = [], [], [], 0, 0
-    for chunk in _pieces(column):
+    for chunk in row_blocks(column):
         strings, lengths = _flatten(chunk)
         valid = np.repeat(chunk.is_valid().to_numpy(zero_copy_only=False), lengths)
         kept = np.flatnonzero(valid & _is_filled(strings))
@@ -97,7 +98,8 @@ def read_texts(column: pa.ChunkedArray, rows: np.ndarray | None = None) -> Texts
 
 def refuse_json(column: pa.ChunkedArray, where: str) -> None:
     """ConfigError if each of the first texts is a JSON object or array."""
-    texts = read_texts(column.slice(0, BLOCK))[:PROBED]
+    chunks = map(valid_texts, column.slice(0, BLOCK).chunks)
+    texts = read_texts(pa.chunked_array(chunks, column.type))[:PROBED]
     if texts and all(map(_is_json, texts)):
         raise ConfigError(f"{where} holds JSON, not plain text: {texts[0][:60]!r}")
 
@@ -107,13 +109,6 @@ def _is_json(text: str) -> bool:
         return text[0] in "[{" and isinstance(json.loads(text), dict | list)
     except ValueError:
         return False
-
-
-def _pieces(column: pa.ChunkedArray) -> Iterator[pa.Array]:
-    """The chunks, in parts of at most BLOCK rows, so that little memory is needed at a time."""
-    for chunk in column.chunks:
-        for start in range(0, len(chunk), BLOCK):
-            yield chunk.slice(start, BLOCK)
 
 
 def _flatten(chunk: pa.Array) -> tuple[pa.Array, np.ndarray]:

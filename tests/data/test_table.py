@@ -53,6 +53,17 @@ def test_captions_may_be_plain_strings():
     assert table.skipped == {"no caption": ["1", "2"]}
 
 
+def test_texts_that_are_not_utf8_are_skips(make_table):
+    texts = pa.array([b"a", b"caf\xe9", b"c"]).view(pa.string())
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), texts)
+    for column in (texts, lists):
+        table = Table(Dataset(pa.table({"id": texts, "texts": column})), "small", "f")
+        assert (table.captions, table.ids) == (["a", "c"], ["a", "1", "c"])
+        assert table.skipped == {"no caption": ["1"]}
+    asked = Table(Dataset(pa.table({"question": ["?"] * 3, "answers": lists})), "small", "f")
+    assert asked.questions.answers == [["a"], ["c"]]
+
+
 def test_table_without_captions_skips_every_row(encode_image):
     table = table_of(image=[encode_image()] * 3)
     assert table.captions == []
@@ -193,8 +204,10 @@ def test_table_can_be_pickled_without_its_columns(encode_image):
     table = table_of(image=[encode_image()] * 2, texts=["a", "b"])
     table.skip("bad", 1)
     assert table.images([0])[0] is not None
+    assert table.captions == ["a", "b"]
     copy = pickle.loads(pickle.dumps(table))
     assert not copy._columns
+    assert "captions" not in vars(copy)
     assert copy.images([1])[0].size == (12, 10)
     assert (copy.captions, copy.skipped) == (["a", "b"], {"bad": ["1"]})
 
@@ -225,6 +238,16 @@ def test_rows_of_one_name_with_other_images_keep_their_own(make_table, encode_im
     table = make_table([{"image_id": name, "image": image} for name, image in cells])
     assert table.image_rows.tolist() == [0, 1, 4, 5, 6]
     assert table.image_index.tolist() == [0, 1, 0, 0, 2, 3, 4]
+
+
+@pytest.mark.parametrize("format", ["GIF", "BMP", "JPEG"])
+def test_images_of_one_name_and_size_are_told_apart_by_their_content(make_table, format):
+    images = []
+    for colour in ("red", "blue", "red"):
+        Image.new("RGB", (64, 64), colour).save(content := io.BytesIO(), format)
+        images.append(content.getvalue())
+    table = make_table([{"image_id": "x", "image": image} for image in images])
+    assert table.image_index.tolist() == [0, 1, 0]
 
 
 def test_images_in_files_are_told_apart_by_path_and_offset():

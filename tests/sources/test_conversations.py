@@ -81,3 +81,11 @@ def test_text_that_is_not_utf8_is_skipped_alone(make_table):
     assert conversations.rows.tolist() == [1, 2]
     assert conversations.messages == [[user("why?"), assistant("so")]] * 2
     assert table.skipped == {"a text that is not UTF-8": ["a"]}
+
+
+def test_turns_without_any_text_are_skips():
+    """Arrow takes a column of nulls for one without a type."""
+    turns = pa.array([[{"role": "user", "content": None}, {"role": "assistant", "content": None}]])
+    table = Table(Dataset(pa.table({"turns": turns})), "small", "f")
+    assert len(read_conversations(table)) == 0
+    assert table.skipped == {"a turn without role or text": ["0"]}

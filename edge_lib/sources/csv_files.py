@@ -1,54 +1,80 @@
-"""csv and tsv files, all of whose columns are read as text."""
+"""csv and tsv files, all of whose columns are read as text.
 
-import re
+Quotes that do not match are plain characters: such a line is divided at the delimiter alone.
+"""
+
+import csv
+import io
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import csv
 
-from edge_lib.config import ConfigError
 from edge_lib.sources.arrow import Skipped
 from edge_lib.sources.files import open_decompressed
 
 DELIMITERS = ",;\t|"
-# a field of a tsv that begins with a quote and does not end with one: quotes are plain characters
-PLAIN_QUOTE = re.compile(rb'(?:^|\t)"[^\t\n]*[^"\t\r\n](?=\t|\r?$)', re.MULTILINE)
+MAX_LINES = 1000  # of one record: longer ones have a quote that is not closed
+MAX_ROWS = 10_000  # in Python objects at once
+csv.field_size_limit(2**31 - 1)  # data URIs are long
 
 
 def read_csv(file: Path, skipped: Skipped) -> Iterator[pa.Table]:
-    """All rows, as one table. Lines with another number of fields than the header are skipped."""
-    wrong = []
-
-    def skip(row: csv.InvalidRow) -> str:
-        wrong.append(f"{file.name}:{row.number}")
-        return "skip"
-
+    """All rows, in parts. Lines with another number of fields than the header are skipped, and
+    those that are not UTF-8.
+    """
     with open_decompressed(file) as stream:
-        content = stream.read()
-    delimiter = _delimiter(file, content)
-    quoted = delimiter != "\t" or not PLAIN_QUOTE.search(content)
-    if quoted and content.count(b'"') % 2:
-        raise ConfigError(f'{file}: a quote (") is opened and not closed')
+        encoding = "utf-16" if stream.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        lines = io.TextIOWrapper(stream, encoding, "surrogateescape", newline="")
+        header = next(filter(str.strip, lines), "")
+        delimiter = "\t" if ".tsv" in file.suffixes else max(DELIMITERS, key=header.count)
+        (names,) = csv.reader([header], delimiter=delimiter) if header else [[]]
+        records = _records(lines, delimiter)
+        while part := list(islice(records, MAX_ROWS)):
+            rows = []
+            for number, fields in part:
+                if problem := _problem(fields, names):
+                    skipped[problem].append(f"{file.name}:{number}")
+                else:
+                    rows.append(fields)
+            columns = zip(*rows, strict=True) if rows else [()] * len(names)
+            yield pa.Table.from_arrays([pa.array(c, pa.string()) for c in columns], names)
+
+
+def _problem(fields: list[str], names: list[str]) -> str | None:
+    if len(fields) != len(names):
+        return "another number of fields than the header"
     try:
-        yield csv.read_csv(
-            pa.BufferReader(content),
-            csv.ReadOptions(block_size=max(len(content), 1), use_threads=False),
-            csv.ParseOptions(
-                delimiter=delimiter,
-                quote_char=quoted and '"',
-                newlines_in_values=quoted,
-                invalid_row_handler=skip,
-            ),
-            csv.ConvertOptions(default_column_type=pa.string()),
-        )
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"{file} is not a csv file in UTF-8: {error}") from None
-    skipped["another number of fields than the header"] += wrong
+        "".join(fields).encode()
+    except UnicodeEncodeError:  # what surrogateescape decoded
+        return "not UTF-8"
+    return None
 
 
-def _delimiter(file: Path, content: bytes) -> str:
-    if ".tsv" in file.suffixes:
-        return "\t"
-    header = content.partition(b"\n")[0].decode(errors="replace")
-    return max(DELIMITERS, key=header.count)
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The number of the first line and the fields of each record after the header."""
+    number, waiting, used = 2, deque(), []
+
+    def feed() -> Iterator[str]:
+        while waiting or (line := next(lines, None)) is not None:
+            used.append(waiting.popleft() if waiting else line)
+            # in a tsv, quotes that are plain are more frequent than fields with a line break
+            if len(used) > (1 if delimiter == "\t" else MAX_LINES):
+                raise csv.Error
+            yield used[-1]
+
+    while True:
+        try:
+            for fields in csv.reader(feed(), delimiter=delimiter, strict=True):
+                if fields:
+                    yield number, fields
+                number += len(used)
+                used.clear()
+            return
+        except csv.Error:
+            yield number, used[0].rstrip("\r\n").split(delimiter)
+            waiting.extendleft(reversed(used[1:]))
+            number += 1
+            used.clear()

@@ -61,7 +61,8 @@ def _problem(objects: Sequence[dict], column: str, name: str) -> str | None:
         return missing_column(column, dict.fromkeys(key for entry in objects for key in entry))
     if not values or any(FORMS[name](value) is not None for value in values):
         return None
-    first = values[0] if isinstance(values[0], dict) else {}
+    first = values[0][0] if isinstance(values[0], list) and values[0] else values[0]
+    first = first if isinstance(first, dict) else {}
     fields = ", ".join(f"{column}.{field}" for field in first)
     return _wrong_type(values[0], column, name) + (f"; name a field of it: {fields}" * bool(fields))
 

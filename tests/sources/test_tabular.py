@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import resource
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -204,8 +206,17 @@ def test_table_reads_labels_by_name(pictures, load):
         (b"image|caption\n0.png|a\n", ["a"]),
         (b'caption,image\n"two\nlines",0.png\n', ["two\nlines"]),
         (b"image,caption\n\n0.png,a\n\n", ["a"]),
+        ("image\tcaption\r\n0.png\ta\r\n".encode("utf-16"), ["a"]),
+        (b"image,caption\r0.png,a\r1.png,b\r", ["a", "b"]),
+        (b'image,caption\n0.png,a 5" screen\n1.png,b\n', ['a 5" screen', "b"]),
+        (b'image,caption\n0.png,"a\n1.png,b\n2.png,"c\n', ['"a', "b", '"c']),
+        (b'image,caption\n0.png,"big" cat\n1.png,"b \\"c\\" d"\n', ['"big" cat', '"b \\"c\\" d"']),
+        (b'image,caption\n0.png,a\n1.png,"b', ["a", '"b']),
     ],
-    ids=["byte-order-mark", "semicolons", "bars", "line-break", "blank-lines"],
+    ids=[
+        *("byte-order-mark", "semicolons", "bars", "line-break", "blank-lines", "utf-16", "mac"),
+        *("inches", "not-closed", "quotes-inside", "not-closed-at-the-end"),
+    ],
 )
 def test_table_reads_variants_of_csv(pictures, load, content, captions):
     (pictures / "a.csv").write_bytes(content)
@@ -213,16 +224,21 @@ def test_table_reads_variants_of_csv(pictures, load, content, captions):
 
 
 def test_table_takes_quotes_in_tsv_as_they_stand(pictures, load):
-    (pictures / "a.tsv").write_text('image\tcaption\n0.png\t"big" cat\n1.png\ta 5" screen\n')
-    assert load(pictures / "a.tsv").captions == ['"big" cat', 'a 5" screen']
+    lines = ["image\tcaption", '0.png\t"big" cat', '1.png\ta 5" screen', '2.png\t"a', '3.png\tb"']
+    (pictures / "a.tsv").write_text("\n".join(lines))
+    assert load(pictures / "a.tsv").captions == ['"big" cat', 'a 5" screen', '"a', 'b"']
 
 
 def test_table_skips_lines_with_other_fields(pictures, load):
-    (pictures / "a.csv").write_text("image,caption\n0.png,a\n1.png,b, c\n2.png\n3.png,d\n")
+    content = b"image,caption\n0.png,a\n1.png,b, c\n2.png\n1.png,caf\xe9\n3.png,d\n"
+    (pictures / "a.csv").write_bytes(content)
     for _ in range(2):  # again from the cache
         table = load(pictures / "a.csv")
         assert table.captions == ["a", "d"]
-        assert table.skipped == {"another number of fields than the header": ["a.csv:3", "a.csv:4"]}
+        assert table.skipped == {
+            "another number of fields than the header": ["a.csv:3", "a.csv:4"],
+            "not UTF-8": ["a.csv:5"],
+        }
 
 
 def test_table_skips_odd_objects(pictures, load):
@@ -259,9 +275,8 @@ def test_table_mixes_texts_and_lists_of_captions(pictures, load):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"image,caption\n0.png,\xe9\n", "is not a csv file in UTF-8"),
-        ("a.csv", b'image,caption\n0.png,"a\n1.png,b\n', r'a quote \("\) is opened and not closed'),
-        ("a.csv", b"", "is not a csv file in UTF-8: Empty CSV file"),
+        ("a.csv", b"image,caption\n0.png,\xe9\n", r"no file has rows; not UTF-8: a\.csv:2"),
+        ("a.csv", b"", "table train: no file has rows"),
         ("a.csv", b"image,caption\n", "table train: no file has rows"),
         ("a.csv", b"picture,text\n0.png,a\n", r"no column 'image'; it has 'picture', 'text'"),
         ("a.csv", b"image,captoin\n0.png,a\n", r"no column 'caption' \(did you mean 'captoin'\?\)"),
@@ -281,7 +296,7 @@ def test_table_mixes_texts_and_lists_of_captions(pictures, load):
         ),
         ("a.parquet", b"PAR1", r"a\.parquet is not a Parquet file"),
     ],
-    ids=range(13),
+    ids=range(12),
 )
 def test_table_error_names_file_and_cause(pictures, load, name, content, message):
     (pictures / name).write_bytes(content)
@@ -422,3 +437,44 @@ def test_table_rejects_two_columns_of_one_name(pictures, load):
     (pictures / "a.csv").write_text("image,caption,caption\n0.png,a,b\n")
     with pytest.raises(ConfigError, match=r"a\.csv: several columns are called 'caption'"):
         load(pictures / "a.csv")
+
+
+def test_table_paths_are_relative_to_their_own_file(pictures, load, encode_image, tmp_path):
+    """Both files were read beside the first one."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/0.png").write_bytes(encode_image(0, size=(50, 8)))
+    row = [{"image": "0.png", "caption": "x"}]
+    files = [write(folder / "a.parquet", row) for folder in (pictures, tmp_path / "other")]
+    assert [image.size[0] for image in load(*files).images(range(2))] == [10, 50]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_table_goes_on_after_odd_rows_in_a_later_part(pictures, load, suffix, monkeypatch):
+    """The last part of a file may be one row: it decides nothing about the others."""
+    monkeypatch.setattr("edge_lib.sources.json_files.MAX_ROWS", 2)
+    monkeypatch.setattr("edge_lib.sources.parquet.BATCH", 2)
+    cells = ["0.png", "1.png", "gone.png", "https://a.org/a.png", "2.png"]
+    odd = [{"image": "3.png", "caption": 5}, {"image": {"path": 3}, "caption": "x"}]
+    lines = [{"image": cell, "caption": "x"} for cell in cells]
+    table = load(write(pictures / f"a.{suffix}", lines + odd * (suffix == "jsonl")))
+    assert [image and image.size[0] for image in table.images(range(5))] == [10, 11, None, None, 12]
+    assert [len(names) for names in table.skipped.values()] == (
+        [2] if suffix == "parquet" else [1, 1, 2]
+    )
+
+
+def test_table_opens_more_files_than_a_process_may(pictures, load):
+    for n in range(40):
+        write(pictures / f"{n}.parquet", [{"image": f"{n % 10}.png", "caption": f"{n}"}])
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 60, limits[1]))
+    try:
+        assert len(load(pictures.parent / "*/*.parquet").captions) == 40
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_table_reads_one_line_of_jsonl_with_a_list(pictures, load):
+    line = {"image": "0.png", "caption": "x", "objects": [{"image": "1.png", "caption": "y"}]}
+    assert load(write(pictures / "a.jsonl", [line])).captions == ["x"]

@@ -29,6 +29,7 @@ from edge_lib.config.sources import (
     FolderConfig,
     HeldOutConfig,
     HubConfig,
+    HubSplitsConfig,
     TableConfig,
     WebDatasetConfig,
 )

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edge_lib.config.base import Count, Positive, RepoPath, Section, SourceSection
+from edge_lib.config.base import Count, Positive, RepoPath, Section
 from edge_lib.config.registry import CONVERSATION_SOURCES, one_of
-from edge_lib.config.sources import HeldOutConfig, Names
+from edge_lib.config.sources import DividedSection, HeldOutConfig, HubSplitsConfig, Names
 
 
 class LlavaConfig(Section):
@@ -28,6 +28,12 @@ class MessagesConfig(Section):
     )
 
 
+class ConversationHubConfig(HubSplitsConfig):
+    """A data set of conversations."""
+
+    column: str | None = Field(None, description="of the turns, as for messages")
+
+
 class InstructionsConfig(Section):
     """Parquet, json or jsonl files for each split, one question and response a row; the names of
     columns are Open-Orca's by default.
@@ -39,7 +45,7 @@ class InstructionsConfig(Section):
     response_column: str = "response"
 
 
-class ConversationsConfig(SourceSection):
+class ConversationsConfig(DividedSection):
     """Conversations about images: generated from scenes or read from files. Text-only instructions
     can be added to them, or be all there is.
     """
@@ -61,6 +67,7 @@ class ConversationsConfig(SourceSection):
     parquet: dict[str, Names] | None = Field(
         None, description="files for each split; columns: messages or turns, image, audio, ..."
     )
+    hub: ConversationHubConfig | None = None
     instructions: InstructionsConfig | None = None
     split: HeldOutConfig | None = Field(
         None, description="makes val and test of the train split, without `instructions`"

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from edge_lib.config.base import Fraction, RepoPath, SourceSection
+from edge_lib.config.base import Fraction, RepoPath
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.questions import QuestionsConfig
@@ -14,10 +14,10 @@ from edge_lib.config.scenes import ScenesConfig
 from edge_lib.config.sources import (
     CocoConfig,
     CommonVoiceConfig,
+    DividedSection,
     FolderConfig,
     HeldOutConfig,
     HubConfig,
-    SplitsConfig,
     TableConfig,
     WebDatasetConfig,
 )
@@ -29,7 +29,7 @@ class SplitConfig(HeldOutConfig):
     by: str | None = Field(None, description="column whose equal values stay together")
 
 
-class DataConfig(SourceSection):
+class DataConfig(DividedSection):
     """A source and its section, and what is done to its training rows."""
 
     source: Annotated[str, one_of(SOURCES)] = "scenes"
@@ -51,14 +51,3 @@ class DataConfig(SourceSection):
     missing: dict[ModalityName, Fraction] = Field(
         {}, description="share of training rows that lose a modality"
     )
-
-    @model_validator(mode="after")
-    def _no_split_is_named_twice(self):
-        section = getattr(self, self.source, None)
-        for split in ("val", "test") if self.split and isinstance(section, SplitsConfig) else ():
-            if getattr(self.split, split) and section.named(split) is not None:
-                raise ValueError(
-                    f"{self.source}.{split} and split.{split} both name this split; leave out one "
-                    f"(split.{split}: 0)"
-                )
-        return self

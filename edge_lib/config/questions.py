@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from edge_lib.config.base import Count, Positive, RepoPath, Section, SourceSection
+from edge_lib.config.base import Count, Positive, RepoPath, Section
 from edge_lib.config.registry import QUESTION_SOURCES, one_of
-from edge_lib.config.sources import HeldOutConfig
+from edge_lib.config.sources import DividedSection, HubSplitsConfig, Names, TableFilesConfig
 
 
 class VQAv2Config(Section):
@@ -27,8 +27,28 @@ class GQAConfig(Section):
     images: RepoPath
 
 
-class QuestionsConfig(SourceSection):
-    """Questions about images: generated from scenes or captions, or read from VQAv2 or GQA."""
+class QuestionColumnsConfig(Section):
+    """Columns of users' files; a dotted name is a field of a struct. Null: there is none."""
+
+    image_column: str = "image"
+    question_column: str = "question"
+    answer_column: Names = Field(
+        ["answer"], description="one or several, of texts or lists of texts: the references"
+    )
+    kind_column: str | None = Field(None, description="scores are reported for each kind")
+    id_column: str | None = None
+
+
+class QuestionTableConfig(TableFilesConfig, QuestionColumnsConfig):
+    """Tables of questions."""
+
+
+class QuestionHubConfig(HubSplitsConfig, QuestionColumnsConfig):
+    """A data set of questions."""
+
+
+class QuestionsConfig(DividedSection):
+    """Questions about images: generated from scenes or captions, or read from files."""
 
     source: Annotated[str, one_of(QUESTION_SOURCES)] = "scenes"
     train_scenes: Positive = 8000
@@ -41,6 +61,7 @@ class QuestionsConfig(SourceSection):
     )
     test_hops: Annotated[int, Field(ge=0, le=4)] = Field(4, description="the same in test")
     seed: Count = 0
-    split: HeldOutConfig | None = Field(None, description="makes val and test of the train split")
     vqav2: VQAv2Config | None = None
     gqa: GQAConfig | None = None
+    table: QuestionTableConfig | None = None
+    hub: QuestionHubConfig | None = None

@@ -46,12 +46,15 @@ QUESTION_SOURCES = {
     "captions": "edge_lib.sources.caption_questions:load",
     "vqav2": "edge_lib.sources.vqav2:load",
     "gqa": "edge_lib.sources.gqa:load",
+    "table": "edge_lib.sources.question_tables:load",
+    "hub": "edge_lib.sources.question_tables:load",
 }
 CONVERSATION_SOURCES = {
     "scenes": "edge_lib.sources.scenes.conversations:load",
     "llava": "edge_lib.sources.llava:load",
     "messages": "edge_lib.sources.messages:load",
     "parquet": "edge_lib.sources.chat_parquet:load",
+    "hub": "edge_lib.sources.conversation_hub:load",
     "instructions": "edge_lib.sources.instructions:load",
 }
 load_registered = pkgutil.resolve_name

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from edge_lib.config.base import Count, Fraction, RepoPath, Section
+from edge_lib.config.base import Count, Fraction, RepoPath, Section, SourceSection
 
 
 def _as_list(value):
@@ -53,6 +53,23 @@ class HeldOutConfig(Section):
         return self
 
 
+class DividedSection(SourceSection):
+    """A source of tables, whose val and test may be taken from its train split."""
+
+    split: HeldOutConfig | None = Field(None, description="makes val and test of the train split")
+
+    @model_validator(mode="after")
+    def _no_split_is_named_twice(self):
+        section = getattr(self, self.source, None)
+        for split in ("val", "test") if self.split and isinstance(section, SplitsConfig) else ():
+            if getattr(self.split, split) and section.named(split) is not None:
+                raise ValueError(
+                    f"{self.source}.{split} and split.{split} both name this split; leave out one "
+                    f"(split.{split}: 0)"
+                )
+        return self
+
+
 class FilesConfig(SplitsConfig):
     """Files or glob patterns for each split."""
 
@@ -71,7 +88,7 @@ class FilesConfig(SplitsConfig):
         return self
 
 
-class TableConfig(FilesConfig, ColumnsConfig):
+class TableFilesConfig(FilesConfig):
     """csv, tsv, json, jsonl or Parquet files whose pictures and sounds are paths, data URIs, bytes
     or {bytes, path}.
     """
@@ -81,7 +98,11 @@ class TableConfig(FilesConfig, ColumnsConfig):
     )
 
 
-class HubConfig(SplitsConfig, ColumnsConfig):
+class TableConfig(TableFilesConfig, ColumnsConfig):
+    """Tables of pictures or sounds with captions."""
+
+
+class HubSplitsConfig(SplitsConfig):
     """A data set of the Hugging Face Hub, or a folder: written by save_to_disk, or one that
     load_dataset reads.
     """
@@ -92,6 +113,10 @@ class HubConfig(SplitsConfig, ColumnsConfig):
     train: str = "train"
     val: str | None = "validation"
     test: str | None = "test"
+
+
+class HubConfig(HubSplitsConfig, ColumnsConfig):
+    """A data set of pictures or sounds with captions."""
 
 
 class FolderConfig(Section):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -45,24 +46,26 @@ class ConversationFiles:
         rows = ConversationRows(self.source, self.columns)
         try:
             for path in self.files:
-                entries = _named(read_entries(path, self._choose_columns), path)
+                choose = partial(choose_columns, columns=self.columns, where=path)
+                entries = _named(read_entries(path, choose), path)
                 yield from rows.read(entries, self.images or path.parent)
         except ConfigError as error:
             raise ConfigError(f"{self.key}: {error}") from None
         yield from rows.images()
 
-    def _choose_columns(self, schema: pa.Schema) -> list[str]:
-        """The columns of a Parquet file that a conversation may use."""
-        keys = turn_keys(self.columns)
-        for names in keys:
-            if not set(names) & set(schema.names):
-                raise ConfigError(
-                    f"no column {' or '.join(map(repr, names))}; it has {schema.names}"
-                )
-        extra = EXTRA if self.columns is None else ()
-        system = self.columns.get("system") if isinstance(self.columns, dict) else "system"
-        used = {"id", system, *chain(*keys), *FILES, *extra}
-        return [name for name in schema.names if name in used]
+
+def choose_columns(schema: pa.Schema, columns: Columns, where: object) -> list[str]:
+    """The columns of a Parquet file or data set that a conversation may use."""
+    keys = turn_keys(columns)
+    for names in keys:
+        if not set(names) & set(schema.names):
+            raise ConfigError(
+                f"{where} has no column {' or '.join(map(repr, names))}; it has {schema.names}"
+            )
+    extra = EXTRA if columns is None else ()
+    system = columns.get("system") if isinstance(columns, dict) else "system"
+    used = {"id", system, *chain(*keys), *FILES, *extra}
+    return [name for name in schema.names if name in used]
 
 
 def _named(entries: Iterator[object], path: Path) -> Iterator[tuple[str, object]]:

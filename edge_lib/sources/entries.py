@@ -1,7 +1,7 @@
 """Entries of json, jsonl and Parquet files, one at a time."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -16,22 +16,16 @@ LINES = {".jsonl", ".ndjson"}
 BATCH_ROWS = 64  # of Parquet, with their images
 
 
-def read_entries(
-    path: Path, choose_columns: Callable[[pa.Schema], Sequence[str]]
-) -> Iterator[object]:
+def read_entries(path: Path, choose_columns: Callable[[pa.Schema], list[str]]) -> Iterator[object]:
     """The entries of a json or jsonl file, or the rows of Parquet.
 
-    choose_columns: the schema of a Parquet file -> the columns to read, or a ConfigError.
+    choose_columns: the schema of a Parquet file -> the columns to read.
     """
     if not is_parquet(path):
         yield from json_entries(path)
         return
     with open_parquet(path) as file:
-        try:
-            columns = [*choose_columns(file.schema_arrow)]
-        except ConfigError as error:
-            raise ConfigError(f"{path} has {error}") from None
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+        for batch in file.iter_batches(BATCH_ROWS, columns=choose_columns(file.schema_arrow)):
             yield from batch.to_pylist()
 
 

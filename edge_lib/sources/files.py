@@ -35,7 +35,8 @@ def match_files(patterns: Sequence[str], key: str) -> list[Path]:
 def named_files(section: FilesConfig, split: str, key: str) -> list[Path]:
     """The files of a split. ConfigError if it names none, or one that another split reads."""
     if not getattr(section, split):
-        raise ConfigError(f"{key}.{split} names no files; name some, or set data.split.{split}")
+        other = f"{key.rpartition('.')[0]}.split.{split}"
+        raise ConfigError(f"{key}.{split} names no files; name some, or set {other}")
     files = match_files(getattr(section, split), f"{key}.{split}")
     for other in {*SPLITS} - {split}:
         others = {

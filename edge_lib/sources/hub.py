@@ -9,36 +9,55 @@ from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets, load_dataset
 
-from edge_lib.config import ROOT, ConfigError, DataConfig, HubConfig, from_root
+from edge_lib.config import ROOT, ConfigError, DataConfig, HubSplitsConfig, from_root
 from edge_lib.data.table import Table
 from edge_lib.runs.files import whole_folder
 from edge_lib.sources.digests import table_fingerprint
 from edge_lib.sources.join import join_table
 from edge_lib.sources.paths import resolve_paths
-from edge_lib.sources.select import check_named, named_columns, select_columns
+from edge_lib.sources.select import Columns, check_named, named_columns, select_columns
 
 
 def load(config: DataConfig, split: str) -> Table:
     """The rows of one split of `data.hub`."""
-    source, where = config.hub, f"data.hub: {config.hub.name}"
-    name = getattr(source, split)
-    if name is None:
-        raise ConfigError(f"data.hub.{split} is null; name a split, or set data.split.{split}")
-    try:
-        dataset = _open(source, name, config.cache_dir)
-    except Exception as error:  # of many types: names, networks, files, splits
-        raise ConfigError(f"{where}: {' '.join(str(error).split()) or repr(error)}") from None
-    columns = named_columns(source, config.split and config.split.by)
+    columns = named_columns(config.hub, config.split and config.split.by)
+    return read_hub(config.hub, split, columns, config.cache_dir, "data.hub")
+
+
+def read_hub(
+    source: HubSplitsConfig, split: str, columns: Columns, cache_dir: Path, key: str
+) -> Table:
+    """The named columns of a split. Rows with the same picture and sound become one row with all
+    their captions. key: of the config for errors.
+    """
+    dataset, where = open_split(source, split, cache_dir, key), f"{key}: {source.name}"
     check_named(dataset.features, columns, where)
     rows = dataset.data.table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
     selected = resolve_paths(select_columns(rows, columns, where), [ROOT], where)
-    files = [Path(file["filename"]) for file in dataset.cache_files]
-    facts = name, json.dumps(columns)  # a split may be a slice of these files
-    fingerprint = table_fingerprint(Dataset(selected), files, config.cache_dir, *facts)
-    return join_table(Table(Dataset(selected), f"hub {split}", fingerprint), config.cache_dir)
+    facts = getattr(source, split), json.dumps(columns)  # a split may be a slice of these files
+    fingerprint = table_fingerprint(Dataset(selected), cache_files(dataset), cache_dir, *facts)
+    return join_table(Table(Dataset(selected), f"hub {split}", fingerprint), cache_dir)
 
 
-def _open(source: HubConfig, split: str, cache_dir: Path) -> Dataset:
+def open_split(source: HubSplitsConfig, split: str, cache_dir: Path, key: str) -> Dataset:
+    """The data set; its pictures and sounds are not decoded in `data.table`."""
+    name = getattr(source, split)
+    if name is None:
+        keys = f"{key}.{split}", f"{key.rpartition('.')[0]}.split.{split}"
+        raise ConfigError("{} is null; name a split, or set {}".format(*keys))
+    try:
+        return _open(source, name, cache_dir)
+    except Exception as error:  # of many types: names, networks, files, splits
+        problem = " ".join(str(error).split()) or repr(error)
+        raise ConfigError(f"{key}: {source.name}: {problem}") from None
+
+
+def cache_files(dataset: Dataset) -> list[Path]:
+    """The files that hold the rows of a data set, and maybe others."""
+    return [Path(file["filename"]) for file in dataset.cache_files]
+
+
+def _open(source: HubSplitsConfig, split: str, cache_dir: Path) -> Dataset:
     folder = from_root(source.name)
     if (folder / "dataset_dict.json").exists():
         splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]

@@ -1,6 +1,7 @@
 """Rows of json and jsonl files, with the named columns as texts and lists of texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from edge_lib.config import ConfigError
 from edge_lib.data.columns import SCHEMA_TYPES, missing_column
 from edge_lib.sources.arrow import Skipped
 from edge_lib.sources.entries import encodable, json_entries
-from edge_lib.sources.select import SPLIT_BY, TEXTS, Columns
+from edge_lib.sources.select import SEVERAL, SPLIT_BY, TEXTS, Columns
 
 MAX_ROWS = 10_000  # in Python objects at once
 
@@ -22,7 +23,7 @@ def read_json_rows(file: Path, columns: Columns, skipped: Skipped) -> Iterator[p
     Raises ConfigError for a column that no object has, or none with the right type.
     """
     named = {column: name for name in columns for column in columns[name]}
-    schema = pa.schema({c: TEXTS if n == "texts" else pa.string() for c, n in named.items()})
+    schema = pa.schema({c: TEXTS if n in SEVERAL else pa.string() for c, n in named.items()})
     entries, checked = enumerate(json_entries(file), 1), False
     while part := list(islice(entries, MAX_ROWS)):
         objects = [entry for _, entry in part if isinstance(entry, dict)]
@@ -89,9 +90,9 @@ def _text(value: object) -> str | None:
     return encodable(value) if isinstance(value, str) else None
 
 
-def _texts(value: object) -> list[str | None] | None:
+def _list(value: object, form: Callable = _text) -> list[str | None] | None:
     values = value if isinstance(value, list) else [value]
-    texts = [_text(value) for value in values]
+    texts = [form(value) for value in values]
     return None if any(t is None is not v for t, v in zip(texts, values, strict=True)) else texts
 
 
@@ -104,4 +105,13 @@ def _key(value: object) -> str | None:
     return encodable(str(value)) if isinstance(value, str | int | float) else None
 
 
-FORMS = {"image": _file, "audio": _file, "texts": _texts, "id": _key, SPLIT_BY: _key}
+FORMS = {
+    "image": _file,
+    "audio": _file,
+    "texts": _list,
+    "question": _text,
+    "answers": partial(_list, form=_key),
+    "kind": _key,
+    "id": _key,
+    SPLIT_BY: _key,
+}

@@ -9,27 +9,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Features
 
-from edge_lib.config import ColumnsConfig, ConfigError, WebDatasetConfig
+from edge_lib.config import ConfigError
+from edge_lib.config.base import Section
 from edge_lib.data.columns import check_columns, is_list
 from edge_lib.data.texts import refuse_json
 
 MEDIA = ("image", "audio")
 SPLIT_BY = "split_by"  # the column that data.split.by names
+KEYS = {
+    "image": "image_column",
+    "audio": "audio_column",
+    "texts": "caption_column",
+    "question": "question_column",
+    "answers": "answer_column",
+    "kind": "kind_column",
+    "id": "id_column",
+}
+SEVERAL = ("texts", "answers")  # lists of texts, which several columns may hold
 TEXTS = pa.list_(pa.string())
-LISTS = r"^\s*\[\s*([\"'].*[\"']\s*)?\]\s*$"  # a list of texts, as JSON or Python writes it
+LIST = r"^\s*\[\s*([\"'].*[\"']\s*)?\]\s*$"  # a list of texts, as JSON or Python writes it
 
 Columns = Mapping[str, list[str]]  # name in the schema -> columns, or fields, of a file
 
 
-def named_columns(section: ColumnsConfig | WebDatasetConfig, by: str | None = None) -> Columns:
-    """The columns that a config names."""
-    columns = {
-        "image": section.image_column,
-        "audio": section.audio_column,
-        "texts": section.caption_column,
-        "id": getattr(section, "id_column", None),  # samples of tar files have names
-        SPLIT_BY: by,
-    }
+def named_columns(section: Section, by: str | None = None) -> Columns:
+    """The columns that a section of the config names, and the one that data.split.by names."""
+    columns = {name: getattr(section, key, None) for name, key in KEYS.items()} | {SPLIT_BY: by}
     return {
         name: [column] if isinstance(column, str) else column
         for name, column in columns.items()
@@ -58,7 +63,7 @@ def select_columns(table: pa.Table, columns: Columns, where: object) -> pa.Table
     selected = {}
     for name, several in columns.items():
         values = [column_values(table, column) for column in several]
-        if name == "texts":
+        if name in SEVERAL:
             lists = [*map(_as_lists, values, (f"{where}: column {c!r}" for c in several))]
             chunks = pa.chunked_array([chunk for column in lists for chunk in column.chunks], TEXTS)
             rows = np.tile(np.arange(len(table)), len(several))
@@ -110,7 +115,7 @@ def _as_lists(column: pa.ChunkedArray, where: object) -> pa.ChunkedArray:
     if is_list(column.type):
         return column.cast(TEXTS)
     texts = column.cast(pa.string())
-    if pc.any(pc.match_substring_regex(texts, LISTS)).as_py():
+    if pc.any(pc.match_substring_regex(texts, LIST)).as_py():
         return pa.chunked_array([[_parse(text, where) for text in texts.to_pylist()]], TEXTS)
     refuse_json(texts, where)
     parts = [pa.ListArray.from_arrays(np.arange(len(p) + 1), p) for p in texts.chunks]
@@ -119,7 +124,7 @@ def _as_lists(column: pa.ChunkedArray, where: object) -> pa.ChunkedArray:
 
 def _parse(text: str | None, where: object) -> list[str | None]:
     """The captions that one text stands for."""
-    if text is None or not re.match(LISTS, text):
+    if text is None or not re.match(LIST, text):
         return [text]
     try:
         values = json.loads(text)

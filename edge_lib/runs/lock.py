@@ -16,7 +16,7 @@ from edge_lib.config import ConfigError
 from edge_lib.runs.files import write_json
 
 WAIT_SECONDS = 5  # for a kernel that is shutting down
-_held: dict[Path, FileLock] = {}  # by this process, until it ends
+_held: dict[tuple[Path, int], FileLock] = {}  # by this process until it ends; path and inode
 
 
 def lock_folder(folder: Path, node_rank: int) -> None:
@@ -25,7 +25,7 @@ def lock_folder(folder: Path, node_rank: int) -> None:
     Each node of a run on several nodes has a lock of its own. ConfigError names another holder.
     """
     path = folder.resolve() / "logs" / f"node-{node_rank}.lock"
-    if path in _held and path.exists():  # the folder may have been removed
+    if path.exists() and (path, path.stat().st_ino) in _held:  # the folder may have been replaced
         return
     lock, holder = FileLock(path), path.with_suffix(".json")
     try:
@@ -35,7 +35,7 @@ def lock_folder(folder: Path, node_rank: int) -> None:
             f"{folder} is in use by {_read_holder(holder)}; wait until it ends, shut down its "
             f"kernel, or choose another run_dir (lock: {path})"
         ) from None
-    _held[path] = lock
+    _held[path, path.stat().st_ino] = lock
     since = datetime.now().astimezone().isoformat(" ", "seconds")
     write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
 

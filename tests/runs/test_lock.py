@@ -84,6 +84,14 @@ def test_lock_is_held_by_a_process_through_all_its_starts(tmp_path, start):
         start(first.folder)
 
 
+def test_lock_of_a_removed_folder_is_lost_to_who_starts_next(start, tmp_path):
+    Run.create(ExperimentConfig(name="small"), "nb", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    start(tmp_path / "run")
+    with pytest.raises(ConfigError, match="is in use by process"):
+        lock.lock_folder(tmp_path / "run", 0)
+
+
 def test_lock_with_unreadable_holder_is_still_one_line(start, tmp_path):
     start(tmp_path / "run")
     (tmp_path / "run" / "logs" / "node-0.json").write_text("{")

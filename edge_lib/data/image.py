@@ -5,7 +5,7 @@ A change of what it looks like needs another `FORMAT` in `features/store.py`.
 
 import io
 
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from edge_lib.data.grey import is_wide, scale_grey
@@ -25,10 +25,14 @@ TRANSPARENT = "transparent"  # key of `Image.info`: parts of the picture were tr
 
 
 def decode_image(content: bytes) -> Image.Image:
-    """The bytes of any image file that Pillow reads -> its normal form. Raises ValueError as
-    `normalize_image` does, else Pillow's own errors.
+    """The bytes of any image file that Pillow reads -> its normal form. Raises ValueError for other
+    bytes and as `normalize_image` does, else Pillow's own errors.
     """
-    return normalize_image(Image.open(io.BytesIO(content)))
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:  # its text holds the address of the bytes in memory
+        raise ValueError("not an image file, or of an unknown format") from None
+    return normalize_image(image)
 
 
 def normalize_image(image: Image.Image) -> Image.Image:

@@ -245,7 +245,7 @@ def test_skips_of_a_table_are_one_line_a_reason(make_table, encode_image, store,
     table = make_table([{"id": f"r{i}", "image": image} for i, image in enumerate(images)])
     _, counts = store(table, shard_rows=5)
     lines = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
-    assert [line.partition(": cannot identify")[0] for line in lines] == [
+    assert [line.partition(": not an image")[0] for line in lines] == [
         "small vision: image does not decode: 21 skipped (r1, r2, r3, ...)",
         "small vision: no image: 2 skipped (r13, r23)",
     ]

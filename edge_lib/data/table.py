@@ -204,10 +204,18 @@ class Table:
         10th, 100th, ... on: rows may come one at a time.
         """
         if added := self.count_skipped(reason, rows):
-            ids = self.skipped[reason]
-            before = len(ids) - added
-            if not before or len(str(len(ids))) > len(str(before)):
-                log.warning("%s: %s", self.name, skip_line(reason, ids, error))
+            self._log_skipped(reason, added, error)
+
+    def skip_names(self, reason: str, names: Sequence[str]) -> None:
+        """Count what a source could not make rows of, by name."""
+        self.skipped[reason] += names
+        self._log_skipped(reason, len(names))
+
+    def _log_skipped(self, reason: str, added: int, error: object = "") -> None:
+        names = self.skipped[reason]
+        before = len(names) - added
+        if not before or len(str(len(names))) > len(str(before)):
+            log.warning("%s: %s", self.name, skip_line(reason, names, error))
 
     def count_skipped(self, reason: str, rows: Sequence[int]) -> int:
         """Count rows without a line, each once a reason. Returns how many are new."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -18,7 +17,6 @@ from edge_lib.runs.files import whole_folder, write_json
 from edge_lib.sources.digests import digest_files, table_fingerprint
 
 VERSION = 1  # raised whenever the same files give other rows
-log = logging.getLogger(__name__)
 
 Skipped = dict[str, list[str]]  # reason -> names of rows that cannot be read
 
@@ -48,8 +46,7 @@ def converted_table(
     dataset = Dataset.from_file(str(converted / "rows.arrow"))
     table = Table(dataset, name, table_fingerprint(dataset, files, cache_dir, facts))
     for reason, names in json.loads((converted / "skipped.json").read_text()).items():
-        table.skipped[reason] += names
-        log.warning("%s: skipped %d: %s: %s", name, len(names), reason, ", ".join(names[:3]))
+        table.skip_names(reason, names)
     return table
 
 

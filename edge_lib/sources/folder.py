@@ -1,7 +1,6 @@
 """Folders of pictures or sounds, as imagefolder and audiofolder have them, or with texts beside."""
 
 import json
-import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,8 +14,6 @@ from edge_lib.sources.digests import table_fingerprint
 from edge_lib.sources.select import MEDIA, SPLIT_BY, Columns
 from edge_lib.sources.split import held_out
 from edge_lib.sources.tabular import column_names, first_part, read_tables
-
-log = logging.getLogger(__name__)
 
 FOLDERS = {
     "train": ("train", "training"),
@@ -138,10 +135,8 @@ def _read_files(name: str, folder: Path, cache_dir: Path) -> Table:
     dataset = Dataset.from_dict(columns, Features(features))
     facts = json.dumps([columns["id"], columns["texts"]])
     table = Table(dataset, name, table_fingerprint(dataset, [], cache_dir, facts))
-    rows = zip(columns["id"], columns["texts"], strict=True)
-    if broken := [file for file, captions in rows if captions is None]:
-        log.warning("%s: the .txt of %d files is not UTF-8: %s", name, len(broken), broken[0])
-        table.skipped["a .txt that is not UTF-8"] += broken
+    broken = [row for row, captions in enumerate(columns["texts"]) if captions is None]
+    table.skip_rows("a .txt that is not UTF-8", broken)
     return table
 
 

@@ -21,9 +21,8 @@ class Batch:
     rows: np.ndarray  # (B,) row numbers in the table
     features: dict[str, EncoderOutput]
     present: dict[str, torch.Tensor]  # (B,) bool for each modality
-    labels: dict[str, torch.Tensor] = field(
-        default_factory=dict
-    )  # (B,) int64, equal for equal items
+    # (B,) int64 for each modality, equal for equal items
+    labels: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device) -> "Batch":
         features = {name: value.to(device) for name, value in self.features.items()}

@@ -116,8 +116,9 @@ def fused_recall(
     inputs, recall, rows.
     """
     sequences, target, rows = embed_rows(fuser, table, stores)
-    labels = _target_labels(fuser, table, stores, rows)
-    records = []
+    name, records = fuser.config.target, []
+    firsts = _first_items(table, name, stores[name])
+    labels = table.item_labels(name, np.array([firsts[row] for row in rows], np.int64))
     for names in inputs:
         present = {name: torch.full((len(rows),), name in names) for name in sequences}
         fused = fuser(sequences, present)
@@ -148,15 +149,6 @@ def embed_rows(
     sequences = {name: torch.cat(part) for name, part in parts.items()}
     target = sequences.pop(fuser.config.target).mean(1).float().cpu()
     return sequences, target, rows
-
-
-def _target_labels(
-    fuser: Fuser, table: Table, stores: dict[str, FeatureStore], rows: np.ndarray
-) -> np.ndarray:
-    """(N,) a number that rows with equal targets share."""
-    target = fuser.config.target
-    firsts = _first_items(table, target, stores[target])
-    return table.item_labels(target, np.array([firsts[row] for row in rows], np.int64))
 
 
 def _first_items(table: Table, modality: str, store: FeatureStore) -> dict[int, int]:

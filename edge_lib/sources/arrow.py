@@ -16,7 +16,7 @@ from edge_lib.data.table import Table
 from edge_lib.runs.files import whole_folder, write_json
 from edge_lib.sources.digests import digest_files, table_fingerprint
 
-VERSION = 1  # raised whenever the same files give other rows
+VERSION = 2  # raised whenever the same files give other rows
 
 Skipped = dict[str, list[str]]  # reason -> names of rows that cannot be read
 

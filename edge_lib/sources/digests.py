@@ -21,10 +21,12 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from edge_lib.config import ConfigError, from_root
-from edge_lib.data.cells import cell_paths
+from edge_lib.data.cells import cell_paths, read_cell
+from edge_lib.data.table import Table
 
 THREADS = 16
 MAX_BATCH = 256  # files in one database query
+BATCH = 256  # cells in memory at once
 PROGRESS_SECONDS = 5
 # A file that changed a moment ago may change again without a new time, as file systems have coarse
 # clocks: its digest is not remembered yet.
@@ -48,6 +50,30 @@ def table_fingerprint(dataset: Dataset, files: Sequence[Path], cache_dir: Path, 
         for numbers in pc.index_in(paths, value_set=unique).chunks:
             digest.update(pc.fill_null(numbers, -1).to_numpy())
     return digest.hexdigest()[:16]
+
+
+def cell_digests(table: Table, column: str, cache_dir: Path) -> list[str | None]:
+    """The digest of each cell's picture or clip; None where there is none. The same one has the
+    same digest in any source.
+    """
+    cells = table.arrow(column)
+    is_member = pa.types.is_struct(cells.type) and cells.type.get_field_index("offset") >= 0
+    paths = [None] * len(table) if is_member else cell_paths(cells).to_pylist()
+    files = iter(digest_files(filter(None, paths), cache_dir))
+    digests = [next(files) if path else None for path in paths]
+    rows = [row for row, has in enumerate(table.has(column)) if has and not paths[row]]
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        for row, cell in zip(batch, table.cells(column, batch), strict=True):
+            digests[row] = _digest_cell(cell)
+    return [digest or None for digest in digests]
+
+
+def _digest_cell(cell) -> str:
+    try:
+        return hashlib.sha256(read_cell(cell) or b"").hexdigest()[:32] if cell else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def digest_files(paths: Iterable[str | Path], cache_dir: Path) -> list[str]:

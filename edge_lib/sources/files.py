@@ -12,6 +12,11 @@ import pyarrow as pa
 from edge_lib.config import ConfigError, FilesConfig, from_root
 from edge_lib.sources.splits import SPLITS
 
+SUFFIXES = {
+    "image": {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"},
+    "audio": {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff"},
+}
+
 
 def match_files(patterns: Sequence[str], key: str) -> list[Path]:
     """The files that paths or glob patterns name, each once. A path that exists is no pattern.

@@ -11,6 +11,7 @@ from datasets import Dataset, Features, List, Value
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
 from edge_lib.sources.digests import table_fingerprint
+from edge_lib.sources.files import SUFFIXES
 from edge_lib.sources.select import MEDIA, SPLIT_BY, Columns
 from edge_lib.sources.split import held_out
 from edge_lib.sources.tabular import column_names, first_part, read_tables
@@ -21,10 +22,6 @@ FOLDERS = {
     "test": ("test", "testing", "eval"),
 }
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-SUFFIXES = {
-    "image": {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"},
-    "audio": {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff"},
-}
 
 
 def load(config: DataConfig, split: str) -> Table:

@@ -12,7 +12,6 @@ from edge_lib.data.table import SCHEMA, Table
 from edge_lib.sources.arrow import Skipped, converted_table
 from edge_lib.sources.select import SPLIT_BY
 
-VERSION = 1  # raised whenever a parser gives other rows for the same files
 BATCH_ROWS = 256
 FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 TYPES = {field.name: field.type for field in SCHEMA} | {
@@ -60,5 +59,4 @@ def parsed_table(
         if problem:
             raise ConfigError(f"{key}: {files[-1]} {problem}")
 
-    facts = {"version": VERSION, "columns": columns, "facts": facts}
-    return converted_table(name, files, cache_dir, facts, convert, folder)
+    return converted_table(name, files, cache_dir, [columns, facts], convert, folder)

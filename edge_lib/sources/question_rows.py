@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_lib.sources.entries import encodable
+from edge_lib.sources.files import SUFFIXES
 
 COLUMNS = ("id", "image_id", "image", "question", "answers", "kind", "group")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 class QuestionRows:
@@ -50,4 +50,4 @@ def answer_texts(entry: Mapping) -> list[str]:
 
 def has_suffix(image_id: str) -> bool:
     """Whether an image's id is the name of its file."""
-    return Path(image_id).suffix.lower() in IMAGE_SUFFIXES
+    return Path(image_id).suffix.lower() in SUFFIXES["image"]

@@ -15,14 +15,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from edge_lib.config import ConfigError, HeldOutConfig
-from edge_lib.data.cells import read_cell
 from edge_lib.data.table import Table
 from edge_lib.runs.files import whole_file
-from edge_lib.sources.digests import digest_files
+from edge_lib.sources.digests import BATCH, cell_digests
 from edge_lib.sources.select import MEDIA, SPLIT_BY
 from edge_lib.sources.splits import SPLITS
 
-BATCH = 256  # cells in memory at once
 NO_LINKS = np.zeros((2, 0), np.int64)
 KEYS = (SPLIT_BY, "group")  # columns whose equal values stay together
 
@@ -65,7 +63,7 @@ def row_keys(table: Table, cache_dir: Path) -> Iterator[np.ndarray]:
     conversation without these. The captions, if there is nothing else.
     """
     names = table.dataset.column_names
-    keys = [_content(table, name, cache_dir) for name in MEDIA if name in names]
+    keys = [cell_digests(table, name, cache_dir) for name in MEDIA if name in names]
     keys += [table.column(name) for name in KEYS if name in names]
     if "image_id" in names:  # of a row with a picture it may be a path, which a copy changes
         ids = zip(table.column("image_id"), table.has("image"), strict=True)
@@ -99,34 +97,6 @@ def _turns(table: Table, keyed: np.ndarray) -> list[str | None]:
             content = json.dumps(turns).encode()
             digests[row] = hashlib.sha256(content).hexdigest() if turns else None
     return digests
-
-
-def _content(table: Table, column: str, cache_dir: Path) -> list[str | None]:
-    """The digest of each cell's picture or clip; None where there is none."""
-    digests = []
-    for start in range(0, len(table), BATCH):
-        cells = table.cells(column, range(len(table))[start : start + BATCH])
-        paths = [*map(_path, cells)]
-        files = iter(digest_files(filter(None, paths), cache_dir))
-        digests += [
-            next(files) if path else _digest(cell) for path, cell in zip(paths, cells, strict=True)
-        ]
-    return [digest or None for digest in digests]
-
-
-def _path(cell) -> str | None:
-    """The path of a file that is a whole cell."""
-    if isinstance(cell, dict):
-        return None if cell.get("bytes") or cell.get("size") is not None else cell.get("path")
-    return cell if isinstance(cell, str) and not cell.startswith("data:") else None
-
-
-def _digest(cell) -> str:
-    try:
-        # as `digest_files` has it: the same pictures are split alike in any source
-        return hashlib.sha256(read_cell(cell) or b"").hexdigest()[:32] if cell else ""
-    except (OSError, ValueError):
-        return ""
 
 
 def divide(

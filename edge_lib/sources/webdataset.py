@@ -20,8 +20,7 @@ from edge_lib.data.columns import missing_column
 from edge_lib.data.table import Table
 from edge_lib.sources.arrow import Skipped, converted_table
 from edge_lib.sources.entries import encodable
-from edge_lib.sources.files import named_files
-from edge_lib.sources.folder import SUFFIXES
+from edge_lib.sources.files import SUFFIXES, named_files
 from edge_lib.sources.json_files import json_value
 from edge_lib.sources.parquet import column_of
 from edge_lib.sources.select import MEDIA, SPLIT_BY, TEXTS, Columns, named_columns

@@ -166,5 +166,5 @@ def test_hub_joins_the_rows_of_a_picture(rows, folder, load, save, monkeypatch):
         assert list(table.ids) == ["100", "101", "102"]
         assert table.column("texts") == [["caption 0"] * 3, ["caption 1"] * 2, ["caption 2"]]
         assert [image.size[0] for image in table.images(range(3))] == [10, 11, 12]
-        monkeypatch.setattr("edge_lib.sources.join._media_keys", None)  # kept under the cache
+        monkeypatch.setattr("edge_lib.sources.join.cell_digests", None)  # kept under the cache
     assert len(load(folder / "one", caption_column=None)) == 6, "nothing to join"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from edge_lib.sources.arrow import Skipped
-from edge_lib.sources.files import open_decompressed
+from edge_lib.sources.files import is_utf8, open_decompressed
 
 DELIMITERS = ",;\t|"
 MAX_LINES = 1000  # of one record: longer ones have a quote that is not closed
@@ -46,11 +46,7 @@ def read_csv(file: Path, skipped: Skipped) -> Iterator[pa.Table]:
 def _problem(fields: list[str], names: list[str]) -> str | None:
     if len(fields) != len(names):
         return "another number of fields than the header"
-    try:
-        "".join(fields).encode()
-    except UnicodeEncodeError:  # what surrogateescape decoded
-        return "not UTF-8"
-    return None
+    return None if is_utf8("".join(fields)) else "not UTF-8"
 
 
 def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -11,7 +11,7 @@ from datasets import Dataset, Features, List, Value
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
 from edge_lib.sources.digests import table_fingerprint
-from edge_lib.sources.files import SUFFIXES
+from edge_lib.sources.files import SUFFIXES, is_utf8
 from edge_lib.sources.select import MEDIA, SPLIT_BY, Columns
 from edge_lib.sources.split import held_out
 from edge_lib.sources.tabular import column_names, first_part, read_tables
@@ -28,14 +28,15 @@ def load(config: DataConfig, split: str) -> Table:
     """The pictures and sounds in the folder of a split, with captions."""
     root, name = config.folder.path, f"folder {split}"
     folder = _folder_of_split(config, split)
+    listed = {place: [*_walk(place)] for place in (root, folder)}
     for place in dict.fromkeys((folder, root)):
-        if files := [file for file in _walk(place) if file.name in METADATA]:
+        if files := [Path(file) for file in listed[place] if os.path.basename(file) in METADATA]:
             columns = _columns(files[0], config)
             table = read_tables(name, files, config.cache_dir, columns)
             return table if place == folder else _inside(table, folder, columns)
     if config.split and config.split.by:
         raise ConfigError(f"data.split.by: {root} has no metadata with columns")
-    return _read_files(name, folder, config.cache_dir)
+    return _read_files(name, folder, listed[folder], config.cache_dir)
 
 
 def _folder_of_split(config: DataConfig, split: str) -> Path:
@@ -59,11 +60,11 @@ def _folder_of_split(config: DataConfig, split: str) -> Path:
     return of_split[split]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[str]:
     """All files below a folder, sorted, without hidden ones."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if _is_shown(Path(parent, name)))
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+        yield from (f"{parent}/{name}" for name in sorted(names) if not name.startswith("."))
 
 
 def _is_shown(folder: Path) -> bool:
@@ -84,7 +85,7 @@ def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
     columns = {"texts": config.folder.caption_column, "id": [config.folder.id_column or names[0]]}
     first = first_part(file, {"id": names}).select(names)
     for name, values in first.to_pydict().items():
-        kind = _kind(Path(next(filter(None, values), "")))
+        kind = _kind(next(filter(None, values), ""))
         if kind is None or kind in columns:
             problem = f"a second column of {kind} files" if kind else "names no picture or sound"
             raise ConfigError(f"{file}: column {name!r}: {problem}")
@@ -92,9 +93,10 @@ def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
     return columns | ({SPLIT_BY: [config.split.by]} if config.split and config.split.by else {})
 
 
-def _kind(file: Path) -> str | None:
+def _kind(file: str) -> str | None:
     """image, audio or None, by the suffix of a file."""
-    return next((name for name, known in SUFFIXES.items() if file.suffix.lower() in known), None)
+    suffix = os.path.splitext(file)[1].lower()
+    return next((name for name, known in SUFFIXES.items() if suffix in known), None)
 
 
 def _inside(table: Table, folder: Path, columns: Columns) -> Table:
@@ -107,26 +109,22 @@ def _inside(table: Table, folder: Path, columns: Columns) -> Table:
     return table.select(rows, table.name, f"{table.fingerprint}-{folder.name}")
 
 
-def _read_files(name: str, folder: Path, cache_dir: Path) -> Table:
+def _read_files(name: str, folder: Path, files: list[str], cache_dir: Path) -> Table:
     """Files with a .txt beside them, one caption a line; or in folders that are their captions."""
-    files = [*_walk(folder)]
-    texts = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
+    texts = {file[:-4]: file for file in files if file[-4:].lower() == ".txt"}
     samples = defaultdict(dict)
-    for file, kind in ((file, _kind(file)) for file in files if _kind(file)):
-        stem = file.with_suffix("")
-        samples[file if kind in samples.get(stem, ()) else stem][kind] = file
-    folders = {stem.parent for stem in samples} - {folder}
-    if not texts and len(folders) < 2:
+    for file in filter(is_utf8, files):
+        if kind := _kind(file):
+            stem = os.path.splitext(file)[0]
+            samples[file if kind in samples.get(stem, ()) else stem][kind] = file
+    if not texts and len({os.path.dirname(stem) for stem in samples} - {str(folder)}) < 2:
         raise ConfigError(
             f"{folder}: {len(samples)} pictures or sounds without captions: no metadata.csv, "
             ".jsonl or .parquet, no .txt beside them, and not one folder a class"
         )
-    columns = {
-        name: [str(kinds[name]) if name in kinds else None for kinds in samples.values()]
-        for name in MEDIA
-    }
+    columns = {name: [kinds.get(name) for kinds in samples.values()] for name in MEDIA}
     firsts = [next(iter(kinds.values())) for kinds in samples.values()]
-    columns["id"] = [file.relative_to(folder).as_posix() for file in firsts]
+    columns["id"] = [file.removeprefix(f"{folder}/") for file in firsts]
     columns["texts"] = [_captions(file, texts, folder) for file in firsts]
     features = {name: Value("string") for name in columns} | {"texts": List(Value("string"))}
     dataset = Dataset.from_dict(columns, Features(features))
@@ -134,15 +132,18 @@ def _read_files(name: str, folder: Path, cache_dir: Path) -> Table:
     table = Table(dataset, name, table_fingerprint(dataset, [], cache_dir, facts))
     broken = [row for row, captions in enumerate(columns["texts"]) if captions is None]
     table.skip_rows("a .txt that is not UTF-8", broken)
+    if unnamed := [ascii(file) for file in files if not is_utf8(file)]:
+        table.skip_names("a name that is not UTF-8", unnamed)
     return table
 
 
-def _captions(file: Path, texts: dict[Path, Path], folder: Path) -> list[str] | None:
+def _captions(file: str, texts: dict[str, str], folder: Path) -> list[str] | None:
     """The captions of a file; None if they cannot be read."""
-    beside = texts.get(file.with_suffix("")) or texts.get(file)
+    beside = texts.get(os.path.splitext(file)[0]) or texts.get(file)
     try:
         if beside:
-            return beside.read_text("utf-8-sig").splitlines()
+            return Path(beside).read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         return None
-    return [] if texts or file.parent == folder else [file.parent.name.replace("_", " ")]
+    parent = os.path.dirname(file)
+    return [] if texts or parent == str(folder) else [os.path.basename(parent).replace("_", " ")]

@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets, load_dataset
+from filelock import FileLock
 
 from edge_lib.config import ROOT, ConfigError, DataConfig, HubSplitsConfig, from_root
 from edge_lib.data.table import Table
-from edge_lib.runs.files import whole_folder
+from edge_lib.runs.files import whole_file, whole_folder
 from edge_lib.sources.digests import table_fingerprint
 from edge_lib.sources.join import join_table
 from edge_lib.sources.paths import resolve_paths
@@ -93,11 +94,12 @@ def plain_folder(folder: Path) -> str:
         return str(folder)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     links = _temporary([str(folder), *names])
-    if not links.exists():
-        with whole_folder(links) as temporary:
-            for name in names:
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                (temporary / name).symlink_to(folder / name)
+    with FileLock(f"{links}.lock"):
+        if not links.exists():
+            with whole_folder(links) as temporary:
+                for name in names:
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    (temporary / name).symlink_to(folder / name)
     return str(links)
 
 
@@ -107,9 +109,8 @@ def plain_cache(folder: Path) -> str:
     if not ODD.search(str(folder)):
         return str(folder)
     link = _temporary([str(folder)])
-    if not link.exists():
-        link.unlink(missing_ok=True)  # a link to a folder that was removed
-        link.symlink_to(folder)
+    with whole_file(link) as temporary:
+        temporary.symlink_to(folder)
     return str(link)
 
 

@@ -1,6 +1,7 @@
 """Folders of pictures and sounds: metadata, texts beside, classes, splits."""
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -238,8 +239,12 @@ def test_folder_counts_texts_that_are_not_utf8(folder, load):
     root = folder("train/a.png", "train/b.png")
     (root / "train/a.txt").write_bytes("café".encode("latin-1"))
     (root / "train/b.txt").write_text("café")
+    os.link(root / "train/b.png", os.fsencode(root) + b"/train/caf\xe9.png")
     table = load(root)
     assert table.captions == ["café"]
+    assert [name[-12:] for name in table.skipped["a name that is not UTF-8"]] == [
+        "caf\\udce9.png'"[-12:]
+    ]
     assert table.skipped["a .txt that is not UTF-8"] == ["a.png"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edge_lib.sources.parsed import SkippedEntry
 
 LINES = {".jsonl", ".ndjson"}
 BATCH_ROWS = 64  # of Parquet, with their images
+_loads = partial(json.loads, parse_constant=lambda _: None)  # NaN, as pandas has it, is a null
 
 
 def read_entries(path: Path, choose_columns: Callable[[pa.Schema], list[str]]) -> Iterator[object]:
@@ -59,8 +61,8 @@ def _are_lines(head: list[bytes], path: Path) -> bool:
 
 def _parse(line: bytes) -> object:
     try:
-        return json.loads(line)  # takes a byte order mark
-    except ValueError:
+        return _loads(line)  # takes a byte order mark
+    except (ValueError, RecursionError):
         return SkippedEntry("", "not JSON")
 
 
@@ -68,7 +70,7 @@ def _items(path: Path) -> Iterator[object]:
     with open_decompressed(path) as file:
         text = file.read()
     try:
-        content = json.loads(text) if text.strip() else []
+        content = _loads(text) if text.strip() else []
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):

@@ -248,17 +248,21 @@ def test_table_skips_odd_objects(pictures, load):
         "not json",
         '{"image": 3, "caption": "x"}',
         '{"image": "7.png", "caption": {"a": 1}}',
+        "[" * 100_000,
     ]
+    good[4]["caption"] = float("nan")
     (pictures / "a.jsonl").write_text(
         "\n".join([*map(json.dumps, good[:3]), *odd, "", *map(json.dumps, good[3:])])
     )
     table = load(pictures / "a.jsonl", id_column="key")
     assert table.ids == list("012345")
+    assert table.captions == ["x"] * 5
     assert table.skipped == {
-        "not a JSON object": ["a.jsonl:4", "a.jsonl:5"],
+        "not a JSON object": ["a.jsonl:4", "a.jsonl:5", "a.jsonl:8"],
         "column 'image' is int; image takes bytes, text (a path or data URI), {bytes, path} or "
         "{path, offset, size}": ["a.jsonl:6"],
         "column 'caption' is dict; texts takes text or lists of texts": ["a.jsonl:7"],
+        "no caption": ["4"],
     }
 
 

@@ -30,12 +30,21 @@ def open_tokenized(table: Table, chat: Chat, cache_dir: Path) -> TokenizedConver
     path = cache_dir / "chats" / f"{_fingerprint(table, chat)}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
+        records = _read(path)
+        if records is None:
             with whole_file(path) as temporary, pa.ipc.new_file(str(temporary), RECORDS) as writer:
                 for batch in _records(read_conversations(table), chat):
                     writer.write(batch)
-    records = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            records = _read(path)
     return TokenizedConversations.from_records(table, chat, records)
+
+
+def _read(path: Path) -> pa.Table | None:
+    """The records of a file; None if there is none, or if a crash of the machine cut it short."""
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
 
 
 def tokenize(conversations: Conversations, table: Table, chat: Chat) -> TokenizedConversations:

@@ -175,6 +175,14 @@ def test_interrupted_writing_leaves_no_file(make_table, chat, rows, tmp_path, mo
     assert len(open_tokenized(make_table(rows), chat, tmp_path)) == 5
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99], ids=str)
+def test_file_that_is_cut_short_is_written_again(make_table, chat, rows, tmp_path, kept):
+    whole = content(open_tokenized(make_table(rows), chat, tmp_path))
+    [file] = tmp_path.glob("chats/*.arrow")
+    file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    assert content(open_tokenized(make_table(rows), chat, tmp_path)) == whole
+
+
 def test_table_without_conversations_has_none(make_table, chat, encode_image, tmp_path):
     tokenized = open_tokenized(make_table([{"image": encode_image()}] * 2), chat, tmp_path)
     assert (len(tokenized), content(tokenized)) == (0, ([], [], [[], [], []]))

@@ -14,8 +14,7 @@ from edge_lib.data.lazy_sequence import BLOCK
 def stored_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """A column of the stored table, of which `stored_rows` are the rows of the data set.
 
-    Labels are read as their names; nulls if there is no such column, and for texts that are not
-    UTF-8, on which Arrow would fail for all rows.
+    Labels are read as their names; nulls if there is no such column.
     """
     if name not in dataset.column_names:
         return pa.chunked_array([pa.nulls(dataset.data.num_rows)])
@@ -23,7 +22,7 @@ def stored_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     if isinstance(feature, ClassLabel):
         parts = [_label_names(chunk, feature.names) for chunk in values.chunks]
         return pa.chunked_array(parts, pa.string())
-    return pa.chunked_array(map(valid_texts, values.chunks), values.type)
+    return values
 
 
 def stored_rows(dataset: Dataset) -> np.ndarray | None:
@@ -62,10 +61,14 @@ def take_rows(values: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
     return pa.chunked_array(blocks, values.type)
 
 
-def valid_texts(chunk: pa.Array) -> pa.Array:
-    """Texts, or lists of them, with null in place of those that are not UTF-8; other values as they
-    are.
+def valid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts, or lists of them, with null in place of those that are not UTF-8, on which Arrow would
+    fail for all rows; other values as they are.
     """
+    return pa.chunked_array(map(_valid_texts, column.chunks), column.type)
+
+
+def _valid_texts(chunk: pa.Array) -> pa.Array:
     content = chunk.type.value_type if is_list(chunk.type) else chunk.type
     if not (types.is_string(content) or types.is_large_string(content)):
         return chunk

@@ -30,7 +30,7 @@ from edge_lib.data.lazy_sequence import LazySequence
 from edge_lib.data.questions import Questions, read_questions
 from edge_lib.data.row_keys import file_keys, is_blank, number_images, row_keys
 from edge_lib.data.skipped import Skipped, skip_line
-from edge_lib.data.stored import select_rows, stored_column, stored_rows, take_rows
+from edge_lib.data.stored import select_rows, stored_column, stored_rows, take_rows, valid_texts
 from edge_lib.data.texts import Texts, read_texts, refuse_json
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Table:
         self.skipped: dict[str, list[str]] = defaultdict(list)  # reason -> id of each row
         self._skipped_rows: dict[str, set[int]] = defaultdict(set)
         for column in ("texts", "question", "answers"):
-            refuse_json(self._arrow(column), f"{name}: column {column!r}")
+            refuse_json(stored_column(dataset, column), f"{name}: column {column!r}")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -255,7 +255,7 @@ class Table:
     def _arrow(self, name: str) -> pa.ChunkedArray:
         """A column of the stored table, which may have more rows than this one."""
         if name not in self._columns:
-            self._columns[name] = stored_column(self.dataset, name)
+            self._columns[name] = valid_texts(stored_column(self.dataset, name))
         return self._columns[name]
 
     def __getstate__(self) -> dict:

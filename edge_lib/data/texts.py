@@ -98,8 +98,7 @@ def read_texts(column: pa.ChunkedArray, rows: np.ndarray | None = None) -> Texts
 
 def refuse_json(column: pa.ChunkedArray, where: str) -> None:
     """ConfigError if each of the first texts is a JSON object or array."""
-    chunks = map(valid_texts, column.slice(0, BLOCK).chunks)
-    texts = read_texts(pa.chunked_array(chunks, column.type))[:PROBED]
+    texts = read_texts(valid_texts(column.slice(0, BLOCK)))[:PROBED]
     if texts and all(map(_is_json, texts)):
         raise ConfigError(f"{where} holds JSON, not plain text: {texts[0][:60]!r}")
 

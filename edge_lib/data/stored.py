@@ -20,7 +20,7 @@ def stored_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
         return pa.chunked_array([pa.nulls(dataset.data.num_rows)])
     values, feature = dataset.data.column(name), dataset.features[name]
     if isinstance(feature, ClassLabel):
-        parts = [_label_names(chunk, feature.names) for chunk in values.chunks]
+        parts = [label_names(chunk, feature.names) for chunk in values.chunks]
         return pa.chunked_array(parts, pa.string())
     return values
 
@@ -90,7 +90,7 @@ def _decoded(value: bytes | list | None) -> str | list | None:
         return None
 
 
-def _label_names(labels: pa.Array, names: list[str]) -> pa.Array:
+def label_names(labels: pa.Array, names: list[str]) -> pa.Array:
     """Names of labels; null for -1, which stands for no label."""
     numbers = labels.cast(pa.int64()).fill_null(-1).to_numpy()
     known = (numbers >= 0) & (numbers < len(names))

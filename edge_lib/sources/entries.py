@@ -38,7 +38,7 @@ def json_entries(path: Path) -> Iterator[object]:
     Raises ConfigError for a file of another format.
     """
     head = list(islice(_lines(path), 2))
-    return map(_parse, _lines(path)) if head and _are_lines(head, path) else _items(path)
+    return map(parse_json, _lines(path)) if head and _are_lines(head, path) else _items(path)
 
 
 def encodable(text: str) -> str:
@@ -53,13 +53,14 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def _are_lines(head: list[bytes], path: Path) -> bool:
     """Whether each line is an entry, by the first two."""
-    first, several = _parse(head[0]), len(head) > 1
+    first, several = parse_json(head[0]), len(head) > 1
     if LINES.isdisjoint(path.suffixes):
         return several and isinstance(first, dict | list)
     return isinstance(first, dict) or (several and head[0].strip() not in (b"[", b"{"))
 
 
-def _parse(line: bytes) -> object:
+def parse_json(line: bytes) -> object:
+    """The content of a line or file; a SkippedEntry if it is not JSON."""
     try:
         return _loads(line)  # takes a byte order mark
     except (ValueError, RecursionError):

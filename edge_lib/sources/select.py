@@ -12,6 +12,7 @@ from datasets import ClassLabel, Features
 from edge_lib.config import ConfigError
 from edge_lib.config.base import Section
 from edge_lib.data.columns import check_columns, is_list
+from edge_lib.data.stored import label_names
 from edge_lib.data.texts import refuse_json
 
 MEDIA = ("image", "audio")
@@ -85,8 +86,8 @@ def column_values(table: pa.Table, column: str) -> pa.ChunkedArray:
     values, label = table[column], _features(table.schema).get(column)
     if not isinstance(label, ClassLabel):
         return values
-    names = pa.array([name.replace("_", " ") for name in label.names])
-    return pc.take(names, pc.if_else(pc.less(values, 0), None, values))  # -1: without a label
+    names = [name.replace("_", " ") for name in label.names]
+    return pa.chunked_array([label_names(chunk, names) for chunk in values.chunks], pa.string())
 
 
 def _field(values: pa.Array, name: str) -> pa.Array:

@@ -20,11 +20,6 @@ class Member:
     offset: int
     size: int
 
-    def read(self) -> bytes:
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
-
 
 def read_members(file: Path, skipped: Skipped) -> Iterator[Member]:
     """The files in a tar file that is not compressed; those of a truncated one that are whole.

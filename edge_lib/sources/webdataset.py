@@ -4,7 +4,6 @@ A name ends at the first dot of its last part, as in the `webdataset` package; o
 where a sample would have two files of one type otherwise (22.05.png and 22.06.png).
 """
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -16,13 +15,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from edge_lib.config import ConfigError, DataConfig
+from edge_lib.data.cells import read_cell
 from edge_lib.data.columns import missing_column
 from edge_lib.data.table import Table
 from edge_lib.sources.arrow import Skipped, converted_table
-from edge_lib.sources.entries import encodable
+from edge_lib.sources.entries import encodable, parse_json
 from edge_lib.sources.files import SUFFIXES, named_files
 from edge_lib.sources.json_files import json_value
 from edge_lib.sources.parquet import column_of
+from edge_lib.sources.parsed import SkippedEntry
 from edge_lib.sources.select import MEDIA, SPLIT_BY, TEXTS, Columns, named_columns
 from edge_lib.sources.tar import Member, read_members
 
@@ -165,17 +166,13 @@ def _value(sample: Sample, column: str):
         return None
     if _suffix(extension) in MEDIA_SUFFIXES:
         return True  # its content is not read here
-    content = sample[extension].read()
+    content = read_cell(asdict(sample[extension])) or b""
+    if extension.endswith("json"):
+        value, field = parse_json(content), column[len(extension) + 1 :]
+        whole = not field or isinstance(value, SkippedEntry)  # which is no caption
+        return value if whole else json_value(value, field)
     try:
-        text = content.decode("utf-8-sig")
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         return content  # bytes are no caption
-    if not extension.endswith("json"):
-        lines = text.splitlines()
-        return lines[0] if len(lines) == 1 else lines
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return content
-    field = column[len(extension) + 1 :]
-    return json_value(value, field) if field else value
+    return lines[0] if len(lines) == 1 else lines

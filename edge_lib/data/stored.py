@@ -1,4 +1,4 @@
-"""Columns of a data set as Arrow stores them: memory-mapped, and decoded by nobody."""
+"""Columns of a data set as Arrow stores them: memory-mapped, not decoded."""
 
 from collections.abc import Iterator, Sequence
 

@@ -3,9 +3,9 @@
 A shard holds `valid` and `truncated` (n,) bool, `offsets` (n + 1,), `pooled` (n, P) and, where
 tokens are kept, `tokens` (offsets[-1], D): those of item i are tokens[offsets[i] : offsets[i + 1]].
 Tokens of int8 are multiplied by their `scales` (offsets[-1],). `positions` (T,): see
-`EncoderOutput`. An item that was skipped has valid
-False, zeros as pooled and no tokens; a shard of such items alone lacks `pooled` and `tokens`.
-truncated: the item was longer than the encoder's window. `report`: JSON of a `ShardReport`, bytes.
+`EncoderOutput`. An item that was skipped has valid False, zeros as pooled and no tokens; a shard of
+such items alone lacks `pooled` and `tokens`. truncated: the item was longer than the encoder's
+window. `report`: JSON of a `ShardReport`, as bytes.
 """
 
 import errno

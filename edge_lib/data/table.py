@@ -161,12 +161,6 @@ class Table:
             return self.caption_rows
         return self.image_rows if modality == "vision" else np.arange(len(self))
 
-    def item_fingerprint(self, modality: str) -> str:
-        """Names the items. Captions are named by their content: tables may share their features."""
-        if modality != "text":
-            return self.fingerprint
-        return self.captions.digest()
-
     def item_labels(self, modality: str, items: np.ndarray) -> np.ndarray:
         """(n,) int64, equal for equal items: of captions a digest of the text, else the number."""
         if modality != "text":

@@ -23,6 +23,7 @@ from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
 from edge_lib.features.shards import find_shard, map_shard
 from edge_lib.features.weights import encoder_fingerprint
+from edge_lib.sources.digests import item_fingerprint
 
 FORMAT = 4  # raise it when the content of shards, or what happens to items before encoding, changes
 
@@ -88,7 +89,7 @@ def store_folder(spec: FeatureSpec, modality: str, table: Table) -> Path:
     config, features = spec.modalities[modality], spec.features
     facts = {
         "format": FORMAT,
-        "items": table.item_fingerprint(modality),
+        "items": item_fingerprint(table, modality, spec.cache_dir),
         "encoder": encoder_fingerprint(config.encoder_config),
         "precision": features.precision,
         "dtype": features.dtype,

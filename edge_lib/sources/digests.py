@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from edge_lib.config import ConfigError, from_root
+from edge_lib.config import MODALITIES, ConfigError, from_root
 from edge_lib.data.cells import cell_paths, read_cell
 from edge_lib.data.table import Table
+from edge_lib.runs.files import replace_text
 
 THREADS = 16
 MAX_BATCH = 256  # files in one database query
@@ -50,6 +51,21 @@ def table_fingerprint(dataset: Dataset, files: Sequence[Path], cache_dir: Path, 
         for numbers in pc.index_in(paths, value_set=unique).chunks:
             digest.update(pc.fill_null(numbers, -1).to_numpy())
     return digest.hexdigest()[:16]
+
+
+def item_fingerprint(table: Table, modality: str, cache_dir: Path) -> str:
+    """Names the items of a modality by their content alone, so that tables may share features and
+    an edited caption encodes no image again. Kept under the cache, as it reads every item.
+    """
+    if modality == "text":
+        return table.captions.digest()
+    path = cache_dir / "items" / f"{modality}-{table.fingerprint}"
+    if not path.exists():
+        cells = cell_digests(table, MODALITIES[modality].column, cache_dir)
+        content = json.dumps([cells[row] for row in table.item_rows(modality)])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, hashlib.sha256(content.encode()).hexdigest()[:16])
+    return path.read_text()
 
 
 def cell_digests(table: Table, column: str, cache_dir: Path) -> list[str | None]:

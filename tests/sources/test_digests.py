@@ -8,8 +8,9 @@ import pytest
 from datasets import Dataset
 
 from edge_lib.config import ConfigError
+from edge_lib.data.table import Table
 from edge_lib.sources import digests
-from edge_lib.sources.digests import digest_files, table_fingerprint
+from edge_lib.sources.digests import digest_files, item_fingerprint, table_fingerprint
 
 
 @pytest.fixture
@@ -170,3 +171,30 @@ def test_fingerprint_of_selected_rows_reads_their_files_only(folder, reads):
     dataset = Dataset.from_dict({"audio": cells}).select([2, 0])
     table_fingerprint(dataset, [], folder.parent / "cache")
     assert sorted(reads) == [os.fsencode(folder / name) for name in "ac"]
+
+
+def test_item_fingerprint_names_images_apart_from_captions(folder, tmp_path):
+    def name(captions=("x", "y"), images="ab", cells=None):
+        cells = cells or [{"bytes": None, "path": str(folder / image)} for image in images]
+        dataset = Dataset.from_dict({"image": cells, "texts": [[text] for text in captions]})
+        cache = tmp_path / "cache"
+        files = table_fingerprint(dataset, [], cache, *captions, str(cells))
+        return item_fingerprint(Table(dataset, "t", files), "vision", cache)
+
+    first = name()
+    assert name(captions=("x", "edited")) == first
+    content = [(folder / image).read_bytes() for image in "ab"]
+    assert name(cells=content) == first  # the same images inside the table
+    assert name(images="ba") != first
+    (folder / "b").write_text("other content")
+    assert name() != first
+    (folder / "b").unlink()
+    missing = name()
+    assert name(images="ag") == missing
+    assert name(cells=[content[0], None]) == missing
+
+
+def test_item_fingerprint_of_a_table_without_the_modality(tmp_path):
+    dataset = Dataset.from_dict({"texts": [["x"], ["y"]]})
+    tables = [Table(dataset, "t", "two"), Table(dataset.select([0]), "t", "one")]
+    assert len({item_fingerprint(table, "audio", tmp_path) for table in tables}) == 2

@@ -6,20 +6,26 @@ from pydantic import Field
 
 from edge_lib.config.base import Count, Positive, RepoPath, Section
 from edge_lib.config.registry import CONVERSATION_SOURCES, one_of
-from edge_lib.config.sources import DividedSection, HeldOutConfig, HubSplitsConfig, Names
+from edge_lib.config.sources import (
+    DividedSection,
+    HeldOutConfig,
+    HubSplitsConfig,
+    SplitFiles,
+    SplitPaths,
+)
 
 
 class LlavaConfig(Section):
     """LLaVA's JSON files ({"image", "conversations"}) for each split, and the folder of images."""
 
-    files: dict[str, RepoPath]
+    files: SplitPaths
     images: RepoPath
 
 
 class MessagesConfig(Section):
     """Files of messages (json, jsonl or Parquet) for each split."""
 
-    files: dict[str, Names]
+    files: SplitFiles
     images: RepoPath | None = Field(
         None, description="folder of relative image paths; by default that of each file"
     )
@@ -39,7 +45,7 @@ class InstructionsConfig(Section):
     columns are Open-Orca's by default.
     """
 
-    files: dict[str, Names]
+    files: SplitFiles
     system_column: str | None = "system_prompt"
     question_column: str = "question"
     response_column: str = "response"
@@ -64,7 +70,7 @@ class ConversationsConfig(DividedSection):
     seed: Count = 0
     llava: LlavaConfig | None = None
     messages: MessagesConfig | None = None
-    parquet: dict[str, Names] | None = Field(
+    parquet: SplitFiles | None = Field(
         None, description="files for each split; columns: messages or turns, image, audio, ..."
     )
     hub: ConversationHubConfig | None = None

@@ -6,13 +6,19 @@ from pydantic import Field
 
 from edge_lib.config.base import Count, Positive, RepoPath, Section
 from edge_lib.config.registry import QUESTION_SOURCES, one_of
-from edge_lib.config.sources import DividedSection, HubSplitsConfig, Names, TableFilesConfig
+from edge_lib.config.sources import (
+    DividedSection,
+    HubSplitsConfig,
+    Names,
+    SplitPaths,
+    TableFilesConfig,
+)
 
 
 class VQAv2Config(Section):
     """VQAv2's JSON files and the folder of images (with COCO's file names) for each split."""
 
-    questions: dict[str, RepoPath]
+    questions: SplitPaths
     annotations: dict[str, RepoPath]
     images: dict[str, RepoPath]
     prefix: dict[str, str] = Field(
@@ -23,7 +29,7 @@ class VQAv2Config(Section):
 class GQAConfig(Section):
     """GQA's question file for each split (train_balanced_questions.json, ...), and its images."""
 
-    questions: dict[str, RepoPath]
+    questions: SplitPaths
     images: RepoPath
 
 

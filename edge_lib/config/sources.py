@@ -2,9 +2,9 @@
 
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edge_lib.config.base import Count, Fraction, RepoPath, Section, SourceSection
 
@@ -15,6 +15,22 @@ def _as_list(value):
 
 SplitName = Literal["train", "val", "test"]
 Names = Annotated[list[str], BeforeValidator(_as_list)]  # one, or several in a list
+
+
+def splits_differ(files: dict[str, list[str] | Path]) -> dict[str, list[str] | Path]:
+    """The files of each split. ValueError if two splits name the same."""
+    named = {split: {*f} if isinstance(f, list) else {str(f)} for split, f in files.items()}
+    for a, b in combinations(named, 2):
+        if shared := sorted(named[a] & named[b]):
+            raise ValueError(
+                f"{a} and {b} name the same files: {', '.join(shared)}; to divide one set, "
+                "name it as train and set data.split"
+            )
+    return files
+
+
+SplitPaths = Annotated[dict[str, RepoPath], AfterValidator(splits_differ)]
+SplitFiles = Annotated[dict[str, Names], AfterValidator(splits_differ)]
 
 
 class ColumnsConfig(Section):
@@ -79,12 +95,7 @@ class FilesConfig(SplitsConfig):
 
     @model_validator(mode="after")
     def _splits_differ(self):
-        for a, b in combinations(("train", "val", "test"), 2):
-            if shared := sorted({*(getattr(self, a) or [])} & {*(getattr(self, b) or [])}):
-                raise ValueError(
-                    f"{a} and {b} name the same files: {', '.join(shared)}; to divide one set, "
-                    "name it as train and set data.split"
-                )
+        splits_differ({split: getattr(self, split) or [] for split in get_args(SplitName)})
         return self
 
 

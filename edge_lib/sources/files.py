@@ -42,14 +42,7 @@ def named_files(section: FilesConfig, split: str, key: str) -> list[Path]:
     if not getattr(section, split):
         other = f"{key.rpartition('.')[0]}.split.{split}"
         raise ConfigError(f"{key}.{split} names no files; name some, or set {other}")
-    files = match_files(getattr(section, split), f"{key}.{split}")
-    for other in {*SPLITS} - {split}:
-        others = {
-            file for name in getattr(section, other) or [] for file in _matches(from_root(name))
-        }
-        if shared := [file for file in files if file in others]:
-            raise ConfigError(f"{key}: {split} and {other} both read {shared[0]}")
-    return files
+    return files_of_split({name: getattr(section, name) or [] for name in SPLITS}, split, key)
 
 
 def _matches(path: Path) -> list[Path]:
@@ -67,10 +60,17 @@ def _matches(path: Path) -> list[Path]:
 
 
 def files_of_split(patterns: dict[str, list[str]], split: str, key: str) -> list[Path]:
-    """The files that the patterns of a split match. ConfigError if the config names none."""
+    """The files that the patterns of a split match. ConfigError if the config names none, or one
+    that another split reads.
+    """
     if split not in patterns:
         raise ConfigError(f"{key} has no split {split!r}, only {sorted(patterns)}")
-    return match_files(patterns[split], f"{key}.{split}")
+    files = match_files(patterns[split], f"{key}.{split}")
+    for other in patterns.keys() - {split}:
+        others = {file for name in patterns[other] for file in _matches(from_root(name))}
+        if shared := [file for file in files if file in others]:
+            raise ConfigError(f"{key}: {split} and {other} both read {shared[0]}")
+    return files
 
 
 def existing_folder(path: Path, key: str) -> Path:

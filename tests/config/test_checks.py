@@ -100,3 +100,23 @@ def test_parquet_splits_must_name_different_files(message, plain, splits, names)
     files = zip(("train", "val", "test"), splits, strict=True)
     text = message(plain, {"data.parquet": {split: [f"{name}.parquet"] for split, name in files}})
     assert f"{names} name the same files: a.parquet" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "rest"),
+    [
+        ("data.conversations.llava.files", {"data.conversations.llava.images": "images"}),
+        ("data.conversations.messages.files", {}),
+        ("data.conversations.parquet", {}),
+        ("data.conversations.instructions.files", {}),
+        ("data.questions.table", {}),
+        ("data.questions.gqa.questions", {"data.questions.gqa.images": "images"}),
+    ],
+    ids=["llava", "messages", "parquet", "instructions", "questions", "gqa"],
+)
+def test_splits_of_chats_and_questions_must_name_different_files(message, plain, key, rest):
+    section, source = key.split(".")[1:3]
+    files = {"train": "a.json", "val": "b.json", "test": "a.json"}
+    text = message(plain, {f"data.{section}.source": source, key: files, **rest})
+    assert "train and test name the same files: " in text
+    assert "a.json; to divide one set, name it as train" in text

@@ -140,8 +140,9 @@ def test_check_compares_chat_batches_with_conversations(make_chat):
 
 def test_check_names_tables_without_a_usable_conversation(make_chat, tmp_path):
     question = [{"id": 1, "conversations": [{"from": "human", "value": "what?"}]}]
-    (tmp_path / "chat.json").write_text(json.dumps(question))
-    files = ", ".join(f"{split}: {tmp_path}/chat.json" for split in ("train", "val", "test"))
+    for split in (splits := ("train", "val", "test")):
+        (tmp_path / f"{split}.json").write_text(json.dumps(question))
+    files = ", ".join(f"{split}: {tmp_path}/{split}.json" for split in splits)
     llava = f"'data.conversations.llava={{files: {{{files}}}, images: {tmp_path}}}'"
     lines = problems(make_chat(f"data.conversations.source=llava {llava}"))
     error = "no conversation can be used: 1 no assistant turn"
@@ -151,8 +152,9 @@ def test_check_names_tables_without_a_usable_conversation(make_chat, tmp_path):
 def test_check_names_tables_without_any_image(make_chat, tmp_path):
     """A language model alone needs none of this; and the test split's controls need images."""
     turns = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "so"}]
-    (tmp_path / "chat.json").write_text(json.dumps([{"conversations": turns}] * 8))
-    files = ", ".join(f"{split}: {tmp_path}/chat.json" for split in ("train", "val", "test"))
+    for split in (splits := ("train", "val", "test")):
+        (tmp_path / f"{split}.json").write_text(json.dumps([{"conversations": turns}] * 8))
+    files = ", ".join(f"{split}: {tmp_path}/{split}.json" for split in splits)
     llava = f"'data.conversations.llava={{files: {{{files}}}, images: {tmp_path}}}'"
     train, *others = problems(make_chat(f"data.conversations.source=llava {llava}"))
     stage = "vlm.stages.projector: llava train: conversations with an image or clip: 0 do not fill"

@@ -21,6 +21,7 @@ from edge_lib.config.errors import ConfigError, Layer, explain
 from edge_lib.config.experiment import ExperimentConfig
 from edge_lib.config.modalities import MODALITIES
 from edge_lib.config.overrides import Overrides, parse_overrides, reason
+from edge_lib.config.unused import unused_sections
 
 
 def load_config(path: str | Path, overrides: Overrides = "", *needed: str) -> ExperimentConfig:
@@ -42,6 +43,8 @@ def load_config(path: str | Path, overrides: Overrides = "", *needed: str) -> Ex
     except ValidationError as error:
         lines = [explain(problem, layers) for problem in error.errors()]
         raise ConfigError("\n".join(lines)) from None
+    if unused := [*unused_sections(config, layers)]:
+        raise ConfigError("\n".join(unused))
     if missing := [key for key in needed if not attrgetter(key)(config)]:
         names = ", ".join(missing).replace("modalities", " or ".join(MODALITIES))
         raise ConfigError(f"{path}: this needs {names}, which the config lacks")

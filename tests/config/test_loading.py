@@ -151,3 +151,32 @@ def test_default_sections_are_not_shared():
     one, two = ExperimentConfig(name="a"), ExperimentConfig(name="b")
     one.loss.dims.append(3)
     assert 3 not in two.loss.dims
+
+
+OWN = "name: own\ndata: {source: folder, folder: {path: a}}\n"
+TABLE = "{train: [a.csv], val: [b.csv], test: [c.csv]}"
+
+
+def test_section_of_a_source_that_is_not_chosen_is_an_error(message, write):
+    own = write("own.yaml", OWN)
+    child = write("child.yaml", f"extends: own.yaml\ndata: {{table: {TABLE}}}\n")
+    error = "data.table is set, but data.source is 'folder'"
+    assert message(child) == f"{child}: {error}"
+    assert message(own, f"'data.table={TABLE}'") == f"overrides: {error}"
+    questions = message(own, f"'data.questions.table={TABLE}'")
+    assert questions == (
+        "overrides: data.questions.table is set, but data.questions.source is 'scenes'"
+    )
+
+
+def test_sections_of_sources_stay_where_another_is_chosen(write):
+    own = write("own.yaml", OWN)
+    child = write("child.yaml", f"extends: own.yaml\ndata: {{source: table, table: {TABLE}}}\n")
+    for path, overrides in [
+        (child, ""),
+        (child, "data.source=folder"),
+        (own, f"data.source=table 'data.table={TABLE}'"),
+        (own, f"data.source=folder 'data.table={TABLE}'"),
+        (own, "'data.conversations.instructions={files: {train: [a.jsonl]}}'"),
+    ]:
+        load_config(path, overrides)

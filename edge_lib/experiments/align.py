@@ -91,7 +91,7 @@ def alignment_batches(
 def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
     """A point of a sweep: check the config, encode what is missing, train, and test."""
     spec = config.feature_spec
-    check_experiment(config)
+    check_experiment(config, Run(run_folder))
     write_features(config.data, spec)
     metrics = train_aligner(config, run_folder)
     aligner = Aligner.from_pretrained(run_folder / "checkpoints/best").to(local_device())

@@ -7,26 +7,32 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from edge_lib.config import MODALITIES, ConfigError, ExperimentConfig, TrainConfig
+from edge_lib.config import MODALITIES, ConfigError, ExperimentConfig, FeatureSpec, TrainConfig
 from edge_lib.config.checks import train_sections
 from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.qa_batches import QABatches
 from edge_lib.data.table import Table
 from edge_lib.experiments.trimodal import fusion_table
 from edge_lib.experiments.vlm_checks import CHAT_SPLITS, check_split
+from edge_lib.experiments.vlm_features import prefix_spec
+from edge_lib.features.store import store_names
 from edge_lib.features.weights import resolve_model
+from edge_lib.models import Aligner
+from edge_lib.runs import Run
+from edge_lib.runs.notebooks import aligner_folder
 from edge_lib.sources import load_table
-from edge_lib.sources.splits import QUESTIONS, SPLITS
+from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS, SPLITS
 
 
-def check_experiment(config: ExperimentConfig) -> None:
+def check_experiment(config: ExperimentConfig, *runs: Run) -> None:
     """Raise one ConfigError with a line for each problem.
 
     Opens the tables of all splits, which checks files and columns, and compares the training
     batches with rows, groups, kinds and conversations. No image or clip is decoded.
+    runs: those that are trained; a run that goes on needs the features that it started with.
     """
     problems = [*_config_problems(config)]
-    for check in _checks(config):
+    for check in [*_checks(config), partial(_check_features, config, runs)]:
         try:
             check()
         except ConfigError as error:
@@ -95,6 +101,29 @@ def _check_questions(config: ExperimentConfig, split: str) -> None:
     if split == "train":
         no_tokens = SimpleNamespace(encode=lambda texts: [[]] * len(texts))
         _ = QABatches(table, images, no_tokens, config.qa, config.seed).steps_per_epoch
+
+
+def _check_features(config: ExperimentConfig, runs: tuple[Run, ...]) -> None:
+    """The tables and encoders are those that the runs, and runs inside them, were trained on."""
+    started = [Run(path.parent) for run in runs for path in run.folder.glob("**/features.json")]
+    if started and (spec := _saved_spec(config)):
+        prefix = CONVERSATIONS if config.vlm else QUESTIONS if config.qa else ""
+        names = store_names(spec, *(load_table(config.data, prefix + s) for s in SPLITS[:2]))
+        for run in started:
+            run.check_unchanged("features", names)
+
+
+def _saved_spec(config: ExperimentConfig) -> FeatureSpec | None:
+    """What a run that has started encodes; None if its aligner is gone, and is trained again."""
+    if config.modalities:
+        return config.feature_spec
+    folder = aligner_folder(config.aligner)
+    if not (folder / "aligner.json").exists():
+        return None
+    if config.vlm:
+        return prefix_spec(config, folder)
+    aligner = Aligner.untrained(folder)
+    return aligner.feature_spec(config.features, config.data.cache_dir, ["vision"])
 
 
 def _encodable(table: Table, modality: str) -> SimpleNamespace:

@@ -54,9 +54,18 @@ def find_aligner(source: AlignerSource) -> Path:
     """The folder of the aligner that `source` names. Runs its experiment first if needed."""
     if source.folder:
         return source.folder
-    config = load_config(source.config, source.overrides, "modalities")
-    run = Run.of(config, source.notebook.stem)
+    config, run = _aligner_run(source)
     if run_state(run.folder) != "done":
         print(f"no aligner yet: running {source.notebook.name} first, logs in {run}/logs", flush=True)
         execute_notebook(source.notebook, run.folder, config)
     return run.checkpoints / "best"
+
+
+def aligner_folder(source: AlignerSource) -> Path:
+    """Like `find_aligner`, but runs nothing: the folder may not exist."""
+    return source.folder or _aligner_run(source)[1].checkpoints / "best"
+
+
+def _aligner_run(source: AlignerSource) -> tuple[ExperimentConfig, Run]:
+    config = load_config(source.config, source.overrides, "modalities")
+    return config, Run.of(config, source.notebook.stem)

@@ -123,15 +123,19 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def ensure_unchanged(self, name: str, value) -> None:
-        """Write `value` to NAME.json the first time; later raise ValueError if it differs.
+        """Write `value` to NAME.json the first time; later raise ConfigError if it differs.
 
         For inputs that the config does not determine, such as the content of files.
         """
-        path = self.folder / f"{name}.json"
-        if not path.exists():
+        self.check_unchanged(name, value)
+        if not (path := self.folder / f"{name}.json").exists():
             write_json(path, value)
-        elif json.loads(path.read_text()) != value:
-            raise ValueError(
+
+    def check_unchanged(self, name: str, value) -> None:
+        """Like `ensure_unchanged`, without writing."""
+        path = self.folder / f"{name}.json"
+        if path.exists() and json.loads(path.read_text()) != value:
+            raise ConfigError(
                 f"{self.folder}: {name} changed since this run started (new data or encoders); "
                 "remove the folder or choose another run_dir"
             )

@@ -11,6 +11,10 @@ from edge_lib.config import ConfigError, load_config
 from edge_lib.data.table import Table
 from edge_lib.experiments import align, trm_qa
 from edge_lib.experiments.checks import check_experiment
+from edge_lib.features.store import store_names
+from edge_lib.models import Aligner
+from edge_lib.runs import Run
+from edge_lib.sources import load_table
 
 SILENT = "data.scenes.speech=false audio=null fusion.modalities=[vision] "  # speech takes minutes
 QA = (
@@ -107,6 +111,42 @@ def test_check_names_missing_files_and_columns(make_parquet, tmp_path):
         f"{tmp_path}/{split}.parquet: no column 'caption'; it has 'image', 'alt'"
         for split in ("val", "test")
     ]
+
+
+def test_check_compares_features_with_those_a_run_started_with(make_parquet, tmp_path):
+    """Before encoding; a run that has not started accepts any, and is left as it is."""
+    config, run = make_parquet("data.hard_negatives=false"), Run(tmp_path / "run")
+    tables = [load_table(config.data, split) for split in ("train", "val")]
+    check_experiment(config, run)
+    assert not run.folder.exists()
+    part = run.part("only_text")
+    part.ensure_unchanged("features", store_names(config.feature_spec, *tables))
+    check_experiment(config, run)
+    config = make_parquet("data.hard_negatives=false", ["one"] * 19 + ["corrected"])
+    with pytest.raises(ConfigError, match="features changed since this run started") as caught:
+        check_experiment(config, run)
+    assert str(caught.value).splitlines() == [str(caught.value)]
+    assert str(caught.value).startswith(str(part.folder))
+
+
+@pytest.mark.parametrize("kind", ["qa", "vlm"])
+def test_check_compares_features_of_a_saved_aligner(
+    kind, make_qa, make_chat, aligner_folder, tmp_path
+):
+    make, prefix = {"qa": (make_qa, "qa-"), "vlm": (make_chat, "chat-")}[kind]
+    config = make(f"aligner.config=null aligner.folder={aligner_folder}")
+    spec = Aligner.untrained(aligner_folder).feature_spec(
+        config.features, config.data.cache_dir, ["vision"]
+    )
+    same, other = Run(tmp_path).part("same"), Run(tmp_path).part("other")
+    tables = [load_table(config.data, f"{prefix}{split}") for split in ("train", "val")]
+    same.ensure_unchanged("features", store_names(spec, *tables))
+    check_experiment(config, same)
+    other.ensure_unchanged("features", store_names(spec, *tables[::-1]))
+    with pytest.raises(ConfigError, match="other: features changed since this run started"):
+        check_experiment(config, same, other)
+    gone = make(f"aligner.config=null aligner.folder={tmp_path}")  # it is trained again
+    check_experiment(gone, other)
 
 
 def test_check_needs_two_modalities(small_align):

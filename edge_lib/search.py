@@ -55,7 +55,11 @@ class MatryoshkaIndex:
         dims: Sequence[int],
         dtype: Literal["float32", "int8"] = "float32",
     ):
-        self.dims, embeddings = sorted(map(int, dims)), torch.as_tensor(embeddings)
+        try:
+            self.dims = sorted(map(int, dims))
+        except TypeError:
+            raise ValueError(f"dims must be a sequence such as [64, 256], got {dims!r}") from None
+        embeddings = _as_tensor(embeddings)
         if embeddings.ndim != 2 or not len(embeddings):
             raise ValueError(f"an index needs embeddings (N, D), got {tuple(embeddings.shape)}")
         wrong = len(set(self.dims)) < len(self.dims) or not self.dims or self.dims[0] < 1
@@ -234,7 +238,7 @@ class MatryoshkaIndex:
         return Hits(scores, scores.long())
 
     def _validated(self, queries: Vectors, dim: int, k: int) -> Tensor:
-        queries = torch.as_tensor(queries)
+        queries = _as_tensor(queries)
         if k < 0:
             raise ValueError(f"k must be 0 or more, got {k}")
         if queries.ndim != 2 or queries.shape[1] < dim:
@@ -243,6 +247,13 @@ class MatryoshkaIndex:
         if not queries.isfinite().all():
             raise ValueError("queries must be finite")
         return queries
+
+
+def _as_tensor(vectors: Vectors) -> Tensor:
+    """torch refuses arrays with negative strides, such as `x[::-1]`, which are copied."""
+    if isinstance(vectors, np.ndarray):
+        vectors = np.ascontiguousarray(vectors)
+    return torch.as_tensor(vectors)
 
 
 class _TopK:

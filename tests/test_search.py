@@ -180,6 +180,20 @@ def test_index_rejects_bad_embeddings_and_dims(rows, dims, message):
         MatryoshkaIndex(rows, dims)
 
 
+@pytest.mark.parametrize("dims", [64, np.int64(4), None], ids=str)
+def test_index_rejects_dims_that_are_no_sequence(dims):
+    with pytest.raises(ValueError, match=r"dims must be a sequence such as .*, got"):
+        MatryoshkaIndex(torch.eye(4), dims)
+
+
+def test_index_takes_reversed_arrays():
+    rows = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    hits = MatryoshkaIndex(rows[::-1], [4, 8]).search(rows[::-1], 1)
+    np.testing.assert_array_equal(hits.rows[:, 0], np.arange(50))
+    hits = MatryoshkaIndex(rows[:, ::-1], [4, 8]).search(rows[:, ::-1], 3, dim=4)
+    assert_same(hits, brute_force(*[torch.tensor(rows[:, ::-1].copy())] * 2, 4, 3))
+
+
 def test_search_rejects_bad_queries_and_dims():
     index = MatryoshkaIndex(torch.randn(5, 32), DIMS)
     for queries, dim, message in (

@@ -78,7 +78,7 @@ class Aligner(nn.Module):
 
         items: one or a list of PIL images ("vision"), clips (n,) at 16 kHz ("audio") or strings
         ("text"), which get the same normal form as a table's. Raises ValueError for a modality that
-        the aligner does not have and for an item without one, such as a clip of NaN; TypeError for
+        the aligner does not have and for an empty text or a clip of NaN; TypeError for
         items of another type, such as paths.
         """
         items = self._as_list(modality, items)
@@ -110,6 +110,8 @@ class Aligner(nn.Module):
 
     def _as_list(self, modality: str, items: Any) -> list:
         """One item or several, as a list. Raises as `embed` does."""
+        if not isinstance(modality, str):
+            raise ValueError(f"the modality comes first, then items; got {type(modality).__name__}")
         if modality not in self.modalities:
             raise ValueError(f"no modality {modality!r}, only {', '.join(self.modalities)}")
         blank = load_registered(MODALITIES[modality].blank)()
@@ -185,16 +187,27 @@ def _normalize(modality: str, number: int, item: Any) -> Any:
         raise ValueError(f"item {number} of {modality}: {error}") from error
 
 
+def _content(item: Any) -> str:
+    """How to write the bytes of a file in Python; empty for what is neither bytes nor a path."""
+    if isinstance(item, bytes):
+        return "content"
+    is_url = isinstance(item, str) and ("://" in item or item.startswith("data:"))
+    is_path = isinstance(item, str | Path) and str(item) and not is_url
+    return f"Path({str(item)!r}).read_bytes()" if is_path else ""
+
+
 def _check_item(name: str, item: Any, blank: Any, decode: str | None) -> None:
     """TypeError unless an item is of the type of `blank`; for arrays, float with as many axes."""
     if not isinstance(item, type(blank)):
         hint = ""
-        if decode and isinstance(item, str | Path | bytes):
-            hint = f"; to read a file: {decode.replace(':', '.')}(path.read_bytes())"
+        if decode and (content := _content(item)):
+            hint = f"; to decode it: {decode.replace(':', '.')}({content})"
         if isinstance(blank, Image) and isinstance(item, np.ndarray):
             hint = "; to convert an array: PIL.Image.fromarray(array)"
         expected, actual = type(blank).__name__, type(item).__name__
         raise TypeError(f"{name}: expected {expected}, got {actual}{hint}")
+    if isinstance(item, str) and not item.strip():
+        raise ValueError(f"{name} is empty")
     if isinstance(item, np.ndarray) and (item.ndim != blank.ndim or item.dtype.kind != "f"):
         raise TypeError(
             f"{name}: expected floats of a shape such as {blank.shape}, got {item.dtype} of shape "

@@ -5,10 +5,13 @@ import json
 import os
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets, load_dataset
+from datasets.naming import camelcase_to_snakecase
 from filelock import FileLock
+from huggingface_hub import HfApi
 
 from edge_lib.config import ROOT, ConfigError, DataConfig, HubSplitsConfig, from_root
 from edge_lib.data.table import Table
@@ -69,13 +72,28 @@ def _open(source: HubSplitsConfig, split: str, cache_dir: Path) -> Dataset:
         if split != "train":
             raise ValueError("it was saved without splits; set data.split to divide it")
         return _open_saved(folder)
+    cache = plain_cache(cache_dir / "hub")
+    if not folder.is_dir() and not _cached(source.name, Path(cache)):
+        _check_hub(source.name)
     return load_dataset(
         plain_folder(folder) if folder.is_dir() else source.name,
         source.config,
         split=split,
         revision=source.revision,
-        cache_dir=plain_cache(cache_dir / "hub"),
+        cache_dir=cache,
     )
+
+
+def _cached(name: str, folder: Path) -> bool:
+    """Whether `load_dataset` can open it without the hub."""
+    *namespace, name = name.split("/")
+    return (folder / "___".join([*namespace, camelcase_to_snakecase(name)])).is_dir()
+
+
+@cache
+def _check_hub(name: str) -> None:
+    """Ask the hub once: `load_dataset` would retry for minutes, and log each try."""
+    HfApi().dataset_info(name, timeout=10)
 
 
 def _open_saved(folder: Path) -> Dataset:

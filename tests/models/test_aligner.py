@@ -202,10 +202,21 @@ def test_embed_takes_one_item_or_any_number(modality, one, other, three_modaliti
 @pytest.mark.parametrize(
     ("modality", "items", "error", "message"),
     [
-        ("vision", "three.png", TypeError, r"0 of vision: expected Image, got str; to read a file"),
-        ("vision", "three.png", TypeError, r"edge_lib.data.image.decode_image\(path.read_bytes\("),
-        ("vision", [image(), Path("a.png")], TypeError, "item 1 of vision: .* got PosixPath; to"),
-        ("vision", b"PNG", TypeError, "0 of vision: expected Image, got bytes; to read a file"),
+        ("vision", "a/b.png", TypeError, r"0 of vision: expected Image, got str; to decode it: "),
+        (
+            "vision",
+            "a/b.png",
+            TypeError,
+            r"\.decode_image\(Path\('a/b.png'\)\.read_bytes\(\)\)$",
+        ),
+        ("vision", [image(), Path("a.png")], TypeError, r"item 1 .*: .*\(Path\('a.png'\)\.read_b"),
+        ("vision", b"PNG", TypeError, r"got bytes; to decode it: .*\.decode_image\(content\)$"),
+        ("vision", "https://a.org/b.png", TypeError, "expected Image, got str$"),
+        ("vision", [io.BytesIO()], TypeError, "expected Image, got BytesIO$"),
+        (image(), "vision", ValueError, "^the modality comes first, then items; got Image$"),
+        ([image()], "vision", ValueError, "^the modality comes first, then items; got list$"),
+        ("text", "", ValueError, "^item 0 of text is empty$"),
+        ("text", ["a three", " \n"], ValueError, "^item 1 of text is empty$"),
         ("vision", None, TypeError, "item 0 of vision: expected Image, got NoneType$"),
         ("vision", np.zeros((8, 6, 3), np.uint8), TypeError, r"got ndarray; .*Image.fromarray\("),
         (

@@ -154,6 +154,25 @@ def test_hub_error_is_one_line(load, monkeypatch, name):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_hub_is_asked_once_for_what_is_not_cached(load, monkeypatch, tmp_path, folder):
+    """`load_dataset` retries for minutes; what it has in its cache opens without a network."""
+    asked = []
+
+    def refuse(_, name, timeout):
+        asked.append(name)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("edge_lib.sources.hub.load_dataset", None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    with pytest.raises(ConfigError, match=r"^data\.hub: Some/DataSet: no network$"):
+        load("Some/DataSet")
+    assert asked == ["Some/DataSet"]
+    (folder / "cache/hub/Some___data_set").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="NoneType"):
+        load("Some/DataSet")
+    assert asked == ["Some/DataSet"]
+
+
 def test_hub_without_a_split_asks_for_one(load, folder):
     with pytest.raises(ConfigError, match=r"data\.hub\.val is null; .* data\.split\.val"):
         load(folder, "val", val=None)

@@ -14,7 +14,7 @@ Results are ordered by falling cosine, and by rising row number for equal cosine
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -29,7 +29,6 @@ from edge_lib.runs.files import whole_file
 GROUP = 64  # rows per maximum
 MAX_SCORES = 1 << 20  # scores in memory at once
 MAX_FLOATS = 1 << 20  # values gathered, or converted from int8, at once: they fit the CPU's cache
-
 
 Vectors = Tensor | np.ndarray | Sequence[Sequence[float]]
 
@@ -55,11 +54,9 @@ class MatryoshkaIndex:
         dims: Sequence[int],
         dtype: Literal["float32", "int8"] = "float32",
     ):
-        try:
-            self.dims = sorted(map(int, dims))
-        except TypeError:
-            raise ValueError(f"dims must be a sequence such as [64, 256], got {dims!r}") from None
-        embeddings = _as_tensor(embeddings)
+        if not isinstance(dims, Iterable):
+            raise ValueError(f"dims must be a sequence such as [64, 256], got {dims!r}")
+        self.dims, embeddings = sorted(map(int, dims)), _as_tensor(embeddings)
         if embeddings.ndim != 2 or not len(embeddings):
             raise ValueError(f"an index needs embeddings (N, D), got {tuple(embeddings.shape)}")
         wrong = len(set(self.dims)) < len(self.dims) or not self.dims or self.dims[0] < 1
@@ -249,11 +246,9 @@ class MatryoshkaIndex:
         return queries
 
 
-def _as_tensor(vectors: Vectors) -> Tensor:
-    """torch refuses arrays with negative strides, such as `x[::-1]`, which are copied."""
-    if isinstance(vectors, np.ndarray):
-        vectors = np.ascontiguousarray(vectors)
-    return torch.as_tensor(vectors)
+def _as_tensor(x: Vectors) -> Tensor:
+    """Copies arrays of negative strides, such as `x[::-1]`, which torch refuses."""
+    return torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x)
 
 
 class _TopK:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from edge_lib.config import ConfigError
 from edge_lib.data.table import SCHEMA, Table
 from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.paths import MissingImages
 from edge_lib.sources.select import SPLIT_BY
 
 BATCH_ROWS = 256
@@ -43,20 +44,25 @@ def parsed_table(
     """The table of the rows that `parse` yields.
 
     columns: of TYPES. files: what `parse` reads. folder: of the paths in its rows. facts: what else
-    the rows depend on. Raises ConfigError with the config's `key` if there is no row.
+    the rows depend on. Raises ConfigError with the config's `key` if there is no row, or none of
+    its pictures exists.
     """
 
     def convert(skipped: Skipped) -> Iterator[pa.Table]:
         schema = pa.schema([(column, TYPES[column]) for column in columns])
         entries, problem = parse(), "is empty"
+        images = MissingImages(folder or files[-1].parent, f"{key}: {files[-1]}")
         while batch := list(islice(entries, BATCH_ROWS)):
             for entry in (entry for entry in batch if isinstance(entry, SkippedEntry)):
                 skipped[entry.reason].append(entry.id)
                 problem = problem and f"has no usable entry: {entry.reason}{entry.detail}"
             if rows := [entry for entry in batch if isinstance(entry, dict)]:
                 problem = None
-                yield pa.Table.from_pylist(rows, schema)
+                part = pa.Table.from_pylist(rows, schema)
+                images.add(part)
+                yield part
         if problem:
             raise ConfigError(f"{key}: {files[-1]} {problem}")
+        images.check()
 
     return converted_table(name, files, cache_dir, [columns, facts], convert, folder)

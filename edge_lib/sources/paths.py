@@ -50,8 +50,34 @@ def _style(sample: Sequence[str], folders: Sequence[Path], where: str) -> tuple[
         raise ConfigError(
             f"{where}: {sample[0]} is a URL; download the files, then name their paths"
         )
+    raise _no_file(sample[0], len(sample), folders, where)
+
+
+def _no_file(path: str, number: int, folders: Sequence[Path], where: str) -> ConfigError:
     tried = " or ".join(map(str, folders))
-    raise ConfigError(f"{where}: no such file as {sample[0]} in {tried} ({len(sample)} tried)")
+    return ConfigError(f"{where}: no such file as {path} in {tried} ({number} tried)")
+
+
+class MissingImages:
+    """The absolute paths of a table's pictures, counted until one exists."""
+
+    def __init__(self, folder: Path, where: str):
+        self.folder, self.where = folder, where
+        self._first, self._count, self._found = "", 0, False
+
+    def add(self, part: pa.Table) -> None:
+        """Look up those of the next rows."""
+        if self._found or "image" not in part.column_names:
+            return
+        paths = cell_paths(part["image"]).drop_null().to_pylist()
+        self._found = any(_exists(self.folder, path) for path in paths)
+        self._first, self._count = self._first or "".join(paths[:1]), self._count + len(paths)
+
+    def check(self) -> None:
+        """ConfigError if there are paths, and none exists: some may be missing, not all."""
+        if self._count and not self._found:
+            path = self._first.removeprefix(f"{self.folder}/")
+            raise _no_file(path, self._count, [self.folder], f"{self.where}: image")
 
 
 def _exists(folder: Path, path: str) -> bool:

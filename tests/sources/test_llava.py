@@ -148,3 +148,13 @@ def test_llava_rejects_invalid_json(llava, tmp_path):
     (tmp_path / "llava.json").write_text('[{"id"')
     with pytest.raises(ConfigError, match=r"llava\.json is not JSON: Expecting"):
         load_conversations(config, tmp_path, "train")
+
+
+def test_llava_without_any_of_its_pictures_is_an_error(llava, tmp_path):
+    turns = llava_turns("<image>\nwhat?", "a cat")
+    entries = [{"image": f"no{n}.jpg", "conversations": turns} for n in range(300)]
+    error = r"llava\.files\.train: .*image: no such file as no0\.jpg in .*images \(300 tried\)$"
+    with pytest.raises(ConfigError, match=error):
+        load_conversations(llava(entries), tmp_path, "train")
+    last = {"image": "a.jpg", "conversations": turns}
+    assert len(load_conversations(llava([*entries, last]), tmp_path, "train")) == 301

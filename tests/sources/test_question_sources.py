@@ -120,6 +120,14 @@ def vqav2(tmp_path, encode_image):
     }
 
 
+def test_vqav2_without_any_of_its_pictures_is_an_error(vqav2, tmp_path):
+    vqav2["prefix"] = {}
+    data = DataConfig(questions={"source": "vqav2", "vqav2": vqav2}, cache_dir=tmp_path)
+    error = r"vqav2\.questions\.val: .*image: no such file as 000000000007\.jpg in .*\(3 tried\)"
+    with pytest.raises(ConfigError, match=error):
+        load_table(data, "qa-val")
+
+
 def test_vqav2_reads_published_files(vqav2, tmp_path):
     data = DataConfig(questions={"source": "vqav2", "vqav2": vqav2}, cache_dir=tmp_path)
     table = load_table(data, "qa-val")
@@ -322,6 +330,7 @@ def test_gqa_fingerprint_follows_the_images(load_gqa, tmp_path, encode_image):
 
 def test_gqa_questions_are_divided_by_image(tmp_path):
     entries = {f"{n}": ENTRY | {"imageId": n % 20} for n in range(100)}
+    (tmp_path / "19.jpg").touch()
     (tmp_path / "q.json").write_text(json.dumps(entries))
     gqa = {"questions": {"train": str(tmp_path / "q.json")}, "images": str(tmp_path)}
     shares = {"val": 0.1, "test": 0.2, "seed": 1}

@@ -4,7 +4,7 @@ A dotted name, `captions.long`, is the field of a struct, or of each struct in a
 is itself called so comes first.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 import pyarrow as pa
@@ -109,11 +109,13 @@ def _problem(schema: Schema, name: str, column: str) -> str | None:
     return f"column {column!r} is {kind}; {name} takes {taken}{hint}"
 
 
-def missing_column(column: str, names: Iterable[str], fields: Iterable[str] = ()) -> str:
+def missing_column(column: str, names: Collection[str], fields: Iterable[str] = ()) -> str:
     """An error for a column that is not there. fields: dotted names that it may have meant."""
     close = get_close_matches(column, [*names, *fields], n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"no column {column!r}{hint}; it has {', '.join(map(repr, names))}"
+    first, more = [*map(repr, names)][:10], len(names) - 10
+    listed = ", ".join(first) + (f", and {more} more" if more > 0 else "")
+    return f"no column {column!r}{hint}; it has {listed}"
 
 
 def column_type(kinds: Mapping[str, pa.DataType], column: str) -> pa.DataType | None:

@@ -12,6 +12,7 @@ from edge_lib.data.columns import is_text
 from edge_lib.sources.select import MEDIA
 
 SAMPLE = 100  # paths that are looked up
+LONGEST = 255  # characters of a path in an error
 Styles = dict[str, tuple[int, bool]]  # column -> number of its folder, whether Windows wrote it
 
 
@@ -48,13 +49,15 @@ def _style(sample: Sequence[str], folders: Sequence[Path], where: str) -> tuple[
             return counts.index(max(counts)), windows
     if sample[0].startswith(("http://", "https://")):
         raise ConfigError(
-            f"{where}: {sample[0]} is a URL; download the files, then name their paths"
+            f"{where}: {sample[0][:LONGEST]} is a URL; download the files, then name their paths"
         )
     raise _no_file(sample[0], len(sample), folders, where)
 
 
 def _no_file(path: str, number: int, folders: Sequence[Path], where: str) -> ConfigError:
     tried = " or ".join(map(str, folders))
+    if len(path) > LONGEST:
+        path = f"{path[:60]}... (base64 is written as a data URI, data:image/png;base64,...)"
     return ConfigError(f"{where}: no such file as {path} in {tried} ({number} tried)")
 
 

@@ -7,7 +7,7 @@ import pytest
 from datasets import Audio, ClassLabel, Features, Image, List, Value
 
 from edge_lib.config import ConfigError
-from edge_lib.data.columns import SCHEMA_TYPES, check_columns, check_shards
+from edge_lib.data.columns import SCHEMA_TYPES, check_columns, check_shards, missing_column
 from edge_lib.data.table import SCHEMA
 
 TEXT = pa.string()
@@ -166,3 +166,10 @@ def test_dates_are_refused_with_their_type():
     schema = pa.table({"d": [datetime.date(2024, 1, 1)]}).schema
     with pytest.raises(ConfigError, match=r"column 'd' is date32\[day\]; id takes text or whole"):
         check_columns(schema, {"id": "d"}, "a")
+
+
+def test_missing_column_lists_ten_names():
+    names = [f"p{number:02}.png" for number in range(60)]
+    listed = ", ".join(map(repr, names[:10]))
+    assert missing_column("image", names) == f"no column 'image'; it has {listed}, and 50 more"
+    assert missing_column("image", names[:10]) == f"no column 'image'; it has {listed}"

@@ -285,6 +285,11 @@ def test_table_mixes_texts_and_lists_of_captions(pictures, load):
         ("a.csv", b"picture,text\n0.png,a\n", r"no column 'image'; it has 'picture', 'text'"),
         ("a.csv", b"image,captoin\n0.png,a\n", r"no column 'caption' \(did you mean 'captoin'\?\)"),
         ("a.csv", b"image,caption\nnone.png,a\n", r"image: no such file as none\.png in .* or "),
+        (
+            "a.csv",
+            b"image,caption\n" + b"iVBOR" * 1000 + b",a\n",
+            r"no such file as (iVBOR){12}\.\.\. \(base64 is written as a data URI, ",
+        ),
         ("a.csv", b"image,caption\nhttps://x/0.png,a\n", r"https://x/0\.png is a URL"),
         (
             "a.json",
@@ -300,7 +305,7 @@ def test_table_mixes_texts_and_lists_of_captions(pictures, load):
         ),
         ("a.parquet", b"PAR1", r"a\.parquet is not a Parquet file"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_table_error_names_file_and_cause(pictures, load, name, content, message):
     (pictures / name).write_bytes(content)

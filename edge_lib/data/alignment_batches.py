@@ -62,7 +62,8 @@ class AlignmentBatches(StepDataset):
         rows = compact(np.flatnonzero(sum(items.counts > 0 for items in eligible.values()) >= 2))
         self.blocks = self._whole_groups(rows) if hard_negatives else rows[:, None]
         blocks_per_batch = self.batch_size // self.blocks.shape[1]
-        name = f"{table.name}: usable rows"
+        kind = "usable rows" if len(rows) else "rows with two modalities"
+        name = f"{table.name}: {kind}"
         super().__init__(name, len(self.blocks), blocks_per_batch, seed, rank, world_size)
 
     def _whole_groups(self, rows: np.ndarray) -> np.ndarray:

@@ -37,8 +37,10 @@ class StepDataset(Dataset):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch. ConfigError if there are too few units for one."""
+        """Batches in an epoch. ConfigError if there are too few units for one, or none."""
         steps = self.num_units // self.units_per_batch
+        if not self.num_units:
+            raise ConfigError(f"{self.name}: there are none")
         if not steps:
             raise ConfigError(
                 f"{self.name}: {self.num_units} do not fill one batch of {self.units_per_batch}; "

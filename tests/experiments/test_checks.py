@@ -149,6 +149,11 @@ def test_check_compares_features_of_a_saved_aligner(
     check_experiment(gone, other)
 
 
+def test_check_names_tables_without_rows_of_two_modalities(make_parquet):
+    config = make_parquet("data.hard_negatives=false", [None] * 8)
+    assert "parquet train: rows with two modalities: there are none" in problems(config)
+
+
 def test_check_needs_two_modalities(small_align):
     (first, *_) = problems(small_align("text=null"))
     assert first == "alignment needs sections of two modalities: vision, audio or text"
@@ -197,7 +202,7 @@ def test_check_names_tables_without_any_image(make_chat, tmp_path):
     files = ", ".join(f"{split}: {tmp_path}/{split}.json" for split in splits)
     llava = f"'data.conversations.llava={{files: {{{files}}}, images: {tmp_path}}}'"
     train, *others = problems(make_chat(f"data.conversations.source=llava {llava}"))
-    stage = "vlm.stages.projector: llava train: conversations with an image or clip: 0 do not fill"
+    stage = "vlm.stages.projector: llava train: conversations with an image or clip: there are none"
     assert train.startswith(stage)
     error = "vlm.prefix_sources.image: no row of llava {} has image"
     assert others == [error.format(split) for split in ("val", "test")]

@@ -1,7 +1,7 @@
 """Checks of an experiment's tables and of this machine, before anything is encoded."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +23,8 @@ from edge_lib.runs.notebooks import aligner_folder
 from edge_lib.sources import load_table
 from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS, SPLITS
 
+OpenTable = Callable[[str], Table]  # split -> its table
+
 
 def check_experiment(config: ExperimentConfig, *runs: Run) -> None:
     """Raise one ConfigError with a line for each problem.
@@ -32,7 +34,8 @@ def check_experiment(config: ExperimentConfig, *runs: Run) -> None:
     runs: those that are trained; a run that goes on needs the features that it started with.
     """
     problems = [*_config_problems(config)]
-    for check in [*_checks(config), partial(_check_features, config, runs)]:
+    open_table = cache(partial(load_table, config.data))  # opening looks at every file of a table
+    for check in [*_checks(config, open_table), partial(_check_features, config, open_table, runs)]:
         try:
             check()
         except ConfigError as error:
@@ -56,45 +59,45 @@ def _config_problems(config: ExperimentConfig) -> Iterator[str]:
         yield f"{processes} processes do not fit on the {gpus} GPUs of this machine"
 
 
-def _checks(config: ExperimentConfig) -> Iterator[Callable[[], None]]:
+def _checks(config: ExperimentConfig, open_table: OpenTable) -> Iterator[Callable[[], None]]:
     """The checks of the sections that the config has; each raises ConfigError."""
     for name, modality in config.modalities.items():
         yield partial(resolve_model, modality.encoder, modality.weights)
-        yield from (partial(_check_column, config, split, name) for split in SPLITS)
+        yield from (partial(_check_column, open_table, split, name) for split in SPLITS)
     if config.qa:
-        yield from (partial(_check_questions, config, split) for split in SPLITS)
+        yield from (partial(_check_questions, config, open_table, split) for split in SPLITS)
     if config.vlm:
         yield from (partial(check_split, config, split) for split in CHAT_SPLITS)
     if config.modalities:
-        yield partial(_check_rows, config, load_table, config.train)
-        yield partial(_check_groups, config)
+        yield partial(_check_rows, config, open_table, config.train)
+        yield partial(_check_groups, config, open_table)
     if config.fusion:
-        yield partial(_check_rows, config, fusion_table, config.fusion.train)
+        yield partial(_check_rows, config, partial(fusion_table, config.data), config.fusion.train)
 
 
-def _check_column(config: ExperimentConfig, split: str, modality: str) -> None:
-    table, column = load_table(config.data, split), MODALITIES[modality].column
+def _check_column(open_table: OpenTable, split: str, modality: str) -> None:
+    table, column = open_table(split), MODALITIES[modality].column
     if not table.has(column).any():
         raise ConfigError(f"{modality}: no row of {table.name} has {column}")
 
 
-def _check_rows(config: ExperimentConfig, open_table: Callable, train: TrainConfig) -> None:
+def _check_rows(config: ExperimentConfig, open_table: OpenTable, train: TrainConfig) -> None:
     """The rows of the training table fill a batch, in whole groups for hard negatives."""
-    table = open_table(config.data, "train")
+    table = open_table("train")
     items = {name: _encodable(table, name) for name in config.modalities}
     options = config.data.missing, config.data.hard_negatives
     _ = AlignmentBatches(table, items, train, config.seed, *options).steps_per_epoch
 
 
-def _check_groups(config: ExperimentConfig) -> None:
+def _check_groups(config: ExperimentConfig, open_table: OpenTable) -> None:
     """Hard negatives need groups of rows, also where the rows do not fill a batch."""
-    table = load_table(config.data, "train")
+    table = open_table("train")
     if config.data.hard_negatives and len(np.unique(table.groups)) == len(table):
         raise ConfigError(f"data.hard_negatives: {table.name} has no groups of rows")
 
 
-def _check_questions(config: ExperimentConfig, split: str) -> None:
-    table = load_table(config.data, f"{QUESTIONS}{split}")
+def _check_questions(config: ExperimentConfig, open_table: OpenTable, split: str) -> None:
+    table = open_table(f"{QUESTIONS}{split}")
     images = _encodable(table, "vision")
     if not len(table.questions.rows) or not images.valid.any():
         raise ConfigError(f"{table.name}: no question with an image and an answer")
@@ -103,12 +106,12 @@ def _check_questions(config: ExperimentConfig, split: str) -> None:
         _ = QABatches(table, images, no_tokens, config.qa, config.seed).steps_per_epoch
 
 
-def _check_features(config: ExperimentConfig, runs: tuple[Run, ...]) -> None:
+def _check_features(config: ExperimentConfig, open_table: OpenTable, runs: tuple[Run, ...]) -> None:
     """The tables and encoders are those that the runs, and runs inside them, were trained on."""
     started = [Run(path.parent) for run in runs for path in run.folder.glob("**/features.json")]
     if started and (spec := _saved_spec(config)):
         prefix = CONVERSATIONS if config.vlm else QUESTIONS if config.qa else ""
-        names = store_names(spec, *(load_table(config.data, prefix + s) for s in SPLITS[:2]))
+        names = store_names(spec, *(open_table(prefix + s) for s in SPLITS[:2]))
         for run in started:
             run.check_unchanged("features", names)
 

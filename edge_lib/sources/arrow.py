@@ -18,7 +18,7 @@ from edge_lib.sources.digests import digest_files, table_fingerprint
 
 VERSION = 2  # raised whenever the same files give other rows
 
-Skipped = dict[str, list[str]]  # reason -> names of rows that cannot be read
+SkippedNames = dict[str, list[str]]  # reason -> names of rows that cannot be read
 
 
 def converted_table(
@@ -26,7 +26,7 @@ def converted_table(
     files: Sequence[Path],
     cache_dir: Path,
     facts: object,
-    convert: Callable[[Skipped], Iterable[pa.Table]],
+    convert: Callable[[SkippedNames], Iterable[pa.Table]],
     folder: Path | None = None,
 ) -> Table:
     """The table that `convert` yields in parts of one schema; it names the rows it leaves out.
@@ -50,7 +50,7 @@ def converted_table(
     return table
 
 
-def _write(folder: Path, convert: Callable[[Skipped], Iterable[pa.Table]], name: str) -> None:
+def _write(folder: Path, convert: Callable[[SkippedNames], Iterable[pa.Table]], name: str) -> None:
     skipped = defaultdict(list)
     parts = (part for part in convert(skipped) if len(part))
     first = next(parts, None)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
-from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.arrow import SkippedNames, converted_table
 from edge_lib.sources.entries import encodable
 from edge_lib.sources.files import path_of_split, read_json
 from edge_lib.sources.paths import resolve_paths
@@ -46,7 +46,7 @@ def _by_split(paths: Path | dict[str, Path]) -> dict[str, Path]:
 def _convert(
     file: Path,
     folder: Path,
-    skipped: Skipped,
+    skipped: SkippedNames,
     split: str,
     taken: list[str],
     shared: list[str],
@@ -83,7 +83,7 @@ def _table(rows: list[dict], by: str | None, file: Path) -> pa.Table:
     return table.append_column(SPLIT_BY, [values])
 
 
-def _rows(content: dict, file: Path, skipped: Skipped) -> Iterator[dict]:
+def _rows(content: dict, file: Path, skipped: SkippedNames) -> Iterator[dict]:
     """The rows of captions_*.json."""
     captions = defaultdict(list)
     for annotation in _objects(content.get("annotations")):
@@ -97,7 +97,7 @@ def _rows(content: dict, file: Path, skipped: Skipped) -> Iterator[dict]:
 
 
 def _karpathy_rows(
-    images: list[dict], split: str, folder: Path, skipped: Skipped
+    images: list[dict], split: str, folder: Path, skipped: SkippedNames
 ) -> Iterator[dict]:
     """The rows of dataset_*.json. COCO's images are in the folders of 2014, or all in one."""
     nested = any(Path(folder, _nested(image)).is_file() for image in images[:SAMPLE])
@@ -112,7 +112,7 @@ def _objects(entries: object) -> list[dict]:
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
-def _row(image: dict, name: str, file: object, texts: list, skipped: Skipped) -> dict:
+def _row(image: dict, name: str, file: object, texts: list, skipped: SkippedNames) -> dict:
     kept = [encodable(text) for text in texts if isinstance(text, str)]
     if len(kept) < len(texts):
         skipped["a caption that is not a text"].append(name)

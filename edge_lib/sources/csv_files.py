@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from edge_lib.sources.arrow import Skipped
+from edge_lib.sources.arrow import SkippedNames
 from edge_lib.sources.files import is_utf8, open_decompressed
 
 DELIMITERS = ",;\t|"
@@ -21,7 +21,7 @@ MAX_ROWS = 10_000  # in Python objects at once
 csv.field_size_limit(2**31 - 1)  # data URIs are long
 
 
-def read_csv(file: Path, skipped: Skipped) -> Iterator[pa.Table]:
+def read_csv(file: Path, skipped: SkippedNames) -> Iterator[pa.Table]:
     """All rows, in parts. Lines with another number of fields than the header are skipped, and
     those that are not UTF-8.
     """

@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from edge_lib.config import ConfigError
 from edge_lib.data.columns import SCHEMA_TYPES, missing_column
-from edge_lib.sources.arrow import Skipped
+from edge_lib.sources.arrow import SkippedNames
 from edge_lib.sources.entries import encodable, json_entries
 from edge_lib.sources.select import SEVERAL, SPLIT_BY, TEXTS, Columns
 
 MAX_ROWS = 10_000  # in Python objects at once
 
 
-def read_json_rows(file: Path, columns: Columns, skipped: Skipped) -> Iterator[pa.Table]:
+def read_json_rows(file: Path, columns: Columns, skipped: SkippedNames) -> Iterator[pa.Table]:
     """All objects, in parts; a field of an object is a column with a dotted name. Entries that are
     not an object, and objects with a value of a wrong type, are skipped.
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from edge_lib.config import ConfigError
 from edge_lib.data.columns import check_shards
 from edge_lib.data.table import Table
-from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.arrow import SkippedNames, converted_table
 
 log = logging.getLogger(__name__)
 BATCH = 1000  # rows in memory at once
@@ -19,7 +19,7 @@ BATCH = 1000  # rows in memory at once
 def read_parquet(files: Sequence[Path], name: str, cache_dir: Path) -> Table:
     """A table of files that have the columns of the schema."""
 
-    def convert(_: Skipped) -> Iterator[pa.Table]:
+    def convert(_: SkippedNames) -> Iterator[pa.Table]:
         # without the metadata by which `datasets` would decode pictures and sounds
         return (part.replace_schema_metadata(None) for _, part in read_parts(files))
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from edge_lib.config import ConfigError
 from edge_lib.data.table import SCHEMA, Table
-from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.arrow import SkippedNames, converted_table
 from edge_lib.sources.paths import MissingImages
 from edge_lib.sources.select import SPLIT_BY
 
@@ -48,7 +48,7 @@ def parsed_table(
     its pictures exists.
     """
 
-    def convert(skipped: Skipped) -> Iterator[pa.Table]:
+    def convert(skipped: SkippedNames) -> Iterator[pa.Table]:
         schema = pa.schema([(column, TYPES[column]) for column in columns])
         entries, problem = parse(), "is empty"
         images = MissingImages(folder or files[-1].parent, f"{key}: {files[-1]}")

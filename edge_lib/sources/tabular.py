@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from edge_lib.config import ROOT, ConfigError, DataConfig
 from edge_lib.data.table import Table
-from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.arrow import SkippedNames, converted_table
 from edge_lib.sources.csv_files import read_csv
 from edge_lib.sources.entries import json_entries
 from edge_lib.sources.files import named_files
@@ -43,7 +43,7 @@ def read_tables(
 
 
 def _convert(
-    files: Sequence[Path], columns: Columns, folder: Path | None, skipped: Skipped
+    files: Sequence[Path], columns: Columns, folder: Path | None, skipped: SkippedNames
 ) -> Iterator[pa.Table]:
     """The named columns of each file, in parts of one schema."""
     schema, styles = None, {}
@@ -57,7 +57,7 @@ def _convert(
 
 
 def _read(
-    files: Sequence[Path], columns: Columns, skipped: Skipped
+    files: Sequence[Path], columns: Columns, skipped: SkippedNames
 ) -> Iterator[tuple[Path, pa.Table]]:
     """Parts of the files, whose named columns exist and have the right types."""
     if all(map(is_parquet, files)):
@@ -72,7 +72,7 @@ def _read(
             yield file, part
 
 
-def _parts(file: Path, columns: Columns, skipped: Skipped) -> Iterator[pa.Table]:
+def _parts(file: Path, columns: Columns, skipped: SkippedNames) -> Iterator[pa.Table]:
     """Parts of one file; of JSON, the named columns alone."""
     if is_parquet(file):
         return (part for _, part in read_parts([file]))

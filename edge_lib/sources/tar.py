@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.arrow import Skipped
+from edge_lib.sources.arrow import SkippedNames
 
 BLOCK = 512
 
@@ -21,7 +21,7 @@ class Member:
     size: int
 
 
-def read_members(file: Path, skipped: Skipped) -> Iterator[Member]:
+def read_members(file: Path, skipped: SkippedNames) -> Iterator[Member]:
     """The files in a tar file that is not compressed; those of a truncated one that are whole.
 
     Raises ConfigError for another file.

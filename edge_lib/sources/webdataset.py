@@ -18,7 +18,7 @@ from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.cells import read_cell
 from edge_lib.data.columns import missing_column
 from edge_lib.data.table import Table
-from edge_lib.sources.arrow import Skipped, converted_table
+from edge_lib.sources.arrow import SkippedNames, converted_table
 from edge_lib.sources.entries import encodable, parse_json
 from edge_lib.sources.files import SUFFIXES, named_files
 from edge_lib.sources.json_files import json_value
@@ -69,7 +69,7 @@ def _expand(patterns: list[str] | None) -> list[str] | None:
     return expanded
 
 
-def _convert(files: list[Path], columns: Columns, skipped: Skipped) -> Iterator[pa.Table]:
+def _convert(files: list[Path], columns: Columns, skipped: SkippedNames) -> Iterator[pa.Table]:
     checked = False
     for file in files:
         samples = _samples(read_members(file, skipped), columns)
@@ -120,7 +120,7 @@ def _names(sample: Sample) -> Iterator[str]:
         yield from (f"{extension}.{name}" for name in content or () if isinstance(content, dict))
 
 
-def _row(name: str, sample: Sample, columns: Columns, skipped: Skipped) -> dict | None:
+def _row(name: str, sample: Sample, columns: Columns, skipped: SkippedNames) -> dict | None:
     media = {kind: _media(sample, kind, columns) for kind in MEDIA}
     if not any(media.values()):
         skipped["no picture or sound"].append(name)

@@ -9,6 +9,7 @@ from importlib import import_module
 _MODULES = {
     "load_config": "edge_lib.config",
     "load_table": "edge_lib.sources",
+    "download": "edge_lib.sources.download",
     "extract_features": "edge_lib.features.extract",
     "launch": "edge_lib.training.launch",
     "Run": "edge_lib.runs",

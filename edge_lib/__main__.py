@@ -38,8 +38,10 @@ def extract(arguments: Arguments) -> int:
     path, overrides = _parse_config(extract, arguments)
     from edge_lib.config import load_config
     from edge_lib.features.extract import extract_features
+    from edge_lib.sources.download import download_missing
 
     config = load_config(path, overrides, "modalities")
+    download_missing(config.data)
     stores = extract_features(
         config.data,
         config.feature_spec,
@@ -51,6 +53,28 @@ def extract(arguments: Arguments) -> int:
     return 0
 
 
+def download(arguments: Arguments) -> int:
+    """Write a data set into a folder, as Parquet shards or files that a source reads as they are.
+
+    The same command resumes an interrupted download. Paths are relative to the working directory.
+    """
+    from edge_lib.config.registry import DOWNLOADS
+    from edge_lib.sources import download as downloads
+    from edge_lib.sources.download.flags import parse_flags
+
+    parser = argparse.ArgumentParser(
+        prog="edge-glass download",
+        description=download.__doc__,
+        epilog="`edge-glass download NAME --help` describes a data set and its options.",
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(DOWNLOADS))
+    name = parser.parse_args(arguments[:1]).name
+    options = parse_flags(name, downloads.download_class(name), arguments[1:])
+    summary = downloads.download(name, **options)
+    print("\n".join(f"{key}: {value}" for key, value in summary.items()))
+    return 0
+
+
 def bench(arguments: Arguments) -> int:
     """Measure this library against named alternatives."""
     from edge_lib.bench import main
@@ -59,7 +83,7 @@ def bench(arguments: Arguments) -> int:
 
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
-    command.__name__: command for command in (extract, sweep, bench)
+    command.__name__: command for command in (download, extract, sweep, bench)
 }
 
 

@@ -21,7 +21,7 @@ def run_module(*arguments):
 def test_help_lists_commands_without_heavy_imports():
     result = run_module("edge_lib", "--help")
     assert result.returncode == 0
-    assert all(name in result.stdout for name in ("extract", "sweep", "bench"))
+    assert all(name in result.stdout for name in ("download", "extract", "sweep", "bench"))
     imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
     assert not imported & {"torch", "transformers", "pandas", "submitit", "papermill"}
 
@@ -37,13 +37,13 @@ def test_command_help_names_its_arguments(name, capsys):
         command_line.main([name, "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    assert ("--json" if name == "bench" else "--overrides") in printed
+    assert {"bench": "--json", "download": "NAME"}.get(name, "--overrides") in printed
 
 
 def test_unknown_command_lists_commands(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["sweeep"])
-    assert "choose from 'extract', 'sweep', 'bench'" in capsys.readouterr().err
+    assert "choose from 'download', 'extract', 'sweep', 'bench'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

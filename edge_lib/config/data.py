@@ -7,6 +7,7 @@ from pydantic import Field
 
 from edge_lib.config.base import Fraction, RepoPath
 from edge_lib.config.conversations import ConversationsConfig
+from edge_lib.config.download import DownloadConfig
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.questions import QuestionsConfig
 from edge_lib.config.registry import SOURCES, one_of
@@ -42,6 +43,7 @@ class DataConfig(DividedSection):
     hub: HubConfig | None = None
     common_voice: CommonVoiceConfig | None = None
     split: SplitConfig | None = Field(None, description="makes val and test of the train split")
+    download: DownloadConfig | None = Field(None, description="made first, if it is not there")
     questions: QuestionsConfig | None = None
     conversations: ConversationsConfig | None = None
     cache_dir: RepoPath = Path("runs/cache")

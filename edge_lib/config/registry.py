@@ -1,4 +1,5 @@
-"""Registries of what a config may choose by name: poolers, losses, fusions, decoders, sources.
+"""Registries of what a config may choose by name: poolers, losses, fusions, decoders, sources,
+downloads.
 
 A value is an import path ("module:name"), imported when it is first used: reading a config
 imports neither torch nor transformers, and opening a table imports no other source.
@@ -57,6 +58,8 @@ CONVERSATION_SOURCES = {
     "hub": "edge_lib.sources.conversation_hub:load",
     "instructions": "edge_lib.sources.instructions:load",
 }
+# What `edge-glass download` writes: a `sources.download.base.Download`.
+DOWNLOADS = {}
 load_registered = pkgutil.resolve_name
 
 

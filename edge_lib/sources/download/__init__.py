@@ -1,0 +1,118 @@
+"""Downloads of data sets, written in a form that a source reads as it is."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from edge_lib.config import ConfigError, DataConfig, from_root
+from edge_lib.config.base import did_you_mean
+from edge_lib.config.registry import DOWNLOADS, load_registered
+from edge_lib.runs.files import write_json
+from edge_lib.sources.download.base import Download, path_fields
+
+SUMMARY = "download.json"
+
+
+def download(name: str, out: str | Path, **options) -> dict[str, Any]:
+    """Write a data set to the folder `out`, and what it counted to `out`/download.json.
+
+    The same call resumes an interrupted download; one that is complete is not repeated.
+
+    Args:
+        name: one of `config.registry.DOWNLOADS`.
+        out: the folder, relative to the working directory.
+        options: the flags of `edge-glass download NAME --help`, with `_` for `-`.
+
+    Returns: the summary that download.json holds.
+
+    Raises: ConfigError for an unknown name or option, a folder that holds another download, or one
+        that another process writes.
+
+    Example:
+        >>> download("stamps", "data/stamps")  # doctest: +SKIP
+    """
+    job = make_download(name, {"out": out, **options})
+    settings = {"name": name, **job.content()}
+    job.out.mkdir(parents=True, exist_ok=True)
+    with _sole_writer(job.out):
+        summary = _read_summary(job.out, settings)
+        if summary["complete"] and not job.repeats:
+            return summary
+        write_json(job.out / SUMMARY, summary | {"complete": False})
+        summary = {"settings": settings, "complete": True, **job.run()}
+        write_json(job.out / SUMMARY, summary)
+    return summary
+
+
+def download_missing(config: DataConfig) -> dict[str, Any] | None:
+    """The download that an experiment's data names, made unless it is there; its summary. None if
+    the data names none.
+    """
+    if config.download is None:
+        return None
+    name, out, rows, seed, options = (value for _, value in config.download)
+    paths = options.keys() & path_fields(download_class(name))
+    options = options | {key: from_root(options[key]) for key in paths}
+    return download(name, out, rows=rows, seed=seed, **options)
+
+
+def download_class(name: str) -> type[Download]:
+    """The class of a registered download. ConfigError for another name."""
+    if name not in DOWNLOADS:
+        hint, allowed = did_you_mean(name, DOWNLOADS), ", ".join(DOWNLOADS)
+        raise ConfigError(f"no download is called {name!r}; {hint}allowed: {allowed}")
+    return load_registered(DOWNLOADS[name])
+
+
+def make_download(name: str, options: dict[str, Any]) -> Download:
+    """A download with its options, checked. ConfigError names the first wrong one."""
+    job = download_class(name)
+    try:
+        return job(**options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key, allowed = ".".join(map(str, problem["loc"])), job.model_fields
+        if problem["type"] == "extra_forbidden":
+            hint = did_you_mean(key, allowed)
+            raise ConfigError(
+                f"{name}: unknown option {key!r}; {hint}allowed: {', '.join(allowed)}"
+            ) from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}: {key}: {message} (got {problem['input']!r})") from None
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """ConfigError if another process writes the folder."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"{folder}: another download writes this folder; wait for it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read_summary(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call wrote. ConfigError if that was another download."""
+    path = folder / SUMMARY
+    if not path.exists():
+        return {"settings": settings, "complete": False}
+    summary = json.loads(path.read_text())
+    if summary["settings"] != settings:
+        raise ConfigError(
+            f"{folder} holds another download ({_line(summary['settings'])}) than this one "
+            f"({_line(settings)}); choose another folder, or remove it"
+        )
+    return summary
+
+
+def _line(settings: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in settings.items())

@@ -1,0 +1,126 @@
+"""What all downloads share: options, resuming, refusals, command line and config section."""
+
+import json
+
+import pytest
+from filelock import FileLock
+
+from edge_lib import download, load_config
+from edge_lib.__main__ import main
+from edge_lib.config import ROOT, ConfigError
+from edge_lib.config.registry import DOWNLOADS
+from edge_lib.sources.download import download_missing
+from edge_lib.sources.download.base import Download, LocalPath
+
+
+class NumbersDownload(Download):
+    """Numbers, for tests."""
+
+    PROCESS = Download.PROCESS | {"workers"}
+
+    file: LocalPath | None = None
+    workers: int = 1
+    fail: bool = False
+
+    def run(self):
+        if self.fail:
+            raise ConfigError("failed")
+        with (self.out / "runs").open("a") as runs:
+            runs.write(f"{self.workers} {self.file}\n")
+        return {"numbers": self.rows or 10}
+
+
+@pytest.fixture(autouse=True)
+def numbers(monkeypatch):
+    monkeypatch.setitem(DOWNLOADS, "numbers", f"{__name__}:NumbersDownload")
+    monkeypatch.setattr("edge_lib.sources.download.load_registered", lambda _: NumbersDownload)
+
+
+def runs_of(folder):
+    return (folder / "runs").read_text().splitlines()
+
+
+def test_download_writes_its_summary(tmp_path):
+    summary = download("numbers", tmp_path / "a", rows=3)
+    assert summary == json.loads((tmp_path / "a/download.json").read_text())
+    assert summary == {
+        "settings": {"name": "numbers", "rows": 3},
+        "complete": True,
+        "numbers": 3,
+    }
+
+
+def test_download_is_not_repeated_with_another_number_of_workers(tmp_path):
+    assert download("numbers", tmp_path) == download("numbers", tmp_path, workers=2)
+    assert runs_of(tmp_path) == ["1 None"]
+
+
+def test_download_refuses_a_folder_of_another(tmp_path):
+    download("numbers", tmp_path)
+    with pytest.raises(ConfigError, match=r"holds another download \(name=numbers\).*rows=3"):
+        download("numbers", tmp_path, rows=3)
+
+
+def test_download_goes_on_after_a_failure(tmp_path):
+    with pytest.raises(ConfigError, match="failed"):
+        download("numbers", tmp_path, fail=True)
+    assert not json.loads((tmp_path / "download.json").read_text())["complete"]
+    with pytest.raises(ConfigError, match="another download"):
+        download("numbers", tmp_path, fail=False)
+
+
+def test_download_refuses_a_folder_that_is_written(tmp_path):
+    with FileLock(tmp_path / ".lock"), pytest.raises(ConfigError, match="writes this folder"):
+        download("numbers", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"row": 3}, "numbers: unknown option 'row'; did you mean 'rows'"),
+        ({"rows": 0}, r"numbers: rows: .*greater than 0 \(got 0\)"),
+        ({"workers": "many"}, "numbers: workers: .*integer"),
+    ],
+    ids=["name", "range", "type"],
+)
+def test_download_refuses_wrong_options(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        download("numbers", tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_download_suggests_a_name(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'numbers'"):
+        download("number", tmp_path)
+
+
+def test_command_takes_options_as_flags(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["download", "numbers", "--out", "b", "--file", "x.tar", "--workers", "3"]) == 0
+    assert runs_of(tmp_path / "b") == [f"3 {tmp_path}/x.tar"]
+    assert "numbers: 10" in capsys.readouterr().out
+
+
+def test_command_reports_a_wrong_name(tmp_path, capsys):
+    assert main(["download", "nummbers", "--out", str(tmp_path)]) == 2
+    assert "did you mean 'numbers'" in capsys.readouterr().err
+
+
+def test_command_describes_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["download", "numbers", "--help"])
+    printed = capsys.readouterr().out
+    assert "Numbers, for tests." in printed
+    assert "--workers" in printed
+
+
+def test_experiment_downloads_what_is_missing(tmp_path):
+    section = f"{{name: numbers, out: {tmp_path}/c, rows: 4, options: {{file: data/x.tar}}}}"
+    config = load_config("params/tiny/align.yaml", f"data.download={section}")
+    assert download_missing(config.data)["numbers"] == 4
+    download_missing(config.data)
+    assert runs_of(tmp_path / "c") == [f"1 {ROOT}/data/x.tar"]
+
+
+def test_experiment_without_download_needs_none():
+    assert download_missing(load_config("params/tiny/align.yaml").data) is None

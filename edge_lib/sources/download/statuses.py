@@ -1,0 +1,34 @@
+"""What can become of a URL."""
+
+STATUSES = {
+    "ok": "a picture",
+    "gone": "404 or 410",
+    "refused": "another answer that is not 200, or an encoding that cannot be read",
+    "rate_limited": "429",
+    "server_error": "5xx",
+    "timeout": "no answer, or not all of it, in time",
+    "connection": "name not resolved, refused, reset, TLS, HTTP, or a wrong length",
+    "too_large": "more bytes than allowed",
+    "redirects": "too many, or one that leads nowhere",
+    "not_http": "a scheme other than http and https",
+    "private_address": "an address that is not of the public internet",
+    "noai": "X-Robots-Tag forbids the use",
+    "bad_url": "not a URL",
+    "not_an_image": "other content, or an image format that is not read",
+    "corrupt_image": "an image that cannot be decoded",
+    "too_many_pixels": "more pixels than allowed, or sides that differ too much",
+}
+TRANSIENT = frozenset({"rate_limited", "server_error", "timeout", "connection"})
+
+
+class Failure(Exception):
+    """Why a URL gives nothing. status: of `STATUSES`; error: one line; wait: seconds that the
+    server asks for; passing: whether another try soon may end otherwise.
+    """
+
+    def __init__(self, status: str, error: str, wait: float = 0, passing: bool | None = None):
+        super().__init__(status, error)
+        self.status = status
+        self.error = " ".join(error.split())[:200]
+        self.wait = wait
+        self.passing = status in TRANSIENT if passing is None else passing

@@ -59,7 +59,9 @@ CONVERSATION_SOURCES = {
     "instructions": "edge_lib.sources.instructions:load",
 }
 # What `edge-glass download` writes: a `sources.download.base.Download`.
-DOWNLOADS = {}
+DOWNLOADS = {
+    "stamps": "edge_lib.sources.download.stamps:StampsDownload",
+}
 load_registered = pkgutil.resolve_name
 
 

@@ -1,0 +1,116 @@
+"""Debian's tuxpaint-stamps-default: pictures of things, and voices that describe them."""
+
+import hashlib
+import logging
+import random
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from edge_lib.config import ConfigError, from_root
+from edge_lib.data.skipped import skip_line
+from edge_lib.runs.files import write_json
+from edge_lib.sources.download.base import Download, LocalPath
+from edge_lib.sources.download.deb import apt_download, archive_files, deb_field, is_deb
+from edge_lib.sources.download.stamp_files import Thing, read_things
+from edge_lib.sources.download.stamp_tables import (
+    count_rows,
+    divide_things,
+    write_things,
+    write_voices,
+)
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "tuxpaint-stamps-default"
+SHA256 = {"2022.06.04-1": "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"}
+LICENCE = "GPL-2 or later (the package's copyright file); authors are in CONTRIBUTORS.txt upstream"
+WHERE = (
+    f"get the .deb from the page of {PACKAGE} at packages.debian.org, or the tarball "
+    "tuxpaint-stamps-2022-06-04.tar.gz from tuxpaint.org/download, and name it with --file"
+)
+
+
+class StampsDownload(Download):
+    """785 drawn and photographed things with descriptions in 77 languages, and 6,258 clips of human
+    voices that read them in 14: Debian's tuxpaint-stamps-default (161 MB, GPL-2), by apt-get, or
+    from a file. Writes things/*.parquet, a row a thing, and voices/*.parquet, a row a clip; val and
+    test have a tenth of the things each. Equal pictures and equal clips are in one split.
+    """
+
+    # the summary has the package's version and sum, however it was got
+    PROCESS: ClassVar[frozenset[str]] = Download.PROCESS | {"file"}
+
+    file: LocalPath | None = Field(
+        None, description=f"{PACKAGE}_*.deb, or tuxpaint-stamps-*.tar.gz; by apt-get if not given"
+    )
+
+    def run(self) -> dict[str, Any]:
+        path, facts = self._package()
+        skipped = defaultdict(list)
+        things = read_things(archive_files(path), skipped)
+        if not things:
+            raise ConfigError(f"{path} holds no stamps; {WHERE}")
+        parts = divide_things(self._sample(things), self.seed)
+        for split, part in parts.items():
+            write_things(self.out / "things" / f"{split}-00000.parquet", part)
+            write_voices(self.out / "voices" / f"{split}-00000.parquet", part)
+        skipped = {reason: names for reason, names in skipped.items() if names}
+        self._tell(skipped)
+        return facts | count_rows(parts) | {"skipped": {r: len(n) for r, n in skipped.items()}}
+
+    def _sample(self, things: list[Thing]) -> list[Thing]:
+        if self.rows is None or self.rows >= len(things):
+            return things
+        sample = random.Random(self.seed).sample(things, self.rows)
+        return sorted(sample, key=lambda thing: thing.id)
+
+    def _tell(self, skipped: dict[str, list[str]]) -> None:
+        """What was left out: a line a reason, and all names in a file."""
+        write_json(self.out / "skipped.json", skipped)
+        for reason, names in skipped.items():
+            log.warning("stamps: %s", skip_line(reason, names))
+
+    def _package(self) -> tuple[Path, dict[str, str]]:
+        """The package, and what is known of it. ConfigError if it is not there or damaged."""
+        if self.file is None:
+            return _from_apt()
+        if not self.file.is_file():
+            raise ConfigError(f"--file {self.file}: no such file; {WHERE}")
+        return self.file, _describe(self.file, "no: its sha256 is not known beforehand")
+
+
+def _from_apt() -> tuple[Path, dict[str, str]]:
+    if not shutil.which("apt-get"):
+        raise ConfigError(f"stamps: no apt-get on this machine; {WHERE}")
+    try:
+        path = apt_download(PACKAGE, from_root("runs/cache/downloads") / PACKAGE)
+    except ConfigError as error:
+        raise ConfigError(f"stamps: {error}; try apt-get update, or {WHERE}") from None
+    return path, _describe(path, "by apt-get when it was fetched")
+
+
+def _describe(path: Path, otherwise: str) -> dict[str, str]:
+    """Origin, version, sum and what verified it: `otherwise` for a version that is not in SHA256.
+
+    ConfigError for a .deb of another package, or of a known version with another sum.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    version = deb_field(path, "Version") if is_deb(path) else None
+    if version and (package := deb_field(path, "Package")) != PACKAGE:
+        raise ConfigError(f"{path} is the package {package}; {WHERE}")
+    if (expected := SHA256.get(version, digest)) != digest:
+        raise ConfigError(
+            f"{path} is damaged: the sha256 of version {version} is {expected}, not {digest}"
+        )
+    return {
+        "source": path.name,
+        "version": version or path.name.removesuffix(".gz").removesuffix(".tar"),
+        "sha256": digest,
+        "verified": "by its sha256" if version in SHA256 else otherwise,
+        "licence": LICENCE,
+    }

@@ -7,6 +7,7 @@ those of the archive: they are never used as paths.
 import bz2
 import gzip
 import lzma
+import re
 import subprocess
 import tarfile
 import zlib
@@ -21,7 +22,8 @@ from edge_lib.config import ConfigError
 from edge_lib.runs.files import whole_folder
 
 AR_MAGIC = b"!<arch>\n"
-AR_HEADER = 60  # bytes: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2
+# 60 bytes: name 16, time 12, owner 6, group 6, mode 8, size 10, end 2
+AR_HEADER = re.compile(rb"(.{16}).{32}(?=.{10}`\n)(\d+) *`\n", re.DOTALL)
 # unlike tarfile's own, these readers raise an error where the compressed data end too early
 OPENERS: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
     b"\x1f\x8b": gzip.open,
@@ -106,13 +108,13 @@ def _deb_member(path: Path, name: str) -> BinaryIO:
     """data.tar.* or control.tar.*, mapped into memory."""
     with pa.memory_map(str(path)) as file:
         file.seek(len(AR_MAGIC))
-        while header := file.read(AR_HEADER):
-            if header[-2:] != b"`\n" or not header[48:58].strip().isdecimal():
+        while line := file.read(60):
+            if not (header := AR_HEADER.fullmatch(line)):
                 raise tarfile.ReadError("a damaged header of an ar archive")
-            content = file.read_buffer(size := int(header[48:58]))
+            content = file.read_buffer(size := int(header[2]))
             if len(content) < size:
                 raise EOFError("the file ends too early")
-            if header.startswith(f"{name}.tar".encode()):
+            if header[1].startswith(f"{name}.tar".encode()):
                 return pa.BufferReader(content)
             file.seek(size % 2, 1)
     raise tarfile.ReadError(f"no {name}.tar in it")

@@ -27,6 +27,7 @@ LANGUAGE = r"[A-Za-z]{2,3}(?:_[A-Za-z]{2,4})?(?:@[A-Za-z]+)?"  # fr, pt_BR, ca@v
 CLIP = re.compile(rf"(.+?)_desc(?:_({LANGUAGE}))?")
 TRANSLATION = re.compile(rf"({LANGUAGE})\.utf8=(.*)")
 TWIN = re.compile(r".+_(mirror|flip)")
+PARTS, SOUNDS = (".png", ".svg", ".txt"), (".ogg", ".wav")
 ENGLISH = "en"
 OGG_PAGE = 27  # bytes of a page's header, the last of which is the number of segment lengths
 
@@ -76,15 +77,24 @@ def _group_files(files: Iterable[tuple[str, bytes | None]], skipped: SkippedName
         stem, suffix = str(path.with_suffix("")), path.suffix.lower()
         if not is_utf8(name) or ".." in path.parts:
             skipped["name of a file that is not valid"].append(ascii(name))
-        elif suffix in (".png", ".svg", ".txt"):
+        elif suffix in PARTS:
             parts[stem][suffix] = content
-        elif suffix in (".ogg", ".wav"):
-            # one clip is named .ogg.ogg
-            if not (clip := CLIP.fullmatch(stem.removesuffix(suffix))):
-                skipped["sound that is no description"].append(name)
-            elif clips[clip[1]].setdefault(_language(clip[2]), content) is not content:
-                skipped["second clip of a language"].append(name)
+        elif suffix in SOUNDS:
+            clip = CLIP.fullmatch(stem.removesuffix(suffix))  # one is called .ogg.ogg
+            if problem := _add_sound(clips, clip, content):
+                skipped[problem].append(name)
     return parts, clips
+
+
+def _add_sound(clips: dict[str, dict], clip: re.Match | None, content: bytes | None) -> str | None:
+    """Keep a spoken description; the reason if it is none."""
+    if not clip:
+        return "sound that is no description"
+    thing, language = clip[1], _language(clip[2])
+    if language in clips[thing]:
+        return "second clip of a language"
+    clips[thing][language] = content
+    return None
 
 
 def _read_thing(name: str, parts: dict[str, bytes | None]) -> Thing | Skipped:

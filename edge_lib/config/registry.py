@@ -61,6 +61,10 @@ CONVERSATION_SOURCES = {
 # What `edge-glass download` writes: a `sources.download.base.Download`.
 DOWNLOADS = {
     "stamps": "edge_lib.sources.download.stamps:StampsDownload",
+    "pixmo-cap": "edge_lib.sources.download.url_sets:PixmoCapDownload",
+    "cc3m": "edge_lib.sources.download.url_sets:Cc3mDownload",
+    "laion": "edge_lib.sources.download.url_sets:LaionDownload",
+    "urls": "edge_lib.sources.download.url_download:UrlsDownload",
 }
 load_registered = pkgutil.resolve_name
 

@@ -81,6 +81,8 @@ SCHEMA_TYPES: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "image_id": (_is_key, KEY),
     "turns": (_list_of(_is_turn), "lists of {role, content}, both text"),
     "image_ids": (_list_of(_is_key), "lists of texts or whole numbers"),
+    "url": (is_text, "text"),
+    "caption": (is_text, "text"),
 }
 
 

@@ -6,7 +6,7 @@ Quotes that do not match are plain characters: such a line is divided at the del
 import csv
 import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,17 +21,21 @@ MAX_ROWS = 10_000  # in Python objects at once
 csv.field_size_limit(2**31 - 1)  # data URIs are long
 
 
-def read_csv(file: Path, skipped: SkippedNames) -> Iterator[pa.Table]:
+def read_csv(file: Path, skipped: SkippedNames, names: Sequence[str] = ()) -> Iterator[pa.Table]:
     """All rows, in parts. Lines with another number of fields than the header are skipped, and
     those that are not UTF-8.
+
+    names: of the columns of a tsv without a header.
     """
     with open_decompressed(file) as stream:
         encoding = "utf-16" if stream.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         lines = io.TextIOWrapper(stream, encoding, "surrogateescape", newline="")
-        header = next(filter(str.strip, lines), "")
-        delimiter = "\t" if ".tsv" in file.suffixes else max(DELIMITERS, key=header.count)
-        (names,) = csv.reader([header], delimiter=delimiter) if header else [[]]
-        records = _records(lines, delimiter)
+        header = "" if names else next(filter(str.strip, lines), "")
+        is_tsv = bool(names) or ".tsv" in file.suffixes
+        delimiter = "\t" if is_tsv else max(DELIMITERS, key=header.count)
+        if header:
+            (names,) = csv.reader([header], delimiter=delimiter)
+        records = _records(lines, delimiter, 2 if header else 1)
         while part := list(islice(records, MAX_ROWS)):
             rows = []
             for number, fields in part:
@@ -49,9 +53,9 @@ def _problem(fields: list[str], names: list[str]) -> str | None:
     return None if is_utf8("".join(fields)) else "not UTF-8"
 
 
-def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The number of the first line and the fields of each record after the header."""
-    number, waiting, used = 2, deque(), []
+def _records(lines: Iterator[str], delimiter: str, number: int) -> Iterator[tuple[int, list[str]]]:
+    """The number of the first line and the fields of each record. number: of the first."""
+    waiting, used = deque(), []
 
     def feed() -> Iterator[str]:
         while waiting or (line := next(lines, None)) is not None:

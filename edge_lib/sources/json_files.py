@@ -112,6 +112,8 @@ FORMS = {
     "question": _text,
     "answers": partial(_list, form=_key),
     "kind": _key,
+    "url": _text,
+    "caption": _text,
     "id": _key,
     SPLIT_BY: _key,
 }

@@ -47,7 +47,7 @@ def _convert(
 ) -> Iterator[pa.Table]:
     """The named columns of each file, in parts of one schema."""
     schema, styles = None, {}
-    for file, table in _read(files, columns, skipped):
+    for file, table in read_named(files, columns, skipped):
         folders = [folder] if folder else [file.parent, ROOT]
         part = resolve_paths(select_columns(table, columns, file), folders, file, styles)
         schema = schema or part.schema
@@ -56,7 +56,7 @@ def _convert(
         yield part
 
 
-def _read(
+def read_named(
     files: Sequence[Path], columns: Columns, skipped: SkippedNames
 ) -> Iterator[tuple[Path, pa.Table]]:
     """Parts of the files, whose named columns exist and have the right types."""

@@ -1,0 +1,185 @@
+"""Lists of URLs with captions, in the formats of tables, copied once into the folder of a download.
+
+The copy holds the rows that are to be fetched, a record batch for each shard, so that processes map
+the rows of a shard and nothing more.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from edge_lib.config import ConfigError
+from edge_lib.runs.files import whole_folder, write_json
+from edge_lib.sources.arrow import SkippedNames
+from edge_lib.sources.csv_files import read_csv
+from edge_lib.sources.download.sampling import sample_rows
+from edge_lib.sources.files import match_files
+from edge_lib.sources.parquet import is_parquet, open_parquet
+from edge_lib.sources.select import select_columns
+from edge_lib.sources.tabular import column_names, read_named
+
+SUFFIXES = {".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
+FOLDER = "list"  # of a download
+ROWS, FACTS = "rows.arrow", "list.json"
+
+
+@dataclass(frozen=True)
+class ListFormat:
+    """The columns of a list. extra: a further one that is kept, where it exists; header: the names
+    of the columns of a tsv that has no header.
+    """
+
+    url: str
+    caption: str
+    extra: str | None = None
+    header: tuple[str, ...] = ()
+
+
+def list_files(path: Path) -> list[Path]:
+    """The files that a path, a glob pattern or a folder stands for. ConfigError if none."""
+    if not path.is_dir():
+        return match_files([str(path)], "list")
+    files = [file for file in sorted(path.rglob("*")) if SUFFIXES & {*file.suffixes}]
+    files = [file for file in files if file.is_file() and not file.name.startswith(".")]
+    if not files:
+        raise ConfigError(f"list: no file in {path} ends in {', '.join(sorted(SUFFIXES))}")
+    return files
+
+
+def list_sha256(path: Path, out: Path) -> str:
+    """Of the content of a list's files. It is remembered with the copy in `out`, for as long as the
+    files have the same sizes and times, or are gone.
+    """
+    facts = UrlList(out).facts if UrlList.exists(out) else {"source": None}
+    if facts["source"] == str(path):
+        try:
+            stamps = _stamps(list_files(path))
+        except ConfigError:
+            return facts["sha256"]
+        if stamps == facts["stamps"]:
+            return facts["sha256"]
+    return _sha256(list_files(path))
+
+
+def copy_list(
+    path: Path, form: ListFormat, out: Path, shard_rows: int, rows: int | None, seed: int
+) -> None:
+    """Write the rows to fetch, of the list or of a random part, with their numbers in the list.
+
+    Raises ConfigError for a missing column, or one without URLs.
+    """
+    files, skipped = list_files(path), defaultdict(list)
+    facts = {"source": str(path), "sha256": _sha256(files), "stamps": _stamps(files)}
+    parts = _numbered(_read(files, form, skipped))
+    if rows:
+        parts = sample_rows(parts, _count(files, form), rows, seed)
+    parts = (part for part in parts if len(part))
+    first = next(parts, None)
+    if first is None:
+        raise ConfigError(f"{files[0]} has no rows")
+    _check_urls(first["url"], files[0], form)
+    with whole_folder(out / FOLDER) as folder:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(str(folder / ROWS), first.schema, options=options) as writer:
+            for table in _cut(chain([first], parts), shard_rows):
+                writer.write_table(table)
+        facts["skipped"] = {reason: len(names) for reason, names in skipped.items() if names}
+        write_json(folder / FACTS, facts)
+
+
+class UrlList:
+    """The rows of a download: `row` (number in the list), `url`, `caption`, and maybe another.
+
+    facts: source, sha256 and stamps of its files, and skipped: rows that could not be read.
+    """
+
+    def __init__(self, out: Path):
+        self.facts = json.loads((out / FOLDER / FACTS).read_text())
+        self._file = pa.ipc.open_file(pa.memory_map(str(out / FOLDER / ROWS)))
+        self.shards = self._file.num_record_batches
+
+    @staticmethod
+    def exists(out: Path) -> bool:
+        return (out / FOLDER).is_dir()
+
+    def shard(self, number: int) -> pa.Table:
+        return pa.Table.from_batches([self._file.get_batch(number)])
+
+    def lengths(self) -> list[int]:
+        """The rows of each shard."""
+        full, last = len(self.shard(0)), len(self.shard(self.shards - 1))
+        return [full] * (self.shards - 1) + [last]
+
+
+def _stamps(files: Sequence[Path]) -> list[list]:
+    stats = [file.stat() for file in files]
+    return [[str(f), s.st_size, s.st_mtime_ns] for f, s in zip(files, stats, strict=True)]
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _read(files: Sequence[Path], form: ListFormat, skipped: SkippedNames) -> Iterator[pa.Table]:
+    columns = {"url": [form.url], "caption": [form.caption]}
+    if form.header:
+        parts = ((file, part) for file in files for part in read_csv(file, skipped, form.header))
+    else:
+        if form.extra and form.extra in column_names(files[0]):
+            columns["texts"] = [form.extra]
+        parts = read_named(files, columns, skipped)
+    for file, part in parts:
+        table = select_columns(part, columns, file)
+        yield table.rename_columns([form.extra if n == "texts" else n for n in table.column_names])
+
+
+def _count(files: Sequence[Path], form: ListFormat) -> int:
+    if all(map(is_parquet, files)):
+        return sum(_parquet_rows(file) for file in files)
+    return sum(len(part) for part in _read(files, form, defaultdict(list)))
+
+
+def _parquet_rows(path: Path) -> int:
+    with open_parquet(path) as file:
+        return file.metadata.num_rows
+
+
+def _numbered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    start = 0
+    for part in parts:
+        yield part.add_column(0, "row", pa.array(range(start, start + len(part)), pa.int64()))
+        start += len(part)
+
+
+def _cut(parts: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of one chunk and `rows` rows; the last may have fewer."""
+    rest = []
+    for part in parts:
+        rest.append(part)
+        if sum(map(len, rest)) >= rows:
+            table = pa.concat_tables(rest)
+            whole = len(table) - len(table) % rows
+            for start in range(0, whole, rows):
+                yield table[start : start + rows].combine_chunks()
+            rest = [table[whole:]]
+    if table := pa.concat_tables(rest):
+        yield table.combine_chunks()
+
+
+def _check_urls(urls: pa.ChunkedArray, file: Path, form: ListFormat) -> None:
+    """ConfigError if none of the first URLs is one."""
+    texts = urls.drop_null()
+    if len(texts) and not pc.any(pc.match_substring_regex(texts, r"^\s*\w+://")).as_py():
+        text = texts[0].as_py()[:80]
+        raise ConfigError(f"{file}: column {form.url!r} has no URLs, but {text!r}")

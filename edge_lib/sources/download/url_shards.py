@@ -1,0 +1,127 @@
+"""A shard of a URL download: a fixed range of the list's rows, fetched and then written as a whole.
+
+A URL that several rows of a shard have is fetched once. Outcomes go to a journal; when all are
+there, two Parquet files replace it.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from edge_lib.config import ConfigError
+from edge_lib.runs.files import whole_file
+from edge_lib.sources.download.content import Picture
+from edge_lib.sources.download.journal import Journal, recover
+from edge_lib.sources.download.shard_tables import (
+    STATUS,
+    read_outcomes,
+    write_pictures,
+    write_status,
+)
+from edge_lib.sources.download.statuses import TRANSIENT
+
+
+class ShardFiles(NamedTuple):
+    """Where a shard is. It is finished when `status` exists, which is written last."""
+
+    pictures: Path
+    status: Path
+    journal: Path
+
+
+def shard_files(out: Path, number: int) -> ShardFiles:
+    name = f"{number:05d}"
+    return ShardFiles(
+        out / f"train-{name}.parquet",
+        out / f"status/{name}.parquet",
+        out / f"partial/{name}.journal",
+    )
+
+
+@dataclass
+class UrlShard:
+    """A shard under way.
+
+    rows: of `UrlList.shard`; copies: rows with the URL of a row; kept: outcomes that are known;
+    left: row -> URL, for the others.
+    """
+
+    files: ShardFiles
+    rows: pa.Table
+    journal: Journal
+    copies: Counter[int]
+    kept: list[dict]
+    left: dict[int, str]
+
+    def record(self, key: int, picture: Picture) -> None:
+        """Keep the outcome of the URL of row `key`, and of all rows with the same one."""
+        fields = {name: getattr(picture, name, None) for name in STATUS.names}
+        content = picture.content or b""
+        self.journal.append(fields | {"key": key, "bytes": len(content) or None}, content)
+
+    def finish(self) -> None:
+        """Replace the journal by the Parquet files."""
+        self.journal.close()
+        records = {record.fields["key"]: record for record in recover(self.files.journal)}
+        keys = first_rows(self.rows)
+        if not records.keys() >= {*keys}:
+            raise ConfigError(f"{self.files.journal} is damaged; run the same command again")
+        outcomes = [records[key] for key in keys]
+        write_pictures(self.files.pictures, self.rows, outcomes, self.files.journal)
+        write_status(self.files.status, self.rows, outcomes)
+        self.files.journal.unlink()
+
+
+def open_shard(files: ShardFiles, rows: pa.Table) -> UrlShard:
+    """Begin a shard, or go on with it. Of a finished one, take up what failed for a reason that
+    passes.
+    """
+    if files.status.exists() and not files.journal.exists():
+        _restore_journal(files, rows)
+    kept = [record.fields for record in recover(files.journal)]
+    known, copies = {fields["key"] for fields in kept}, Counter(first_rows(rows))
+    urls = rows["url"].to_pylist()
+    left = {key: urls[key] or "" for key in copies if key not in known}
+    return UrlShard(files, rows, Journal(files.journal), copies, kept, left)
+
+
+def first_rows(rows: pa.Table) -> list[int]:
+    """(N,) the first row that has the URL of each row."""
+    first: dict[str, int] = {}
+    return [first.setdefault(url or "", row) for row, url in enumerate(rows["url"].to_pylist())]
+
+
+def is_finished(files: ShardFiles, length: int) -> bool:
+    """Whether the files of a shard of so many rows are there, and whole."""
+    try:
+        statuses = _statuses(files)
+        alive = pc.sum(pc.equal(statuses, "ok")).as_py()
+        pictures = pq.read_metadata(files.pictures).num_rows if alive else 0
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return len(statuses) == length and pictures == alive
+
+
+def failed_in_passing(files: ShardFiles) -> bool:
+    """Whether a finished shard has rows that failed for a reason that passes."""
+    return not TRANSIENT.isdisjoint(_statuses(files).unique().to_pylist())
+
+
+def _statuses(files: ShardFiles) -> pa.ChunkedArray:
+    return pq.read_table(files.status, columns=["status"])["status"]
+
+
+def _restore_journal(files: ShardFiles, rows: pa.Table) -> None:
+    """The journal of a finished shard, without what failed for a reason that passes."""
+    keys, outcomes = first_rows(rows), read_outcomes(files.pictures, files.status)
+    with whole_file(files.journal) as temporary:
+        journal = Journal(temporary)
+        for row, (fields, content) in enumerate(outcomes):
+            if row == keys[row] and fields["status"] not in TRANSIENT:
+                journal.append(fields | {"key": row}, content)
+        journal.close()

@@ -53,6 +53,7 @@ RENAMED = (
 
 PRELOADED = ["edge_lib.experiments.align", "edge_lib.experiments.trimodal"]
 PRELOADED += ["edge_lib.experiments.trm_qa", "edge_lib.experiments.vlm"]
+PRELOADED += ["edge_lib.sources.download.url_download"]
 
 
 def pytest_collection_modifyitems(config, items):

@@ -13,5 +13,5 @@ def server():
 
 
 @pytest.fixture(autouse=True)
-def _processes_fork_from_a_server(monkeypatch):
+def _workers_fork_from_a_server(monkeypatch):
     monkeypatch.setattr(url_processes, "START_METHOD", "forkserver")

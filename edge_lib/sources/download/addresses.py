@@ -97,7 +97,7 @@ def join_url(base: str, location: str) -> str:
 def is_public(address: str) -> bool:
     """Whether an IPv4 or IPv6 address belongs to the public internet.
 
-    IPv6 addresses that hold an IPv4 address (mapped, NAT64, 6to4, Teredo) do not, whichever that is.
+    IPv6 addresses that hold an IPv4 address (mapped, NAT64, 6to4, Teredo) do not.
     """
     ip = ip_address(address)
     if isinstance(ip, IPv6Address):

@@ -3,29 +3,30 @@
 import asyncio
 import random
 import zlib
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from time import time
 
 import httpcore
 
 from edge_lib.sources.download.addresses import WebAddress, join_url, parse_url
-from edge_lib.sources.download.client import Client, Resolver, open_client
+from edge_lib.sources.download.client import Client
+from edge_lib.sources.download.dial import Resolver
 from edge_lib.sources.download.robots import forbids
-from edge_lib.sources.download.statuses import Failure
+from edge_lib.sources.download.statuses import TRANSIENT, Failure
 
 MAX_WAIT = 60.0  # seconds; a host that asks for more is not waited for
 REDIRECTS = (301, 302, 303, 307, 308)
+KINDS = {200: "ok", 404: "gone", 408: "timeout", 410: "gone", 429: "rate_limited"}
 UNREADABLE = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
 
 
 @dataclass(frozen=True)
 class FetchLimits:
     """timeout: seconds for a whole response, and half of it to connect and between two reads;
-    max_bytes: of a body, as sent and unpacked; retries: of failures that may pass; backoff: seconds
-    before the first retry, doubled for each further one; ignore_noai: take what X-Robots-Tag
-    forbids.
+    max_bytes: of a body, as sent and unpacked; retries: of failures that may pass; ignore_noai:
+    take what X-Robots-Tag forbids; backoff: seconds before the first retry, doubled for each
+    further one.
     """
 
     timeout: float = 20.0
@@ -48,9 +49,9 @@ class Response:
 
 def make_client(
     limits: FetchLimits, connections: int, per_host: int, resolve: Resolver | None = None
-) -> AbstractAsyncContextManager[Client]:
-    """connections, per_host: the most at a time."""
-    return open_client(limits.timeout, connections, per_host, limits.allow_private, resolve)
+) -> Client:
+    """An async context manager. connections, per_host: the most at a time."""
+    return Client(limits.timeout, connections, per_host, limits.allow_private, resolve)
 
 
 async def fetch(client: Client, url: str, limits: FetchLimits) -> Response:
@@ -60,10 +61,9 @@ async def fetch(client: Client, url: str, limits: FetchLimits) -> Response:
             return Response("ok", None, await _follow(client, url, limits))
         except Failure as error:
             failure = error
-        if not failure.passing or failure.wait > MAX_WAIT or retry == limits.retries:
+        if not failure.passing or retry == limits.retries:
             break
-        backoff = limits.backoff * 2**retry * random.uniform(0.5, 1.5)
-        await asyncio.sleep(max(failure.wait, backoff))
+        await asyncio.sleep(limits.backoff * 2**retry * random.uniform(0.5, 1.5))
     return Response(failure.status, failure.error, None)
 
 
@@ -81,71 +81,66 @@ async def _get(client: Client, address: WebAddress, limits: FetchLimits) -> byte
     """The content, or where a redirect leads."""
     try:
         async with client.get(address) as response:
-            headers = _headers(response)
             if response.status in REDIRECTS:
-                return _location(response.status, headers)
-            _check_status(client, address, response.status, headers)
-            _check_headers(headers, limits)
-            return _decoded(await _body(response, limits.max_bytes), headers, limits.max_bytes)
-    except (TimeoutError, httpcore.TimeoutException):
-        raise Failure("timeout", f"no whole answer within {limits.timeout:g} s") from None
-    except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ValueError) as error:
+                return _location(response)
+            _check_status(client, address.host, response)
+            _check_headers(response, limits)
+            return _unpacked(response, await _body(response, limits.max_bytes), limits.max_bytes)
+    except (TimeoutError, httpcore.TimeoutException) as error:
+        line = str(error) or f"not complete within {limits.timeout:g} s"
+        raise Failure("timeout", line) from None
+    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise Failure("connection", str(error) or type(error).__name__) from None
 
 
-def _headers(response: httpcore.Response) -> dict[str, str]:
-    """Names in lower case; values of the same name joined."""
-    headers: dict[str, str] = {}
-    for key, value in response.headers:
-        name, text = key.decode("latin-1").lower(), _text(value)
-        headers[name] = f"{headers[name]}, {text}" if name in headers else text
-    return headers
+def _header(response: httpcore.Response, name: bytes) -> str:
+    """The values of a header, joined as HTTP allows; "" without any."""
+    values = [value for key, value in response.headers if key.lower() == name]
+    return b", ".join(values).decode(errors="replace").strip()
 
 
-def _text(value: bytes) -> str:
+def _location(response: httpcore.Response) -> str:
+    location = next((v for key, v in response.headers if key.lower() == b"location"), b"")
+    if not location.strip():
+        raise Failure("redirects", f"status {response.status} without a location")
     try:
-        return value.decode()
+        return location.decode()
     except UnicodeDecodeError:
-        return value.decode("latin-1")
+        return location.decode("latin-1")
 
 
-def _location(status: int, headers: dict[str, str]) -> str:
-    if not headers.get("location"):
-        raise Failure("redirects", f"{status} without a location")
-    return headers["location"]
-
-
-def _check_status(client: Client, address: WebAddress, status: int, headers) -> None:
-    if status == 200:
+def _check_status(client: Client, host: str, response: httpcore.Response) -> None:
+    status, wait = response.status, _retry_after(_header(response, b"retry-after"))
+    kind = KINDS.get(status, "server_error" if 500 <= status < 600 else "refused")
+    if kind == "ok":
         return
-    wait = _retry_after(headers.get("retry-after", ""))
-    if status == 429 or status >= 500:
-        if 0 < wait <= MAX_WAIT:
-            client.host(address.host).pause(wait)
-        raise Failure("rate_limited" if status == 429 else "server_error", str(status), wait)
-    raise Failure("gone" if status in (404, 410) else "refused", f"status {status}")
+    if kind in TRANSIENT and wait <= MAX_WAIT:
+        client.pause(host, wait)
+    passing = kind in TRANSIENT and wait <= MAX_WAIT
+    raise Failure(kind, f"status {status}", passing)
 
 
 def _retry_after(value: str) -> float:
     """Seconds; 0 for a value that is neither a number nor a date."""
-    if value.strip().isdecimal():
+    if value.isdecimal():
         return float(value)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        date = parsedate_to_datetime(value)
     except (ValueError, TypeError):
         return 0.0
+    return max(0.0, date.timestamp() - time())
 
 
-def _check_headers(headers: dict[str, str], limits: FetchLimits) -> None:
+def _check_headers(response: httpcore.Response, limits: FetchLimits) -> None:
     """What can be told before the body is read."""
-    tag = headers.get("x-robots-tag", "")
+    tag = _header(response, b"x-robots-tag")
     if tag and not limits.ignore_noai and forbids(tag):
         raise Failure("noai", f"X-Robots-Tag: {tag}")
-    length = headers.get("content-length", "")
+    length = _header(response, b"content-length")
     if length.isdecimal() and int(length) > limits.max_bytes:
         raise Failure("too_large", f"{int(length):,} bytes")
-    encoding = headers.get("content-encoding", "").lower()
-    if encoding in UNREADABLE or "," in encoding:
+    encoding = _header(response, b"content-encoding").lower()
+    if "," in encoding or encoding in UNREADABLE:
         raise Failure("refused", f"content encoding {encoding}")
 
 
@@ -158,9 +153,9 @@ async def _body(response: httpcore.Response, limit: int) -> bytes:
     return bytes(body)
 
 
-def _decoded(body: bytes, headers: dict[str, str], limit: int) -> bytes:
-    """Unpacked up to the limit. Encodings that do not exist mean nothing, as to browsers."""
-    if headers.get("content-encoding", "").lower() not in ("gzip", "x-gzip", "deflate"):
+def _unpacked(response: httpcore.Response, body: bytes, limit: int) -> bytes:
+    """The body without its encoding. Encodings that do not exist mean nothing, as to browsers."""
+    if _header(response, b"content-encoding").lower() not in ("gzip", "x-gzip", "deflate"):
         return body
     try:
         content, whole = _inflated(body, limit + 1)

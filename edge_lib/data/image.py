@@ -50,6 +50,14 @@ def normalize_image(image: Image.Image) -> Image.Image:
     return rgb
 
 
+def turn_of(image: Image.Image) -> Transpose | None:
+    """What turns the image upright by its EXIF data; damaged ones turn nothing."""
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # the parser of EXIF data raises nearly anything
+        return None
+
+
 def blank_image() -> Image.Image:
     """An image that stands for a missing one."""
     return Image.new("RGB", (64, 64))
@@ -66,12 +74,8 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF data say; damaged EXIF data turn nothing."""
     image.load()  # a damaged picture is an error
-    try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # the parser of EXIF data raises nearly anything
-        turn = None
+    turn = turn_of(image)
     # ImageOps.exif_transpose would write the EXIF data anew, and fail where others are damaged
     return image if turn is None else image.transpose(turn)
 

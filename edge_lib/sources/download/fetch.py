@@ -93,20 +93,27 @@ async def _get(client: Client, address: WebAddress, limits: FetchLimits) -> byte
         raise Failure("connection", str(error) or type(error).__name__) from None
 
 
+def _values(response: httpcore.Response, name: bytes) -> list[str]:
+    return [_text(value) for key, value in response.headers if key.lower() == name]
+
+
 def _header(response: httpcore.Response, name: bytes) -> str:
-    """The values of a header, joined as HTTP allows; "" without any."""
-    values = [value for key, value in response.headers if key.lower() == name]
-    return b", ".join(values).decode(errors="replace").strip()
+    """The first value of a header; "" without any."""
+    return next(iter(_values(response, name)), "")
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _location(response: httpcore.Response) -> str:
-    location = next((v for key, v in response.headers if key.lower() == b"location"), b"")
-    if not location.strip():
+    location = _header(response, b"location")
+    if not location:
         raise Failure("redirects", f"status {response.status} without a location")
-    try:
-        return location.decode()
-    except UnicodeDecodeError:
-        return location.decode("latin-1")
+    return location
 
 
 def _check_status(client: Client, host: str, response: httpcore.Response) -> None:
@@ -133,9 +140,9 @@ def _retry_after(value: str) -> float:
 
 def _check_headers(response: httpcore.Response, limits: FetchLimits) -> None:
     """What can be told before the body is read."""
-    tag = _header(response, b"x-robots-tag")
-    if tag and not limits.ignore_noai and forbids(tag):
-        raise Failure("noai", f"X-Robots-Tag: {tag}")
+    for tag in _values(response, b"x-robots-tag"):
+        if not limits.ignore_noai and forbids(tag):
+            raise Failure("noai", f"X-Robots-Tag: {tag}")
     length = _header(response, b"content-length")
     if length.isdecimal() and int(length) > limits.max_bytes:
         raise Failure("too_large", f"{int(length):,} bytes")

@@ -6,7 +6,7 @@ VALUED = {"max-snippet", "max-image-preview", "max-video-preview", "unavailable_
 
 
 def forbids(tag: str) -> bool:
-    """Whether the value forbids to use the picture in a data set.
+    """Whether a value of the header forbids to use the picture in a data set.
 
     `noai, noindex` is for everyone; in `otherbot: noai, googlebot: noindex` a name is that of the
     agent for which the directives up to the next name are.
@@ -14,8 +14,9 @@ def forbids(tag: str) -> bool:
     agent = ""
     for part in tag.lower().split(","):
         name, colon, directive = (text.strip() for text in part.rpartition(":"))
-        if colon and name not in VALUED:
-            agent = name
+        if name in VALUED:
+            continue
+        agent = name if colon else agent
         if agent in ("", "*", AGENT) and directive in FORBIDDING:
             return True
     return False

@@ -48,15 +48,20 @@ PRIVATE_IPV6 = [
 
 @dataclass(frozen=True)
 class WebAddress:
-    """An http or https URL in parts, as a request needs them. host: without brackets; target: path
-    and query, percent-encoded; authority: the Host header.
+    """An http or https URL in parts, as a request needs them. host: without brackets and final dot;
+    target: path and query, percent-encoded.
     """
 
     scheme: str
     host: str
     port: int
     target: bytes
-    authority: bytes
+
+    @property
+    def authority(self) -> str:
+        """The header Host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -83,7 +88,7 @@ def parse_url(url: str) -> WebAddress:
     host = parts.raw_host.decode("ascii").removesuffix(".")
     if not (HOST.fullmatch(host) or _is_ipv6(host)):
         raise Failure("bad_url", f"host {host[:80]!r}")
-    return WebAddress(parts.scheme, host, port, parts.raw_path, parts.netloc)
+    return WebAddress(parts.scheme, host, port, parts.raw_path)
 
 
 def join_url(base: str, location: str) -> str:

@@ -129,4 +129,4 @@ def _url(address: WebAddress) -> URL:
 
 
 def _request(address: WebAddress) -> Request:
-    return Request(b"GET", _url(address), headers=[(b"Host", address.authority), *HEADERS])
+    return Request(b"GET", _url(address), headers=[(b"Host", address.authority.encode()), *HEADERS])

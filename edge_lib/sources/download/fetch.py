@@ -129,13 +129,12 @@ def _check_status(client: Client, host: str, response: httpcore.Response) -> Non
 
 def _retry_after(value: str) -> float:
     """Seconds; 0 for a value that is neither a number nor a date."""
-    if value.isdecimal():
-        return float(value)
     try:
-        date = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
+        if value.isdecimal():
+            return float(value)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    except Exception:  # the parser of dates raises nearly anything
         return 0.0
-    return max(0.0, date.timestamp() - time())
 
 
 def _check_headers(response: httpcore.Response, limits: FetchLimits) -> None:

@@ -13,10 +13,13 @@ def forbids(tag: str) -> bool:
     """
     agent = ""
     for part in tag.lower().split(","):
-        name, colon, directive = (text.strip() for text in part.rpartition(":"))
-        if name in VALUED:
+        name, colon, directive = (text.strip() for text in part.partition(":"))
+        if not colon:
+            directive = name
+        elif name in VALUED:
             continue
-        agent = name if colon else agent
+        else:
+            agent = name
         if agent in ("", "*", AGENT) and directive in FORBIDDING:
             return True
     return False

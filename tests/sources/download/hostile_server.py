@@ -36,12 +36,14 @@ class Route:
 
 
 class HostileServer:
-    """A context manager. requests: paths in their order; connections: their number."""
+    """A context manager. requests: paths in their order; connections: their number in all;
+    most_active: the most requests at a time.
+    """
 
     def __init__(self, host: str = "127.0.0.1", ssl=None):
         self.host, self.requests, self.connections = host, [], 0
         self._ssl, self._loop, self._tasks = ssl, asyncio.new_event_loop(), set()
-        self._counts = Counter()
+        self._counts, self._active, self.most_active = Counter(), 0, 0
 
     def __enter__(self) -> "HostileServer":
         start = asyncio.start_server(self._serve, self.host, 0, ssl=self._ssl)
@@ -83,12 +85,17 @@ class HostileServer:
         path = head.split(" ")[1].lstrip("/")
         self.requests.append(path)
         self._counts[path] += 1
+        self._active += 1
+        self.most_active = max(self.most_active, self._active)
         reply = find_route(path).reply
-        if callable(reply):
-            await reply(self, writer, self._counts[path])
-        else:
-            writer.write(reply)
-        await writer.drain()
+        try:
+            if callable(reply):
+                await reply(self, writer, self._counts[path])
+            else:
+                writer.write(reply)
+            await writer.drain()
+        finally:
+            self._active -= 1
         return callable(reply) and getattr(reply, "keeps", False)
 
 
@@ -140,8 +147,8 @@ def strip() -> bytes:
 
 
 def text_bomb_png() -> bytes:
-    """A PNG with a text of 100 MB."""
-    data = b"key\0\0" + zlib.compress(bytes(100_000_000))
+    """A PNG with a text of 2 MB."""
+    data = b"key\0\0" + zlib.compress(bytes(2_000_000))
     chunk = struct.pack(">I", len(data)) + b"zTXt" + data
     image = picture(0, "PNG")
     return image[:33] + chunk + struct.pack(">I", zlib.crc32(chunk[4:])) + image[33:]
@@ -149,7 +156,7 @@ def text_bomb_png() -> bytes:
 
 @cache
 def gzip_bomb() -> bytes:
-    return gzip.compress(bytes(100_000_000))
+    return gzip.compress(bytes(20_000_000))
 
 
 def reply(body: bytes = b"", status: int = 200, *headers: str, length: int | None = None) -> bytes:
@@ -194,6 +201,14 @@ def stall_after(content: bytes):
     async def write(server, writer, count):
         writer.write(content)
         await asyncio.sleep(3600)
+
+    return write
+
+
+def answer_after(content: bytes, seconds: float):
+    async def write(server, writer, count):
+        await asyncio.sleep(seconds)
+        writer.write(content)
 
     return write
 
@@ -263,6 +278,7 @@ PICTURES = {
     "encoding-utf-8": (encoded(JPEG, "UTF-8"), SHAPE),
     "excess": (reply(JPEG + JPEG, length=len(JPEG)), SHAPE),
     "excess-kept": (kept(reply(JPEG + b"junk", length=len(JPEG))), SHAPE),
+    "slow": (answer_after(OK, 0.05), SHAPE),
     "500-then-200": (in_turn(reply(b"", 500), OK), SHAPE),
     "429-then-200": (in_turn(reply(b"", 429, "Retry-After: 0"), OK), SHAPE),
     "408-then-200": (in_turn(reply(b"", 408), OK), SHAPE),
@@ -307,10 +323,17 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 REPLIES = {
     "429-wait": (reply(b"", 429, "Retry-After: 3600"), "rate_limited"),
     "503-wait": (reply(b"", 503, "Retry-After: Fri, 31 Dec 2100 23:59:59 GMT"), "server_error"),
+    "429-second": (reply(b"", 429, "Retry-After: 1"), "rate_limited"),
+    "429-old": (reply(b"", 429, "Retry-After: Mon, 01 Jan 0001 00:00:00 -0000"), "rate_limited"),
+    "429-long": (reply(b"", 429, "Retry-After: " + "9" * 5000), "rate_limited"),
     "429-junk": (reply(b"", 429, "Retry-After: soon"), "rate_limited"),
     "500-then-404": (in_turn(reply(b"", 500), reply(b"", 404)), "gone"),
     "404-with-picture": (reply(JPEG, 404), "gone"),
     "noai": (reply(JPEG, 200, "X-Robots-Tag: noai, noimageai"), "noai"),
+    "noai-endless": (
+        repeat(b"junk", HEAD + b"X-Robots-Tag: noai\r\n\r\n", 0.01),
+        "noai",
+    ),
     "noindex": (reply(JPEG, 200, "x-robots-tag: NOINDEX"), "noai"),
     "robots/agent": (reply(JPEG, 200, "X-Robots-Tag: edge-glass: noimageai"), "noai"),
     "robots/second": (
@@ -322,7 +345,7 @@ REPLIES = {
         "noai",
     ),
     "endless": (repeat(bytes(100_000), HEAD + b"\r\n"), "too_large"),
-    "endless-chunks": (repeat(b"4\r\njunk\r\n" * 1000, chunked(end=b"")), "too_large"),
+    "endless-chunks": (repeat(b"400\r\n%s\r\n" % bytes(1024), chunked(end=b"")), "too_large"),
     "declared-large": (reply(JPEG, length=10**12), "too_large"),
     "large": (reply(bytes(MAX_BYTES + 1)), "too_large"),
     "gzip-bomb": (encoded(gzip_bomb(), "gzip"), "too_large"),
@@ -343,6 +366,7 @@ REPLIES = {
     "http-2": (OK.replace(b"HTTP/1.1", b"HTTP/2"), "connection"),
     "status-word": (OK.replace(b"200", b"two"), "connection"),
     "length-negative": (reply(JPEG, length=-5), "connection"),
+    "length-long": (HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", "connection"),
     "length-word": (HEAD + b"Content-Length: much\r\n\r\n" + JPEG, "connection"),
     "length-twice": (reply(JPEG, 200, "Content-Length: 7"), "connection"),
     "header-bomb": (HEAD + b"X-Junk: " + b"x" * 200_000 + b"\r\n\r\n", "connection"),

@@ -173,9 +173,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 @cache
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     """SHA-256 of a file, computed again only if its size or time changes. The hub's cache links to
-    large files by theirs.
+    large files by theirs; a further link may lead to a store with names of another kind.
     """
-    if re.fullmatch("[0-9a-f]{64}", blob := path.resolve().name):
+    if path.is_symlink() and re.fullmatch("[0-9a-f]{64}", blob := path.readlink().name):
         return blob
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_lib.config import MODALITIES, FeaturesConfig, FeatureSpec, ModalityConfig
@@ -15,14 +15,13 @@ from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
 from edge_lib.features.weights import check_weights, weights_digest
-from edge_lib.models.saving import model_folder
+from edge_lib.models.card import Backbone, count_parameters
+from edge_lib.models.saving import PretrainedModel, read_metadata, read_weights
 from edge_lib.nn.heads import build_head
-from edge_lib.runs.files import absolute_path, read_saved
-
-FILE = "aligner.json"
+from edge_lib.runs.files import absolute_path
 
 
-class Aligner(nn.Module):
+class Aligner(PretrainedModel, nn.Module):
     """One trained head per modality, into a shared Matryoshka space.
 
     modalities: the encoder and head of each. dims: sizes of the embedding. widths: for each
@@ -36,6 +35,8 @@ class Aligner(nn.Module):
         >>> images = aligner.embed("vision", [image, other])  # (2, 256), or [:, :d] for dim d
         >>> caption = aligner.embed("text", "a large red three")  # (1, 256)
     """
+
+    FILE = "aligner.json"
 
     def __init__(
         self,
@@ -133,37 +134,61 @@ class Aligner(nn.Module):
         if saved := (self.encoder_digests or {}).get(modality):
             check_weights(saved, *_backbone(self.modalities[modality]))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write model.safetensors and aligner.json; the folder appears whole or not at all."""
+    @property
+    def title(self) -> str:
+        return f"An aligner of {' and '.join(self.modalities)}"
+
+    @property
+    def example(self) -> str:
+        return f'model.embed("{next(iter(self.modalities))}", items)  # (N, {self.width})'
+
+    def backbones(self) -> dict[str, Backbone]:
+        digests = self._digests()
+        return {
+            name: Backbone(modality.encoder, modality.revision, digests.get(name, ""))
+            for name, modality in self.modalities.items()
+        }
+
+    def facts(self) -> dict[str, str]:
+        heads = {f"{name} head": f"pooler {m.pooler}" for name, m in self.modalities.items()}
+        dims = ", ".join(map(str, sorted(self.dims, reverse=True)))
+        sizes = f"{dims}: the first columns, normalised, are an embedding of each size"
+        return heads | {"dims": sizes, "trained parameters": count_parameters(self.heads)}
+
+    def _digests(self) -> dict[str, str]:
+        """The digests of the encoders that the heads were trained on."""
+        if self.encoder_digests is not None:
+            return self.encoder_digests
+        return {name: weights_digest(*_backbone(m)) for name, m in self.modalities.items()}
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        save_file(self.state_dict(), folder / "model.safetensors")
         modalities = {
             name: modality.model_dump(mode="json", exclude={"augment"})  # only in training
             for name, modality in self.modalities.items()
         }
-        digests = self.encoder_digests
-        if digests is None:
-            digests = {name: weights_digest(*_backbone(m)) for name, m in self.modalities.items()}
-        metadata = {
+        return {
             "modalities": modalities,
             "dims": self.dims,
             "widths": self.widths,
             "precision": self.precision,
             "token_window": self.token_window,
-            "encoder_digests": digests,
+            "encoder_digests": self._digests(),
         }
-        with model_folder(folder, FILE, metadata) as temporary:
-            save_file(self.state_dict(), temporary / "model.safetensors")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "Aligner":
-        """Load what `save_pretrained` wrote, in evaluation mode."""
-        aligner = cls.untrained(folder)
-        aligner.load_state_dict(load_file(absolute_path(folder) / "model.safetensors"))
-        return aligner.eval()
+    def _read(cls, folder: Path, metadata: dict[str, Any]) -> "Aligner":
+        aligner = cls._build(metadata)
+        aligner.load_state_dict(read_weights(folder / "model.safetensors"))
+        return aligner
 
     @classmethod
     def untrained(cls, folder: str | Path) -> "Aligner":
         """A saved aligner without its weights: its modalities, dims and widths."""
-        metadata = read_saved(folder, FILE)
+        return cls._build(read_metadata(absolute_path(folder), cls.FILE))
+
+    @classmethod
+    def _build(cls, metadata: dict[str, Any]) -> "Aligner":
         configs = metadata.pop("modalities")
         modalities = {name: ModalityConfig.model_validate(c) for name, c in configs.items()}
         widths = {name: tuple(pair) for name, pair in metadata.pop("widths").items()}

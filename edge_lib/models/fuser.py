@@ -1,24 +1,26 @@
 """The fuser: fusions trained on an aligner's frozen heads."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_lib.config import FusionConfig
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.models.aligner import Aligner
-from edge_lib.models.saving import model_folder
+from edge_lib.models.card import Backbone, count_parameters
+from edge_lib.models.saving import PretrainedModel, read_weights
 from edge_lib.nn.fusion import Fused, build_fusion
-from edge_lib.runs.files import absolute_path, read_saved
 
-FILE = "fuser.json"
 TRAINING = {"seeds", "modality_dropout", "train"}  # keys that a trained fuser does not need
 
 
-class Fuser(nn.Module):
+class Fuser(PretrainedModel, nn.Module):
     """Several fusions of the same modalities, on one aligner."""
+
+    FILE = "fuser.json"
 
     def __init__(self, aligner: Aligner, config: FusionConfig):
         super().__init__()
@@ -51,17 +53,29 @@ class Fuser(nn.Module):
         fuser.fusions[strategy] = self.fusions[strategy]
         return fuser.eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the fusions and the aligner; the folder appears whole or not at all."""
-        metadata = self.config.model_dump(mode="json", exclude=TRAINING)
-        with model_folder(folder, FILE, metadata) as temporary:
-            self.aligner.save_pretrained(temporary / "aligner")
-            save_file(self.fusions.state_dict(), temporary / "fusions.safetensors")
+    @property
+    def title(self) -> str:
+        return f"Fusions of {' and '.join(self.config.modalities)}"
+
+    @property
+    def example(self) -> str:
+        return "model(model.sequences(features), present)  # by strategy"
+
+    def backbones(self) -> dict[str, Backbone]:
+        return self.aligner.backbones()
+
+    def facts(self) -> dict[str, str]:
+        strategies = ", ".join(self.config.strategies)
+        trained = count_parameters(self.fusions)
+        return {"strategies": strategies, "trained parameters, without the aligner's": trained}
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        self.aligner.save_pretrained(folder / "aligner")
+        save_file(self.fusions.state_dict(), folder / "fusions.safetensors")
+        return self.config.model_dump(mode="json", exclude=TRAINING)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "Fuser":
-        """Load what `save_pretrained` wrote, in evaluation mode."""
-        folder, config = absolute_path(folder), FusionConfig(**read_saved(folder, FILE))
-        fuser = cls(Aligner.from_pretrained(folder / "aligner"), config)
-        fuser.fusions.load_state_dict(load_file(folder / "fusions.safetensors"))
-        return fuser.eval()
+    def _read(cls, folder: Path, metadata: dict[str, Any]) -> "Fuser":
+        fuser = cls(Aligner.from_pretrained(folder / "aligner"), FusionConfig(**metadata))
+        fuser.fusions.load_state_dict(read_weights(folder / "fusions.safetensors"))
+        return fuser

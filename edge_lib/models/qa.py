@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_lib.config import DecoderConfig
@@ -14,14 +15,12 @@ from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.qa_batches import QABatch
 from edge_lib.data.vocabulary import PAD, Vocabulary, pad
 from edge_lib.models.aligner import Aligner
-from edge_lib.models.saving import model_folder
+from edge_lib.models.card import Backbone, count_parameters
+from edge_lib.models.saving import PretrainedModel, read_weights
 from edge_lib.nn.decoders import build_decoder
-from edge_lib.runs.files import absolute_path, read_saved
-
-FILE = "qa.json"
 
 
-class QAModel(nn.Module):
+class QAModel(PretrainedModel, nn.Module):
     """A trained decoder over the frozen vision of an aligner.
 
     decoder_name: plain or trm. vision: False for a control without a prefix.
@@ -31,6 +30,8 @@ class QAModel(nn.Module):
         >>> model.answer(image, "where is the red three?")
         'top-left'
     """
+
+    FILE, TASK = "qa.json", "visual-question-answering"
 
     def __init__(
         self,
@@ -106,28 +107,44 @@ class QAModel(nn.Module):
         answers = self.vocabulary.decode(answers.cpu())
         return answers[0] if isinstance(questions, str) else answers
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write decoder, vocabulary and aligner; the folder appears whole or not at all."""
-        metadata = {
+    @property
+    def title(self) -> str:
+        return f"A {self.decoder_name} decoder that answers questions about images"
+
+    @property
+    def example(self) -> str:
+        return "model.answer(image, question)  # str"
+
+    def backbones(self) -> dict[str, Backbone]:
+        return self.aligner.backbones()
+
+    def facts(self) -> dict[str, str]:
+        config = self.config.model_dump(exclude={"lr"})
+        facts = {"decoder": self.decoder_name} | {name: str(x) for name, x in config.items()}
+        trained = count_parameters(self.decoder)
+        return facts | {
+            "words in the vocabulary": f"{len(self.vocabulary):,}",
+            "trained parameters, without the aligner's": trained,
+        }
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        self.aligner.save_pretrained(folder / "aligner")
+        save_file(self.decoder.state_dict(), folder / "model.safetensors")
+        self.vocabulary.save(folder / "tokenizer.json")
+        return {
             "decoder": self.decoder_name,
             "config": self.config.model_dump(mode="json", exclude={"lr"}),
             "vision": self.vision,
         }
-        with model_folder(folder, FILE, metadata) as temporary:
-            self.aligner.save_pretrained(temporary / "aligner")
-            save_file(self.decoder.state_dict(), temporary / "model.safetensors")
-            self.vocabulary.save(temporary / "tokenizer.json")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "QAModel":
-        """Load what `save_pretrained` wrote, in evaluation mode."""
-        folder, metadata = absolute_path(folder), read_saved(folder, FILE)
+    def _read(cls, folder: Path, metadata: dict[str, Any]) -> "QAModel":
         aligner = Aligner.from_pretrained(folder / "aligner")
         config = DecoderConfig.model_validate(metadata["config"])
         vocabulary = Vocabulary.load(folder / "tokenizer.json")
         model = cls(aligner, metadata["decoder"], config, vocabulary, metadata["vision"])
-        model.decoder.load_state_dict(load_file(folder / "model.safetensors"))
-        return model.eval()
+        model.decoder.load_state_dict(read_weights(folder / "model.safetensors"))
+        return model
 
 
 def _split_by_length(answer_ids: Tensor) -> list[Tensor]:

@@ -1,22 +1,155 @@
-"""The folder of a saved model: its metadata as JSON, its weights as safetensors."""
+"""The folder of a saved model: metadata as JSON, weights as safetensors, and a model card."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, ClassVar
 
-from edge_lib.runs.files import whole_folder, write_json
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edge_lib.config import ConfigError
+from edge_lib.models.card import Backbone, write_card
+from edge_lib.models.hub import find_model, upload_model
+from edge_lib.runs.files import read_saved, whole_folder, write_json
+
+DIGESTS = "sha256"  # key of the metadata: the digest of each file of weights beside it
 
 
-@contextmanager
-def model_folder(folder: str | Path, name: str, metadata: dict) -> Iterator[Path]:
-    """A temporary folder with `metadata` in the JSON file `name`; it replaces `folder` on success.
+class PretrainedModel:
+    """Saves and loads a model, in a folder or on the Hugging Face Hub.
 
-    A relative path is relative to the working directory.
+    A subclass has `_write`, `_read`, `backbones`, `facts` and `example`. FILE: its metadata.
+    TASK: the Hub's name of what it is used for. source: the folder that it was loaded from.
     """
-    with whole_folder(folder) as temporary:
-        write_json(temporary / name, metadata)
-        yield temporary
+
+    FILE: ClassVar[str]
+    TASK: ClassVar[str] = "feature-extraction"
+    source: Path | None = None
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        """Write the weights; returns the metadata."""
+        raise NotImplementedError
+
+    @classmethod
+    def _read(cls, folder: Path, metadata: dict[str, Any], **options) -> "PretrainedModel":
+        """The model that `_write` wrote."""
+        raise NotImplementedError
+
+    def backbones(self) -> dict[str, Backbone]:
+        """The frozen models that it was trained on, which are not saved with it."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, str]:
+        """Sizes and settings, for the card."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        """What it is, for the card."""
+        raise NotImplementedError
+
+    @property
+    def example(self) -> str:
+        """A line of Python that uses `model`, for the card."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write weights, metadata and a model card; the folder appears whole or not at all.
+
+        A relative path is relative to the working directory. The backbones are not written: they
+        are loaded by name.
+        """
+        with whole_folder(folder) as temporary:
+            metadata = self._write(temporary)
+            digests = {p.name: _sha256(p) for p in sorted(temporary.glob("*.safetensors"))}
+            write_json(temporary / self.FILE, metadata | {DIGESTS: digests})
+            write_card(self, temporary, model_digest(temporary))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **options,
+    ):
+        """Load a model in evaluation mode: one that ships, that `save_pretrained` wrote to a
+        folder, or that `push_to_hub` wrote to the Hub, looked up in this order.
+
+        The other arguments are those of huggingface_hub, for models of the Hub alone. Raises
+        FileNotFoundError if a folder holds no such model; ConfigError for a damaged file, and for a
+        model that the Hub does not give.
+        """
+        download = {
+            "force_download": force_download,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+            "revision": revision,
+        }
+        folder = find_model(pretrained_model_name_or_path, cls.FILE, **download)
+        model = cls._read(folder, read_metadata(folder, cls.FILE), **options).eval()
+        model.source = folder
+        return model
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
+    ) -> str:
+        """Write the model to the Hub, in one commit; returns its URL. The repository and the branch
+        are created if they do not exist.
+
+        The arguments are those of `huggingface_hub.ModelHubMixin`. Raises ConfigError, before
+        anything is sent, for a backbone that others cannot load, and if the Hub refuses.
+
+        Example:
+            >>> Aligner.from_pretrained(run.checkpoints / "best").push_to_hub("org/name")
+        """
+        return upload_model(
+            self,
+            repo_id,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            revision=branch,
+            create_pr=create_pr,
+            allow_patterns=allow_patterns,
+            ignore_patterns=ignore_patterns,
+            delete_patterns=delete_patterns,
+        )
+
+
+def read_metadata(folder: Path, name: str) -> dict[str, Any]:
+    """The metadata of a saved model, whose weights are checked. ConfigError for a damaged file."""
+    metadata = read_saved(folder, name)
+    for file, digest in metadata.pop(DIGESTS, {}).items():  # older versions saved none
+        if not (folder / file).is_file():
+            raise ConfigError(f"{folder / file} is missing: copy the whole folder")
+        if _sha256(folder / file) != digest:
+            raise ConfigError(f"{folder / file} is damaged: its content is not what was saved")
+    return metadata
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; ConfigError if it is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
 
 
 def model_digest(folder: Path) -> str:
@@ -25,3 +158,8 @@ def model_digest(folder: Path) -> str:
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

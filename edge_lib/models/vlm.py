@@ -6,11 +6,12 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
@@ -21,19 +22,18 @@ from edge_lib.data.chat import Chat
 from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
 from edge_lib.features.weights import check_weights, weights_digest
+from edge_lib.models.card import Backbone, count_parameters
 from edge_lib.models.generation import GenerationMixin
 from edge_lib.models.prefix_sources import PrefixSources
-from edge_lib.models.saving import model_folder
+from edge_lib.models.saving import PretrainedModel, read_weights
 from edge_lib.nn.decoders.language import load_language, load_tokenizer, supervised_loss
 from edge_lib.nn.projectors import Projector
-from edge_lib.runs.files import absolute_path, read_saved
 
-FILE = "vlm.json"
 TRAINING = {"language": {"gradient_checkpointing"}}  # keys that a trained model does not need
 Prefixes = dict[str, EncoderOutput | MultimodalOutput]
 
 
-class VLM(GenerationMixin, nn.Module):
+class VLM(PretrainedModel, GenerationMixin, nn.Module):
     """Frozen sources, a projector for each placeholder, a language model with adapters.
 
     Example:
@@ -41,6 +41,8 @@ class VLM(GenerationMixin, nn.Module):
         >>> model.generate("where is the red three?", image)
         'top-left'
     """
+
+    FILE, TASK = "vlm.json", "image-text-to-text"
 
     def __init__(
         self,
@@ -178,34 +180,61 @@ class VLM(GenerationMixin, nn.Module):
             "use_cache": cache is not None,
         }
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write projectors, adapters, tokenizer and prefix sources; the folder appears whole or not
-        at all. The language model is not written: it is loaded by name.
-        """
+    @property
+    def title(self) -> str:
+        placeholders = " and ".join(f"<{name}>" for name in self.shapes)
+        return f"A language model with {placeholders}"
+
+    @property
+    def example(self) -> str:
+        return "model.generate(prompt, image)  # str"
+
+    def backbones(self) -> dict[str, Backbone]:
+        name, revision, _ = _backbone(self.config.language)
+        language = Backbone(name, revision, self.language_digest)
+        return self.prefix_sources.aligner.backbones() | {"language": language}
+
+    def facts(self) -> dict[str, str]:
+        counts = {
+            f"soft tokens of <{name}>": str(n) for name, n in self.chat.num_soft_tokens.items()
+        }
+        trained = {"trained parameters of the projectors": count_parameters(self.projectors)}
+        if lora := self.config.language.lora:
+            trained["adapters"] = f"LoRA, rank {lora.rank}, alpha {lora.alpha}"
+        return {"projector": self.config.projector.kind, **counts, **trained}
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        self.prefix_sources.save(folder)
+        self.chat.tokenizer.save_pretrained(folder / "tokenizer")
+        # parameters rather than state_dict(): that would be sharded again under FSDP
+        save_file(dict(self.projectors.named_parameters()), folder / "projectors.safetensors")
+        if self.config.language.lora:
+            weights = dict(self.language.named_parameters())
+            adapters = get_peft_model_state_dict(self.language, weights)
+            save_file(adapters, folder / "adapters.safetensors")
         config = self.config.model_dump(mode="json", exclude=TRAINING)
-        metadata = {"config": config, "shapes": self.shapes}
-        metadata["language_digest"] = self.language_digest
-        with model_folder(folder, FILE, metadata) as temporary:
-            self.prefix_sources.save(temporary)
-            self.chat.tokenizer.save_pretrained(temporary / "tokenizer")
-            # parameters rather than state_dict(): that would be sharded again under FSDP
-            save_file(
-                dict(self.projectors.named_parameters()), temporary / "projectors.safetensors"
-            )
-            if self.config.language.lora:
-                weights = dict(self.language.named_parameters())
-                adapters = get_peft_model_state_dict(self.language, weights)
-                save_file(adapters, temporary / "adapters.safetensors")
+        return {"config": config, "shapes": self.shapes, "language_digest": self.language_digest}
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, language: LanguageConfig | None = None) -> "VLM":
-        """Load what `save_pretrained` wrote, in evaluation mode.
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        language: LanguageConfig | None = None,
+        **hub,
+    ) -> "VLM":
+        """Load what `save_pretrained` or `push_to_hub` wrote, in evaluation mode.
 
         language: how to load the language model instead, such as in 4 bits; its adapters stay those
-        of the folder. Raises ValueError if it names other adapters, ConfigError if the language
-        model has other weights than when the model was saved.
+        of the folder. hub: as in `PretrainedModel.from_pretrained`. Raises ValueError if `language`
+        names other adapters, ConfigError if the language model has other weights than when the
+        model was saved.
         """
-        folder, metadata = absolute_path(folder), read_saved(folder, FILE)
+        return super().from_pretrained(pretrained_model_name_or_path, language=language, **hub)
+
+    @classmethod
+    def _read(
+        cls, folder: Path, metadata: dict[str, Any], language: LanguageConfig | None
+    ) -> "VLM":
         shapes = {name: tuple(shape) for name, shape in metadata["shapes"].items()}
         config = VLMModelConfig.model_validate(metadata["config"])
         if language:
@@ -218,11 +247,11 @@ class VLM(GenerationMixin, nn.Module):
         check_weights(metadata.get("language_digest", ""), *_backbone(config.language))
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         model = cls(PrefixSources.load(folder), config, shapes, tokenizer)
-        model.projectors.load_state_dict(load_file(folder / "projectors.safetensors"))
+        model.projectors.load_state_dict(read_weights(folder / "projectors.safetensors"))
         if config.language.lora:
-            adapters = load_file(folder / "adapters.safetensors")
+            adapters = read_weights(folder / "adapters.safetensors")
             set_peft_model_state_dict(model.language, adapters)
-        return model.eval()
+        return model
 
 
 def _backbone(config: LanguageConfig) -> tuple[str, str | None, str]:

@@ -73,7 +73,7 @@ def test_aligner_loads_with_the_same_embeddings(aligner, tmp_path):
 def test_aligner_file_holds_the_model_alone(aligner, tmp_path):
     aligner.save_pretrained(tmp_path)
     metadata = json.loads((tmp_path / "aligner.json").read_text())
-    encoding = {"precision", "token_window", "encoder_digests"}
+    encoding = {"precision", "token_window", "encoder_digests", "sha256"}
     assert metadata.keys() == {"modalities", "dims", "widths"} | encoding
     head = {"pooler", "window", "num_latents", "num_layers", "num_heads", "width", "dropout"}
     encoder = {"encoder", "revision", "weights"}

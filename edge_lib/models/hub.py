@@ -1,0 +1,121 @@
+"""Models on the Hugging Face Hub: found, downloaded, checked and uploaded."""
+
+import hashlib
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx2
+import huggingface_hub
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from edge_lib.config import ConfigError
+from edge_lib.features.weights import ASSETS
+from edge_lib.models.card import CARD, name_in_card
+from edge_lib.runs.files import absolute_path
+
+SHIPPED = {"tiny-align": ASSETS / "tiny-align"}
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# nothing that runs code when it is read, such as pickles
+PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", CARD, "figures/*"]
+LOGIN = "log in with `hf auth login`, or pass token="
+# the first that fits: some are kinds of others
+KINDS = {
+    GatedRepoError: f"access is gated; ask for it on the page of the model, and {LOGIN}",
+    RepositoryNotFoundError: f"no such model, or a private one; {LOGIN}",
+    RevisionNotFoundError: "no revision {revision!r}",
+    LocalEntryNotFoundError: "not reachable, and not in the local cache",
+    httpx2.TransportError: "not reachable",
+}
+REASONS = {401: LOGIN, 403: f"your token does not allow this; {LOGIN}", 429: "too many requests"}
+
+
+def find_model(name: str | Path, file: str, **download) -> Path:
+    """The folder of a model that ships, of a local folder, or of one downloaded from the Hub.
+
+    file: its metadata. download: arguments of `huggingface_hub.snapshot_download`. A folder is
+    returned whatever it holds; raises ConfigError for a model that the Hub does not give.
+    """
+    folder = SHIPPED.get(name) if isinstance(name, str) else None
+    folder = folder or absolute_path(name)
+    if not folder.exists() and isinstance(name, str) and HUB_NAME.fullmatch(name):
+        return _download(name, file, **download)
+    if download["revision"] is not None:
+        raise ConfigError(f"{name} is a folder; only models of the Hub have a revision")
+    return folder
+
+
+def _download(name: str, file: str, **download) -> Path:
+    """The folder of a model of the Hub in the local cache, with its files checked."""
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=PATTERNS, **download))
+    except Exception as error:
+        reason = _reason(error, download["revision"])
+        raise ConfigError(
+            f"{name} is neither shipped nor a folder; from the Hub: {reason}"
+        ) from error
+    if not (folder / file).is_file():
+        others = ", ".join(sorted(path.name for path in folder.glob("*.json"))) or "no JSON files"
+        raise ConfigError(f"{name}: not such a model: the repository has no {file}, but {others}")
+    for path in folder.rglob("*"):
+        if path.is_file() and not _is_intact(path):
+            relative = path.relative_to(folder).as_posix()
+            raise ConfigError(f"{name}: {relative} is damaged; load it with force_download=True")
+    return folder
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a file of the cache has the digest that its link names: SHA-256 for large files, that
+    of a Git blob for others. huggingface_hub compares sizes alone.
+    """
+    if not path.is_symlink():
+        return True
+    # one step: the next may lead to a store that several repositories share, of other names
+    digest, content = path.readlink().name, path.read_bytes()
+    if re.fullmatch("[0-9a-f]{64}", digest):
+        return hashlib.sha256(content).hexdigest() == digest
+    blob = b"blob %d\0%b" % (len(content), content)
+    return not re.fullmatch("[0-9a-f]{40}", digest) or hashlib.sha1(blob).hexdigest() == digest
+
+
+def upload_model(
+    model: Any, name: str, *, private: bool | None, token: str | None, **commit
+) -> str:
+    """`PretrainedModel.push_to_hub`; commit: arguments of `huggingface_hub.HfApi.upload_folder`."""
+    if local := [f"{key} {b.name}" for key, b in model.backbones().items() if b.is_local]:
+        raise ConfigError(
+            f"{name}: others cannot load {', '.join(local)}, a folder of this machine; write the "
+            f"name that it has on the Hub into {model.FILE}, and load the model again"
+        )
+    api = huggingface_hub.HfApi(token=token)
+    with TemporaryDirectory() as temporary:
+        model.save_pretrained(folder := Path(temporary, "model"))
+        try:
+            name = api.create_repo(name, private=private, exist_ok=True).repo_id
+            if commit["revision"]:
+                api.create_branch(name, branch=commit["revision"], exist_ok=True)
+            name_in_card(folder, name)
+            return api.upload_folder(repo_id=name, folder_path=folder, **commit)
+        except Exception as error:
+            reason = _reason(error, commit["revision"])
+            raise ConfigError(f"{name}: the Hub did not take the model: {reason}") from error
+
+
+def _reason(error: Exception, revision: str | None) -> str:
+    """One line on an error of huggingface_hub, whose cause may be that of a request."""
+    request = error
+    while getattr(request, "response", None) is None and request.__cause__:
+        request = request.__cause__
+    for kind, reason in KINDS.items():
+        if isinstance(request, kind):
+            return reason.format(revision=revision)
+    if (response := getattr(request, "response", None)) is not None:
+        reason = REASONS.get(response.status_code, "try again later")
+        return f"HTTP status {response.status_code}; {reason}"
+    return (str(error) or type(error).__name__).splitlines()[0]

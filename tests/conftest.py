@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
+from fake_hub import TOKEN, FakeHub
 from PIL import Image
 from transformers import (
     CLIPVisionConfig,
@@ -70,6 +71,20 @@ def _processes_fork_from_a_server():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edge_lib.training.launch.START_METHOD", "forkserver")
         yield
+
+
+@pytest.fixture
+def fake_hub(monkeypatch, tmp_path):
+    """A FakeHub that huggingface_hub uses, with a cache of its own, logged in with TOKEN."""
+    with FakeHub().serve() as hub:
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        constants = "huggingface_hub.constants."
+        monkeypatch.setattr(f"{constants}ENDPOINT", hub.url)
+        monkeypatch.setattr(f"{constants}HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(f"{constants}HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(f"{constants}HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
 
 
 @pytest.fixture(scope="session")

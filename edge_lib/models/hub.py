@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +11,7 @@ import httpx2
 import huggingface_hub
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -25,15 +27,16 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # nothing that runs code when it is read, such as pickles
 PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", CARD, "figures/*"]
 LOGIN = "log in with `hf auth login`, or pass token="
-# the first that fits: some are kinds of others
-KINDS = {
+STATUSES = {401: LOGIN, 403: f"your token does not allow this; {LOGIN}", 429: "too many requests"}
+# the first that fits: some are kinds of others, or causes
+REASONS = {
     GatedRepoError: f"access is gated; ask for it on the page of the model, and {LOGIN}",
     RepositoryNotFoundError: f"no such model, or a private one; {LOGIN}",
     RevisionNotFoundError: "no revision {revision!r}",
+    HfHubHTTPError: "HTTP status {status}; {advice}",
     LocalEntryNotFoundError: "not reachable, and not in the local cache",
     httpx2.TransportError: "not reachable",
 }
-REASONS = {401: LOGIN, 403: f"your token does not allow this; {LOGIN}", 429: "too many requests"}
 
 
 def find_model(name: str | Path, file: str, **download) -> Path:
@@ -108,14 +111,17 @@ def upload_model(
 
 
 def _reason(error: Exception, revision: str | None) -> str:
-    """One line on an error of huggingface_hub, whose cause may be that of a request."""
-    request = error
-    while getattr(request, "response", None) is None and request.__cause__:
-        request = request.__cause__
-    for kind, reason in KINDS.items():
-        if isinstance(request, kind):
-            return reason.format(revision=revision)
-    if (response := getattr(request, "response", None)) is not None:
-        reason = REASONS.get(response.status_code, "try again later")
-        return f"HTTP status {response.status_code}; {reason}"
+    """One line on an error of huggingface_hub, or on what caused it."""
+    errors = [*_causes(error)]
+    for kind, reason in REASONS.items():
+        if matches := [e for e in errors if isinstance(e, kind)]:
+            status = getattr(getattr(matches[0], "response", None), "status_code", None)
+            advice = STATUSES.get(status, "try again later")
+            return reason.format(revision=revision, status=status, advice=advice)
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

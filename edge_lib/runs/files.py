@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_lib.config import ConfigError
+
 
 def absolute_path(path: str | Path) -> Path:
     """`path`, taken relative to the working directory like every path of the Python API."""
@@ -15,14 +17,17 @@ def absolute_path(path: str | Path) -> Path:
 
 def read_saved(folder: str | Path, name: str) -> dict:
     """The JSON file `name` that `save_pretrained` wrote. FileNotFoundError lists models inside
-    `folder`.
+    `folder`; ConfigError if the file is damaged.
     """
     folder = absolute_path(folder)
     if not (folder / name).is_file():
         inside = sorted(path.parent for path in folder.glob(f"**/checkpoints/best/{name}"))
         hint = f"; found in {', '.join(map(str, inside))}" if inside else ""
         raise FileNotFoundError(f"{folder}: no saved model (no {name}){hint}")
-    return json.loads((folder / name).read_text())
+    try:
+        return json.loads((folder / name).read_text())
+    except ValueError as error:  # no JSON, or no text
+        raise ConfigError(f"{folder / name} is damaged: {error}") from None
 
 
 def write_json(path: Path, content) -> None:

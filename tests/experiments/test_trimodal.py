@@ -225,7 +225,7 @@ def test_fuser_loads_with_the_same_outputs(config, fuser, tmp_path, rename_keys)
     fuser.save_pretrained(tmp_path)
     metadata = json.loads((tmp_path / "fuser.json").read_text())
     sizes = {"width", "num_latents", "num_layers", "num_heads"}
-    assert metadata.keys() == {"strategies", "modalities", "target"} | sizes
+    assert metadata.keys() == {"strategies", "modalities", "target", "sha256"} | sizes
     rename_keys()
     loaded = Fuser.from_pretrained(tmp_path)
     assert not loaded.training

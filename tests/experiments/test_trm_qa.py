@@ -246,7 +246,7 @@ def test_qa_model_loads_with_the_same_answers(parts, model, aligner_folder, tmp_
 def test_qa_model_file_holds_the_model_alone(model, tmp_path):
     model.save_pretrained(tmp_path)
     metadata = json.loads((tmp_path / "qa.json").read_text())
-    assert metadata.keys() == {"decoder", "config", "vision"}
+    assert metadata.keys() == {"decoder", "config", "vision", "sha256"}
     sizes = {"width", "layers", "heads", "norm", "inner_steps", "outer_steps"}
     assert metadata["config"].keys() == sizes | {"latent", "update", "deep_supervision"}
 

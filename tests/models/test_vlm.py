@@ -362,7 +362,7 @@ def test_vlm_loads_with_the_same_answers(trained, tmp_path, rename_keys):
 def test_vlm_file_holds_the_model_alone(trained, tmp_path):
     trained.save_pretrained(tmp_path)
     metadata = json.loads((tmp_path / "vlm.json").read_text())
-    assert metadata.keys() == {"config", "shapes", "language_digest"}
+    assert metadata.keys() == {"config", "shapes", "language_digest", "sha256"}
     model = {"language", "prefix_sources", "fusion", "projector", "system"}
     assert metadata["config"].keys() == model | {"max_length", "max_new_tokens"}
     language = {"model", "revision", "weights", "precision", "quantize", "lora"}

@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx2
 import huggingface_hub
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -35,7 +35,7 @@ REASONS = {
     RevisionNotFoundError: "no revision {revision!r}",
     HfHubHTTPError: "HTTP status {status}; {advice}",
     LocalEntryNotFoundError: "not reachable, and not in the local cache",
-    httpx2.TransportError: "not reachable",
+    HTTPError: "not reachable",
 }
 
 

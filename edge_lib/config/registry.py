@@ -65,6 +65,13 @@ DOWNLOADS = {
     "cc3m": "edge_lib.sources.download.url_sets:Cc3mDownload",
     "laion": "edge_lib.sources.download.url_sets:LaionDownload",
     "urls": "edge_lib.sources.download.url_download:UrlsDownload",
+    "coco-captions": "edge_lib.sources.download.coco_captions:CocoCaptionsDownload",
+    "vqav2": "edge_lib.sources.download.vqav2:VQAv2Download",
+    "gqa": "edge_lib.sources.download.gqa:GQADownload",
+    "llava-665k": "edge_lib.sources.download.llava:Llava665KDownload",
+    "open-orca": "edge_lib.sources.download.open_orca:OpenOrcaDownload",
+    "common-voice": "edge_lib.sources.download.common_voice:CommonVoiceDownload",
+    "hub": "edge_lib.sources.download.hub:HubDownload",
 }
 load_registered = pkgutil.resolve_name
 

@@ -1,0 +1,26 @@
+"""The progress of files: a bar on a terminal or in a notebook, a line every 30 s in a log."""
+
+import sys
+
+from tqdm.auto import tqdm
+
+SECONDS = 30
+
+
+class _Lines:
+    """Takes what tqdm draws over and over as lines of a log."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress_bar(name: str, total: int | None, unit: str = "B", initial: int = 0) -> tqdm:
+    """`update(n)` adds n of the unit."""
+    log = {"file": _Lines(), "mininterval": SECONDS, "maxinterval": SECONDS, "ncols": 79}
+    interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
+    options = {} if interactive else log
+    return tqdm(desc=name, total=total, unit=unit, initial=initial, unit_scale=True, **options)

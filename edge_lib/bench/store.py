@@ -33,7 +33,7 @@ SCENES = "data.source=scenes data.scenes.train_size={rows} data.scenes.val_size=
 SCENES += "data.scenes.test_size=4 data.scenes.swap_size=2 data.cache_dir={cache}"
 REDUCED = TokensConfig(window=2, dtype="int8")
 ON_GPU = "vision.weights=random text.weights=random features.on_device=true "
-ON_GPU += "train.batch_size=512 train.num_workers=0"
+ON_GPU += "train.batch_size=512 train.num_workers=0 data.split=null"
 
 
 def store() -> dict[str, float]:

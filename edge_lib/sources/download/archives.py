@@ -99,16 +99,15 @@ class ArchiveDownload(Download):
     def count_rows(self) -> dict[str, int]:
         """Rows of each split."""
 
-    def fetch_annotations(self, folder: Path) -> Records:
-        return self.fetch_archives(self.annotations(), folder)
+    def fetch(self, pictures: Sequence[Archive], folder: Path) -> Records:
+        """The annotations and these archives of pictures, extracted to a folder."""
+        return self.fetch_archives([*self.annotations(), *pictures], folder)
 
     def run(self) -> dict[str, Any]:
         if self.rows is None:
-            records = self.fetch_annotations(self.out)
-            records += self.fetch_archives(self.pictures(), self.out)
-            return self._summary(records, Counter())
+            return self._summary(self.fetch(self.pictures(), self.out), Counter())
         whole = self.out / "whole"
-        records = self.fetch_annotations(whole)
+        records = self.fetch([], whole)
         paths = self.write_part(whole)
         skipped = fetch_members(*self._members(paths), self.out)
         summary = self._summary(records, Counter({k: len(v) for k, v in skipped.items()}))

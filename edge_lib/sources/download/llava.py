@@ -1,6 +1,7 @@
 """LLaVA-1.5's conversations and pictures."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,10 +50,10 @@ class Llava665KDownload(ArchiveDownload):
     def annotations(self) -> list[Archive]:
         return []
 
-    def fetch_annotations(self, folder: Path) -> Records:
+    def fetch(self, pictures: Sequence[Archive], folder: Path) -> Records:
         info = dataset_info(REPO, None)
         download_files(info, [FILE], folder)
-        return [source_of(info) | {"skipped": {}}]
+        return [source_of(info) | {"skipped": {}}, *super().fetch(pictures, folder)]
 
     def pictures(self) -> list[Archive]:
         return [

@@ -19,7 +19,7 @@ GPT4, GPT35 = "1M-GPT4-Augmented.parquet", "3_5M-GPT3_5-Augmented.parquet"
 
 
 class OpenOrcaDownload(Download):
-    """Open-Orca (after Mukherjee et al. 2023): instructions in English without pictures, answered by
+    """Open-Orca (after Mukherjee et al. 2023): English instructions without pictures, answered by
     GPT-4 and GPT-3.5, for 06. `data.conversations.instructions` reads it.
 
     4,233,923 rows, 4.1 GB: 994,896 of GPT-4 (1.0 GB) and 3,239,027 of GPT-3.5, in

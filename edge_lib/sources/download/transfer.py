@@ -15,7 +15,6 @@ from edge_lib.config import ConfigError
 from edge_lib.runs.files import write_json
 from edge_lib.sources.download.byte_progress import progress_bar
 
-CHUNK = 1 << 20
 ATTEMPTS = 6  # in a row that bring no new byte
 LONGEST_WAIT = 120  # seconds, also of Retry-After
 TRANSIENT = {408, 425, 429, *range(500, 600)}
@@ -186,7 +185,7 @@ def _receive(client: httpx.Client, url: str, part: PartialFile, size: int | None
 def _append(response: httpx.Response, part: PartialFile, total: int | None) -> None:
     name = part.path.name
     with part.content.open("ab") as file, progress_bar(name, total, initial=part.bytes) as bar:
-        for chunk in response.iter_raw(CHUNK):
+        for chunk in response.iter_raw():
             file.write(chunk)
             bar.update(len(chunk))
 
@@ -197,10 +196,10 @@ def _response(client: httpx.Client, url: str, headers: dict) -> Iterator[httpx.R
     try:
         with client.stream("GET", url, headers=headers) as response:
             yield response
-    except (httpx.TransportError, httpx.TooManyRedirects) as error:
-        raise TransientError(str(error) or type(error).__name__) from None
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
         raise ConfigError(f"{url}: {error}") from None
+    except httpx.TransportError as error:
+        raise TransientError(str(error) or type(error).__name__) from None
 
 
 def read_range(client: httpx.Client, url: str, start: int, stop: int) -> bytes:

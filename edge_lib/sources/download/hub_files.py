@@ -39,6 +39,8 @@ def download_files(info: DatasetInfo, names: Iterable[str], folder: Path) -> Non
     if not missing:
         return
     folder.mkdir(parents=True, exist_ok=True)
+    for name in missing:  # a damaged file would be taken for the Hub's
+        (folder / name).unlink(missing_ok=True)
     require_space(folder, sum(wanted[name] or 0 for name in missing), info.id)
     with hub_errors(info.id):
         snapshot_download(

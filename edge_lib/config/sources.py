@@ -42,6 +42,7 @@ class ColumnsConfig(Section):
         ["caption"], description="one or several, of texts or lists of texts: a row's captions"
     )
     id_column: str | None = None
+    image_id_column: str | None = Field(None, description="equal in rows that share an image")
 
 
 class SplitsConfig(Section):

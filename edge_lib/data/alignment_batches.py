@@ -118,5 +118,4 @@ def _drop_items(items: RowItems, modality: str, share: float, seed: int) -> RowI
 
 def usable_items(table: Table, modality: str, valid: np.ndarray) -> RowItems:
     """For each row, the numbers of its items that could be encoded."""
-    items = np.flatnonzero(valid)
-    return RowItems.group(items, table.item_rows(modality)[items], len(table))
+    return RowItems.group(*table.row_items(modality, valid), len(table))

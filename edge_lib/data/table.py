@@ -155,8 +155,17 @@ class Table:
             return self.captions
         return range(len(self.image_rows if modality == "vision" else self))
 
+    def row_items(self, modality: str, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) the valid `items` of all rows, and (M,) the row of each, ascending. An image that
+        rows share is an item of each. valid: (at least as many as items,) bool.
+        """
+        rows = np.arange(len(self)) if modality == "vision" else self.item_rows(modality)
+        items = self.image_index if modality == "vision" else np.arange(len(rows))
+        usable = valid[items]
+        return items[usable], rows[usable]
+
     def item_rows(self, modality: str) -> np.ndarray:
-        """The row that each of `items` belongs to, ascending."""
+        """The row that holds each of `items`, ascending."""
         if modality == "text":
             return self.caption_rows
         return self.image_rows if modality == "vision" else np.arange(len(self))

@@ -133,20 +133,23 @@ def embed_saved(
 def embed_table(
     aligner: Aligner, table: Table, stores: dict[str, FeatureStore], batch_size: int = 1024
 ) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-    """Embeddings (N_m, D) of all items of a table, on the CPU, and the row (N_m,) of each."""
+    """Embeddings (N_m, D) of the items of all rows, on the CPU, and the row (N_m,) of each. That of
+    an image stands once for each row that shares it.
+    """
     embeddings, rows = {}, {}
     for name, store in stores.items():
         items = np.flatnonzero(store.valid)
         parts = np.split(items, range(batch_size, len(items), batch_size))
         head = aligner.heads[name]
         embedded = [head(store.gather(part).to(aligner.device))[1].float().cpu() for part in parts]
-        embeddings[name] = torch.cat(embedded)
-        rows[name] = table.item_rows(name)[items]
+        own, rows[name] = table.row_items(name, store.valid)
+        embeddings[name] = torch.cat(embedded)[np.searchsorted(items, own)]
     return embeddings, rows
 
 
 def item_labels(table: Table, stores: dict[str, FeatureStore]) -> dict[str, np.ndarray]:
     """For each embedding of `embed_table`, a number that equal items share; for `recall_table`."""
     return {
-        name: table.item_labels(name, np.flatnonzero(store.valid)) for name, store in stores.items()
+        name: table.item_labels(name, table.row_items(name, store.valid)[0])
+        for name, store in stores.items()
     }

@@ -153,10 +153,9 @@ def embed_rows(
 
 def _first_items(table: Table, modality: str, store: FeatureStore) -> dict[int, int]:
     """Row -> its first encoded item."""
-    owners = table.item_rows(modality)
     # the store may be that of a whole split, of which a degraded split has the first rows
-    items = np.flatnonzero(store.valid[: len(owners)])
-    rows, first = np.unique(owners[items], return_index=True)
+    items, rows = table.row_items(modality, store.valid)
+    rows, first = np.unique(rows, return_index=True)
     return dict(zip(rows, items[first], strict=True))
 
 

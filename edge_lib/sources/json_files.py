@@ -115,5 +115,6 @@ FORMS = {
     "url": _text,
     "caption": _text,
     "id": _key,
+    "image_id": _key,
     SPLIT_BY: _key,
 }

@@ -25,6 +25,7 @@ KEYS = {
     "answers": "answer_column",
     "kind": "kind_column",
     "id": "id_column",
+    "image_id": "image_id_column",
 }
 SEVERAL = ("texts", "answers")  # lists of texts, which several columns may hold
 TEXTS = pa.list_(pa.string())

@@ -256,6 +256,19 @@ def test_images_in_files_are_told_apart_by_path_and_offset():
     assert table.image_index.tolist() == [0, 1, 0, 2]
 
 
+def test_image_is_an_item_of_each_row_that_shares_it(make_table, encode_image):
+    names = ["a", "b", "a", None, "a"]
+    cells = [encode_image(1), encode_image(2), encode_image(1), None, None]
+    rows = zip(names, cells, strict=True)
+    table = make_table([{"image_id": n, "image": c, "texts": ["x", "y"]} for n, c in rows])
+    items, owners = table.row_items("vision", table.has("image")[table.item_rows("vision")])
+    assert (items.tolist(), owners.tolist()) == ([0, 1, 0, 0], [0, 1, 2, 4])
+    valid = np.arange(10) != 3
+    items, owners = table.row_items("text", valid)
+    assert items.tolist() == [0, 1, 2, *range(4, 10)]
+    assert owners.tolist() == [0, 0, 1, 2, 2, 3, 3, 4, 4]
+
+
 # --- images ----------------------------------------------------------------------------------
 
 

@@ -66,6 +66,19 @@ def test_table_reads_ten_rows(pictures, load, suffix):
     assert not table.skipped
 
 
+def test_rows_share_a_picture_by_its_id(pictures, load):
+    cells = [("0.png", 7), ("1.png", 8), ("0.png", 7), (None, 8), ("1.png", None)]
+    clips = [f"data:audio/wav;base64,{'AAAA' * n}" for n in range(1, 6)]
+    rows = [
+        {"image": image, "audio": clip, "photo": key, "caption": "x"}
+        for (image, key), clip in zip(cells, clips, strict=True)
+    ]
+    file = write(pictures / "a.jsonl", rows)
+    table = load(file, audio_column="audio", image_id_column="photo")
+    assert table.image_rows.tolist() == [0, 1, 4]
+    assert table.image_index.tolist() == [0, 1, 0, 1, 2]
+
+
 def test_table_reads_data_uris(pictures, load):
     content = base64.b64encode((pictures / "3.png").read_bytes()).decode()
     cells = [f"data:image/png;base64,{content}", "4.png", "data:,broken"]

@@ -256,12 +256,14 @@ def test_parquet_source_reads_things_and_voices(package, tmp_path):
     for kind, audio in (("things", None), ("voices", "audio")):
         files = {s: f"{tmp_path}/out/{kind}/{s}-*.parquet" for s in ("train", "val", "test")}
         section = files | {"id_column": "id", "audio_column": audio}
+        section |= {"image_id_column": "image_id"} if audio else {}
         data = DataConfig(source="parquet", parquet=section, cache_dir=tmp_path / "cache")
         table, expected = load_table(data, "train"), rows(tmp_path / "out", kind)["train"]
         assert [*table.ids] == [row["id"] for row in expected]
         assert [*table.captions] == [row["caption"] for row in expected]
         number = int(expected[3]["caption"].split()[1].strip("."))
         assert table.images([3])[0].getpixel((0, 0)) == (number, 99, 7)
+        assert len(table.image_rows) == 16, "of each picture one"
         assert not audio or len(table.clips([3])[0]) == 8000
 
 

@@ -1,0 +1,63 @@
+"""Embeddings of tables whose rows share images, and what is right among them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from edge_lib.config import TrainConfig
+from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.experiments.align import embed_table, item_labels
+from edge_lib.metrics.recall import recall_table
+
+
+class ImageStore:
+    """Features of images: a vector for each."""
+
+    def __init__(self, vectors, valid):
+        self.vectors, self.valid = vectors, np.array(valid)
+
+    def gather(self, items):
+        return EncoderOutput(None, None, self.vectors[torch.as_tensor(items)])
+
+
+@pytest.fixture
+def shared(make_table, encode_image):
+    """A table of two clips for each of four images, and its stores; image 2 does not decode."""
+    images = [encode_image(number) for number in range(4)]
+    rows = [
+        {"id": f"{n}{k}", "image": images[n], "image_id": f"i{n}", "audio": b"x", "texts": [f"{n}"]}
+        for k in "ab"
+        for n in range(4)
+    ]
+    vision = ImageStore(one_hot(torch.arange(4)).float(), [True, True, False, True])
+    audio = ImageStore(one_hot(torch.arange(8) % 4).float(), [True] * 8)
+    return make_table(rows), {"vision": vision, "audio": audio}
+
+
+def test_shared_image_is_embedded_for_each_of_its_rows(shared):
+    table, stores = shared
+    head = lambda features: (None, features.pooled)  # noqa: E731
+    aligner = SimpleNamespace(heads={"vision": head, "audio": head}, device="cpu")
+    embeddings, rows = embed_table(aligner, table, stores, batch_size=2)
+    assert rows["vision"].tolist() == [0, 1, 3, 4, 5, 7]
+    assert embeddings["vision"].argmax(1).tolist() == [0, 1, 3, 0, 1, 3]
+    assert rows["audio"].tolist() == [*range(8)]
+    labels = item_labels(table, stores)
+    assert labels["vision"].tolist() == [0, 1, 3, 0, 1, 3]
+    recall = recall_table(embeddings, rows, [4], [1], table.groups, labels=labels)
+    # an image is tied with its own copies only; clips of other rows with the image are right
+    assert recall.recall.tolist() == [1.0, 1.0]
+    assert len(np.unique(table.groups)) == 4
+
+
+def test_batch_has_the_shared_image_of_each_row(shared):
+    table, stores = shared
+    batch = AlignmentBatches(table, stores, TrainConfig(batch_size=6), 0)[0]
+    assert sorted(batch.rows.tolist()) == [0, 1, 3, 4, 5, 7], "others have no image"
+    images = batch.features["vision"].pooled.argmax(1)
+    assert images.tolist() == (batch.rows % 4).tolist() == batch.labels["vision"].tolist()
+    assert batch.present["vision"].all()

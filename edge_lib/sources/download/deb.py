@@ -56,7 +56,11 @@ def deb_field(path: Path, name: str) -> str:
     """A field of a .deb's control file, such as Version. ConfigError as `archive_files`."""
     with _named_errors(path):
         files = dict(_tar_files(_deb_member(path, "control")))
-        lines = (files.get("./control") or files.get("control") or b"").decode().splitlines()
+        lines = (
+            (files.get("./control") or files.get("control") or b"")
+            .decode(errors="replace")
+            .splitlines()
+        )
         fields = dict(line.split(": ", 1) for line in lines if ": " in line)
         if name not in fields:
             raise tarfile.ReadError(f"its control file has no {name}")
@@ -64,11 +68,11 @@ def deb_field(path: Path, name: str) -> str:
 
 
 def apt_download(package: str, folder: Path) -> Path:
-    """The .deb of a package, which apt-get fetches into a new folder and verifies; kept there.
+    """The .deb of a package, kept in a folder of its own, into which apt-get fetches and verifies it.
 
     Raises ConfigError with apt's own line if that fails.
     """
-    if not folder.exists():
+    if not [*folder.glob("*.deb")]:
         with whole_folder(folder) as temporary:
             command = ["apt-get", "download", package]
             result = subprocess.run(command, cwd=temporary, capture_output=True, text=True)

@@ -22,7 +22,7 @@ from edge_lib.data.skipped import Skipped
 from edge_lib.sources.arrow import SkippedNames
 from edge_lib.sources.files import is_utf8
 
-ROOTS = r"(?:\./)?(?:usr/share/tuxpaint|tuxpaint-stamps[^/]*)/stamps/"  # of a .deb, of the tarball
+ROOTS = r"(?:\./)?(?:usr/share/tuxpaint|[^/]+)/stamps/"  # of a .deb, of the tarball
 LANGUAGE = r"[A-Za-z]{2,3}(?:_[A-Za-z]{2,4})?(?:@[A-Za-z]+)?"  # fr, pt_BR, ca@valencia
 CLIP = re.compile(rf"(.+?)_desc(?:_({LANGUAGE}))?")
 TRANSLATION = re.compile(rf"({LANGUAGE})\.utf8=(.*)")
@@ -119,10 +119,11 @@ def _read_thing(name: str, parts: dict[str, bytes | None]) -> Thing | Skipped:
 
 def parse_description(content: bytes) -> tuple[str | None, dict[str, str]]:
     """The English description of a .txt, and the translations by language. Texts that are empty or
-    not UTF-8 are left out.
+    not UTF-8 are left out, and so are upstream's comments, which begin with #.
     """
     lines = re.split(r"\r\n?|\n", content.decode("utf-8-sig", errors="surrogateescape"))
     lines = [" ".join(line.split()) for line in lines if is_utf8(line) and line.strip()]
+    lines = [line for line in lines if not line.startswith("#")]
     english = lines[0] if lines and not TRANSLATION.fullmatch(lines[0]) else None
     pairs = (TRANSLATION.fullmatch(line) for line in lines)
     texts = {_language(pair[1]): pair[2].strip() for pair in pairs if pair and pair[2].strip()}

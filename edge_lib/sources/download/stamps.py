@@ -27,9 +27,12 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "tuxpaint-stamps-default"
 SHA256 = {"2022.06.04-1": "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"}
-LICENCE = "GPL-2 or later (the package's copyright file); authors are in CONTRIBUTORS.txt upstream"
+LICENCE = (
+    "GPL-2 or later (the package's copyright file); upstream's CONTRIBUTORS.txt names others for "
+    "some pictures: GFDL, CC BY, CC BY-SA, public domain"
+)
 WHERE = (
-    f"get the .deb from the page of {PACKAGE} at packages.debian.org, or the tarball "
+    f"get the .deb from Debian's page of the package {PACKAGE}, or the tarball "
     "tuxpaint-stamps-2022-06-04.tar.gz from tuxpaint.org/download, and name it with --file"
 )
 

@@ -71,6 +71,7 @@ def test_thing_has_picture_texts_and_clips():
     [
         (b"\xef\xbb\xbfA dog.\r\nfr.utf8=Un chien.\r\n", ("A dog.", {"fr": "Un chien."})),
         (b"\n  \nA dog.\n", ("A dog.", {})),
+        (b"# by X (GFDL)\nA dog.\n#fr.utf8=Non", ("A dog.", {})),
         (b"A dog.\rfr.utf8=Un chien.", ("A dog.", {"fr": "Un chien."})),
         (b"A dog.\nfr=Un chi\xeann\nfr.utf8=\xff\nnl.utf8=Hond", ("A dog.", {"nl": "Hond"})),
         ("“Yield” é…\nzh_tw.utf8=狗\n".encode(), ("“Yield” é…", {"zh_TW": "狗"})),
@@ -81,7 +82,7 @@ def test_thing_has_picture_texts_and_clips():
         (b"", (None, {})),
     ],
     ids=[
-        *("bom and crlf", "blank lines", "cr", "latin-1", "unicode", "separators"),
+        *("bom and crlf", "blank lines", "comments", "cr", "latin-1", "unicode", "separators"),
         *("no english", "twice", "utf-16", "empty"),
     ],
 )
@@ -285,7 +286,10 @@ def test_wrong_sum_of_a_known_version_is_an_error(package, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"package": "vim"}, "is the package vim; get the .deb from the page of tuxpaint"),
+        (
+            {"package": "vim"},
+            "is the package vim; get the .deb from Debian's page of the package tux",
+        ),
         ({"files": [("./usr/bin/x.png", b"")]}, "holds no stamps; get the .deb"),
         ({"make": lambda _: b"<html>404"}, "neither a Debian package nor a compressed tar"),
         ({"make": lambda files: make_deb(files)[:-999]}, "damaged or of another kind"),

@@ -7,16 +7,19 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from weakref import WeakValueDictionary
 
-from httpcore import URL, AsyncHTTP11Connection, Request, Response
+from httpcore import (
+    URL,
+    AsyncHTTP11Connection,
+    NetworkError,
+    RemoteProtocolError,
+    Request,
+    Response,
+)
 
 from edge_lib.sources.download.addresses import WebAddress
 from edge_lib.sources.download.dial import Dialler, Resolver, system_resolver
 
-HEADERS = [
-    (b"User-Agent", b"edge-glass/0.1 (downloads of image-text data sets)"),
-    (b"Accept", b"*/*"),
-    (b"Accept-Encoding", b"identity"),
-]
+AGENT = "edge-glass/0.1"
 KEEP_ALIVE = 5.0  # seconds that an unused connection stays open; servers close them soon after
 
 
@@ -26,7 +29,8 @@ class Client:
     resolve names itself, and the check of addresses would be void.
 
     timeout: seconds for a whole response, and half of it to connect and between two reads;
-    connections, per_host: the most at a time; resolve: (host, port) -> addresses.
+    connections, per_host: the most at a time; contact: to whom the server may turn; resolve:
+    (host, port) -> addresses, None for the system's.
     """
 
     def __init__(
@@ -34,10 +38,17 @@ class Client:
         timeout: float,
         connections: int,
         per_host: int,
-        allow_private: bool = False,
-        resolve: Resolver | None = None,
+        allow_private: bool,
+        contact: str,
+        resolve: Resolver | None,
     ):
         self._timeout, self._connections, self._per_host = timeout, connections, per_host
+        agent = f"{AGENT} ({contact or 'downloads of image-text data sets'})"
+        self._headers = [
+            (b"User-Agent", agent.encode()),
+            (b"Accept", b"*/*"),
+            (b"Accept-Encoding", b"identity"),
+        ]
         # threads of its own: names that do not resolve would hold all of the event loop's
         self._threads = ThreadPoolExecutor(min(connections, 64), thread_name_prefix="dns")
         resolve = resolve or system_resolver(self._threads)
@@ -68,12 +79,11 @@ class Client:
         Raises Failure, httpcore's errors, and TimeoutError when the time for all of it is over.
         """
         async with self._turn(address.host), asyncio.timeout(self._timeout):
-            connection = await self._take(address) or await self._connect(address)
+            connection, response = await self._response(address)
             try:
-                response = await connection.handle_async_request(_request(address))
                 yield response
-                await response.aclose()
             finally:
+                await response.aclose()
                 await self._give_back(address, connection)
 
     @asynccontextmanager
@@ -86,6 +96,21 @@ class Client:
                 await asyncio.sleep(wait)
             async with self._slots:
                 yield
+
+    async def _response(self, address: WebAddress) -> tuple[AsyncHTTP11Connection, Response]:
+        """Over an idle connection, or over a new one if the server has just closed that."""
+        while True:
+            idle = await self._take(address)
+            connection = idle or await self._connect(address)
+            try:
+                return connection, await connection.handle_async_request(self._request(address))
+            except (NetworkError, RemoteProtocolError):
+                await self._close(connection)
+                if not idle:
+                    raise
+            except BaseException:
+                await self._close(connection)
+                raise
 
     async def _take(self, address: WebAddress) -> AsyncHTTP11Connection | None:
         """An idle connection."""
@@ -118,6 +143,10 @@ class Client:
         self._open -= 1
         await connection.aclose()
 
+    def _request(self, address: WebAddress) -> Request:
+        headers = [(b"Host", address.authority.encode()), *self._headers]
+        return Request(b"GET", _url(address), headers=headers)
+
 
 def _url(address: WebAddress) -> URL:
     return URL(
@@ -126,7 +155,3 @@ def _url(address: WebAddress) -> URL:
         port=address.port,
         target=address.target,
     )
-
-
-def _request(address: WebAddress) -> Request:
-    return Request(b"GET", _url(address), headers=[(b"Host", address.authority.encode()), *HEADERS])

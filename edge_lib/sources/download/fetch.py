@@ -3,6 +3,7 @@
 import asyncio
 import random
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time
@@ -18,6 +19,9 @@ from edge_lib.sources.download.statuses import TRANSIENT, Failure
 MAX_WAIT = 60.0  # seconds; a host that asks for more is not waited for
 REDIRECTS = (301, 302, 303, 307, 308)
 KINDS = {200: "ok", 404: "gone", 408: "timeout", 410: "gone", 429: "rate_limited"}
+ERRORS = httpcore.NetworkError, httpcore.ProtocolError
+TIMEOUTS = TimeoutError, httpcore.TimeoutException
+SHORT_BYTES, SHORT_SECONDS = 16_384, 0.5  # of answers without content that are read to the end
 UNREADABLE = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
 
 
@@ -25,8 +29,8 @@ UNREADABLE = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
 class FetchLimits:
     """timeout: seconds for a whole response, and half of it to connect and between two reads;
     max_bytes: of a body, as sent and unpacked; retries: of failures that may pass; ignore_noai:
-    take what X-Robots-Tag forbids; backoff: seconds before the first retry, doubled for each
-    further one.
+    take what X-Robots-Tag forbids; contact: an address for the header User-Agent, which some hosts
+    ask for; backoff: seconds before the first retry, doubled for each further one.
     """
 
     timeout: float = 20.0
@@ -35,6 +39,7 @@ class FetchLimits:
     retries: int = 3
     allow_private: bool = False
     ignore_noai: bool = False
+    contact: str = ""
     backoff: float = 0.5
 
 
@@ -51,7 +56,8 @@ def make_client(
     limits: FetchLimits, connections: int, per_host: int, resolve: Resolver | None = None
 ) -> Client:
     """An async context manager. connections, per_host: the most at a time."""
-    return Client(limits.timeout, connections, per_host, limits.allow_private, resolve)
+    private, contact = limits.allow_private, limits.contact
+    return Client(limits.timeout, connections, per_host, private, contact, resolve)
 
 
 async def fetch(client: Client, url: str, limits: FetchLimits) -> Response:
@@ -81,15 +87,17 @@ async def _get(client: Client, address: WebAddress, limits: FetchLimits) -> byte
     """The content, or where a redirect leads."""
     try:
         async with client.get(address) as response:
+            if response.status != 200:
+                await _finish(response)
             if response.status in REDIRECTS:
                 return _location(response)
             _check_status(client, address.host, response)
             _check_headers(response, limits)
             return _unpacked(response, await _body(response, limits.max_bytes), limits.max_bytes)
-    except (TimeoutError, httpcore.TimeoutException) as error:
+    except TIMEOUTS as error:
         line = str(error) or f"not complete within {limits.timeout:g} s"
         raise Failure("timeout", line) from None
-    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+    except ERRORS as error:
         raise Failure("connection", str(error) or type(error).__name__) from None
 
 
@@ -148,6 +156,13 @@ def _check_headers(response: httpcore.Response, limits: FetchLimits) -> None:
     encoding = _header(response, b"content-encoding").lower()
     if "," in encoding or encoding in UNREADABLE:
         raise Failure("refused", f"content encoding {encoding}")
+
+
+async def _finish(response: httpcore.Response) -> None:
+    """Read an answer that is short, so that its connection can serve another request."""
+    with suppress(Failure, *ERRORS, *TIMEOUTS):
+        async with asyncio.timeout(SHORT_SECONDS):
+            await _body(response, SHORT_BYTES)
 
 
 async def _body(response: httpcore.Response, limit: int) -> bytes:

@@ -36,8 +36,8 @@ class Route:
 
 
 class HostileServer:
-    """A context manager. requests: paths in their order; connections: their number in all;
-    most_active: the most requests at a time.
+    """A context manager. requests: paths in their order; head: of the last one; connections: their
+    number in all; most_active: the most requests at a time.
     """
 
     def __init__(self, host: str = "127.0.0.1", ssl=None):
@@ -73,7 +73,7 @@ class HostileServer:
         try:
             while await self._answer(reader, writer):
                 pass
-        except (OSError, EOFError):  # the client has closed
+        except (OSError, EOFError, asyncio.CancelledError):  # the client has closed, or the test
             pass
         finally:
             self._tasks.discard(asyncio.current_task())
@@ -81,8 +81,8 @@ class HostileServer:
 
     async def _answer(self, reader, writer) -> bool:
         """Whether the connection stays open."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        path = head.split(" ")[1].lstrip("/")
+        self.head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        path = self.head.split(" ")[1].lstrip("/")
         self.requests.append(path)
         self._counts[path] += 1
         self._active += 1
@@ -328,6 +328,9 @@ REPLIES = {
     "429-long": (reply(b"", 429, "Retry-After: " + "9" * 5000), "rate_limited"),
     "429-junk": (reply(b"", 429, "Retry-After: soon"), "rate_limited"),
     "500-then-404": (in_turn(reply(b"", 500), reply(b"", 404)), "gone"),
+    "404-kept": (kept(reply(b"not found", 404)), "gone"),
+    "404-stall": (stall_after(reply(b"", 404, length=9)), "gone"),
+    "404-endless": (repeat(bytes(1000), reply(b"", 404, length=-1)), "gone"),
     "404-with-picture": (reply(JPEG, 404), "gone"),
     "noai": (reply(JPEG, 200, "X-Robots-Tag: noai, noimageai"), "noai"),
     "noai-endless": (

@@ -196,6 +196,25 @@ def test_connections_are_kept_alive(server):
     assert server.connections <= 4
 
 
+def test_connection_is_kept_after_a_short_answer_without_content(server):
+    assert statuses([server.url("404-kept")] * 5, connections=1) == ["gone"] * 5
+    assert server.connections == 1
+
+
+def test_status_is_kept_when_the_answer_stalls(server):
+    assert statuses([server.url("404-stall")], replace(ONCE, timeout=0.4)) == ["gone"]
+
+
+def test_connection_that_the_server_has_closed_is_replaced(server):
+    """Without a retry: each of these answers ends with a close that it does not announce."""
+    assert statuses([server.url("picture.jpg")] * 9, ONCE, connections=1) == ["ok"] * 9
+
+
+def test_contact_is_in_the_user_agent(server):
+    get([server.url("picture.jpg")], replace(LIMITS, contact="mail@a.com"))
+    assert "User-Agent: edge-glass/0.1 (mail@a.com)\r\n" in server.head
+
+
 def test_connection_with_excess_bytes_spoils_no_other_response(server):
     """What follows a response is never taken for the next one."""
     urls = [server.url(path) for path in ("excess-kept", "picture/1", "excess-kept", "picture/2")]
@@ -242,7 +261,8 @@ def test_failures_leave_no_connection_open(server):
         async with make_client(replace(ONCE, timeout=0.3), 8, 8) as client:
             paths = ["stall", "reset", "404", "endless", "gzip-false", "header-bomb", "noai"]
             await asyncio.gather(*(fetch(client, server.url(path), ONCE) for path in paths))
-            return client._open
+            assert client._open == len(client._idle)
+        return client._open
 
     assert asyncio.run(run()) == 0
 

@@ -27,6 +27,7 @@ class UrlDownload(Download):
         "per_host",
         "timeout",
         "retries",
+        "contact",
         "retry",
     }
     LICENCE: ClassVar[str | None] = None
@@ -42,6 +43,12 @@ class UrlDownload(Download):
     per_host: Positive = Field(8, description="of them to one host")
     timeout: PositiveFloat = Field(20, description="seconds for a whole response")
     retries: Count = Field(3, description="of failures that pass: timeouts, resets, 429 and 5xx")
+    contact: str = Field(
+        "",
+        pattern="^[ -~]*$",
+        description="e-mail address or web page for the User-Agent; hosts such as Wikimedia's "
+        "refuse clients without one",
+    )
     max_bytes: Positive = Field(50_000_000, description="of a response")
     max_pixels: Positive = Field(100_000_000, description="of a picture")
     max_side: Positive | None = Field(

@@ -18,7 +18,8 @@ from sources.download.hostile_server import (
     redirect,
 )
 
-from edge_lib.sources.download import dial
+from edge_lib.config import ConfigError
+from edge_lib.sources.download import dial, make_download
 from edge_lib.sources.download.content import check_picture
 from edge_lib.sources.download.fetch import FetchLimits, fetch, make_client
 from edge_lib.sources.download.statuses import STATUSES, TRANSIENT
@@ -213,6 +214,11 @@ def test_connection_that_the_server_has_closed_is_replaced(server):
 def test_contact_is_in_the_user_agent(server):
     get([server.url("picture.jpg")], replace(LIMITS, contact="mail@a.com"))
     assert "User-Agent: edge-glass/0.1 (mail@a.com)\r\n" in server.head
+
+
+def test_contact_is_one_line_of_ascii(tmp_path):
+    with pytest.raises(ConfigError, match="contact"):
+        make_download("urls", {"out": tmp_path, "list": tmp_path, "contact": "a\r\nCookie: b"})
 
 
 def test_connection_with_excess_bytes_spoils_no_other_response(server):

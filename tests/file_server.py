@@ -19,7 +19,7 @@ class FileServer:
     def __init__(self):
         self.files, self.headers, self.faults, self.requests = {}, {}, {}, []
         self.ranges, self.etags, self.lock = True, True, threading.Lock()
-        self.url = None
+        self.url, self.stopped = None, threading.Event()
 
     def ranges_of(self, path):
         return [header for name, header in self.requests if name == path]
@@ -34,6 +34,7 @@ def serve_files():
         thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
         yield server
+        server.stopped.set()
         http.shutdown()
         thread.join()
 
@@ -97,6 +98,18 @@ def cut_after(count):
 
     def fault(handler, content):
         handler.respond(200, content[:count], len(content), **handler.validators(content))
+        handler.close_connection = True
+
+    return fault
+
+
+def stall_after(count):
+    """No further byte comes while the server runs."""
+
+    def fault(handler, content):
+        handler.respond(200, content[:count], len(content), **handler.validators(content))
+        handler.wfile.flush()
+        handler.files.stopped.wait(60)
         handler.close_connection = True
 
     return fault

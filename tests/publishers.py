@@ -1,6 +1,8 @@
 """Tiny copies of the publishers' archives on a FileServer, at the paths that `mirror` asks for."""
 
 import hashlib
+import json
+import signal
 
 from file_server import zip_of
 from hub_server import add_dataset
@@ -81,11 +83,24 @@ def add_llava(server, picture):
     images += ["textvqa/train_images/t1.jpg", "vg/VG_100K/1.jpg", "vg/VG_100K_2/2.jpg"]
     images += [f"ocr_vqa/images/{n}.jpg" for n in range(1, 4)] + [None] * 4
     entries = [_conversation(number, image) for number, image in enumerate(images)]
-    files = {"llava_v1_5_mix665k.json": _json(entries), "README.md": b"", "other.json": b"[]"}
+    files = {
+        "llava_v1_5_mix665k.json": json.dumps(entries).encode(),
+        "README.md": b"",
+        "other.json": b"[]",
+    }
     add_dataset(server, "liuhaotian/LLaVA-Instruct-150K", files)
     server.files[TEXTVQA] = zip_of({"train_images/t1.jpg": picture(1)})
     server.files[f"{VISUAL_GENOME}/images.zip"] = zip_of({"VG_100K/1.jpg": picture(1)})
     server.files[f"{VISUAL_GENOME}/images2.zip"] = zip_of({"VG_100K_2/2.jpg": picture(2)})
+
+
+def download_until(seconds, *args, **options):
+    """A download that the system kills after so many seconds: a target of a process."""
+    from edge_lib import download
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    download(*args, **options)
 
 
 def published_sums(server):
@@ -127,9 +142,3 @@ def _conversation(number, image):
     question = "<image>\nwhat is it?" if image else "what is two and two?"
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": f"it is {number}"}]
     return {"id": str(number), "conversations": turns} | ({"image": image} if image else {})
-
-
-def _json(content):
-    import json
-
-    return json.dumps(content).encode()

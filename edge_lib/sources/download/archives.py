@@ -126,8 +126,11 @@ class ArchiveDownload(Download):
             if missing:
                 (folder / "archives").mkdir(parents=True, exist_ok=True)
                 self._check_space(client, missing, folder)
-            for archive in missing:
-                write_json(records[archive], self._fetch(client, archive, folder))
+            for archive, record in records.items():
+                if not record.exists():
+                    write_json(record, self._fetch(client, archive, folder))
+                if not self.keep_archives:
+                    record.with_suffix("").unlink(missing_ok=True)
         return [json.loads(record.read_text()) for record in records.values()]
 
     def sample(self, names: Iterable[str]) -> set[str]:
@@ -142,15 +145,18 @@ class ArchiveDownload(Download):
         files, skipped = extract_zip(path, folder, archive.place)
         if not files:
             raise ConfigError(f"{path}: it has no {' or '.join(archive.members)}")
-        if not self.keep_archives:
-            path.unlink()
         return record | {"checked": sha256 is not None, "files": files, "skipped": skipped}
 
     def _check_space(self, client: httpx.Client, archives: Sequence[Archive], folder: Path) -> None:
         """An archive is there beside its content, which is about as large."""
-        lengths = [content_length(client, self._url(archive)) or 0 for archive in archives]
+        lengths = [self._length(client, archive, folder) for archive in archives]
         arrived = sum(path.stat().st_size for path in (folder / "archives").glob("*.zip*"))
         require_space(folder, sum(lengths) + max(lengths) - arrived, "the data set")
+
+    def _length(self, client: httpx.Client, archive: Archive, folder: Path) -> int:
+        path = folder / "archives" / archive.name
+        known = path.stat().st_size if path.exists() else None
+        return known or content_length(client, self._url(archive)) or 0
 
     def _url(self, archive: Archive) -> str:
         if self.mirror is None:

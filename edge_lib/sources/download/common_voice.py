@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -14,6 +15,7 @@ from pydantic import Field
 from edge_lib.config import ConfigError
 from edge_lib.sources.common_voice import CLIP
 from edge_lib.sources.download.base import Download, LocalPath
+from edge_lib.sources.download.byte_progress import progress_bar
 from edge_lib.sources.download.transfer import require_space
 from edge_lib.sources.download.zips import Skips, is_inside, write_whole
 
@@ -34,18 +36,19 @@ class CommonVoiceDownload(Download):
     Licence: CC0. From https://datacollective.mozillafoundation.org.
     """
 
-    file: LocalPath | None = Field(None, description="the archive, cv-corpus-*.tar.gz")
+    file: LocalPath | None = Field(None, description="the archive, a .tar.gz")
 
     def run(self) -> dict[str, Any]:
         if self.file is None:
             raise ConfigError(
                 f"common-voice: missing option file. Common Voice has been at {SITE} alone since "
                 "October 2025, to those who log in: fetch a language there, and name its archive: "
-                "--file cv-corpus-...tar.gz"
+                "--file ARCHIVE.tar.gz"
             )
         if not self.file.is_file():
             raise ConfigError(f"common-voice: file: no such file {self.file}")
-        skipped = self._extract_part() if self.rows else self._extract_all()
+        with _archive_errors(self.file):
+            skipped = self._extract_part() if self.rows else self._extract_all()
         return {
             "rows": {split: _count_records(self.out / name) for split, name in SPLITS.items()},
             "files": SPLITS,
@@ -91,25 +94,35 @@ class CommonVoiceDownload(Download):
 def read_members(archive: Path, skipped: Skips) -> Iterator[tuple[str, tarfile.TarInfo, BinaryIO]]:
     """The path below the language's folder, header and content of each listing and clip.
 
-    Raises ConfigError for another file, a truncated one, and one of several languages.
+    Raises ConfigError for an archive of several languages.
     """
-    languages, count = set(), 0
+    languages: set[str] = set()
+    with (
+        archive.open("rb") as file,
+        progress_bar(archive.name, archive.stat().st_size) as bar,
+        _decompressed(file) as stream,
+        tarfile.open(fileobj=stream, mode="r|") as tar,
+    ):
+        for info in tar:
+            tar.members.clear()  # else millions of headers stay in memory
+            bar.update(file.tell() - bar.n)
+            language, path = _place(info, skipped)
+            if path is None:
+                continue
+            languages.add(language)
+            if len(languages) > 1:
+                raise ConfigError(f"{archive} holds several languages: {sorted(languages)}")
+            yield path, info, tar.extractfile(info)
+        while stream.read(1 << 20):  # to the checksum at the end
+            pass
+
+
+@contextmanager
+def _archive_errors(archive: Path) -> Iterator[None]:
     try:
-        with _open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for count, info in enumerate(tar):  # noqa: B007
-                tar.members.clear()  # else millions of headers stay in memory
-                language, path = _place(info, skipped)
-                if path is None:
-                    continue
-                languages.add(language)
-                if len(languages) > 1:
-                    raise ConfigError(f"{archive} holds several languages: {sorted(languages)}")
-                yield path, info, tar.extractfile(info)
-            while stream.read(1 << 20):  # to the checksum at the end
-                pass
+        yield
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem = "is truncated or corrupt" if count else "is no tar archive"
-        raise ConfigError(f"{archive} {problem} ({error}); fetch it again") from None
+        raise ConfigError(f"{archive} is no whole tar archive ({error}); fetch it again") from None
 
 
 def sample_listing(content: bytes, rows: int, seed: int) -> tuple[bytes, list[str]]:
@@ -127,10 +140,11 @@ def sample_listing(content: bytes, rows: int, seed: int) -> tuple[bytes, list[st
     return b"".join(listing), [clip for clip in clips if clip]
 
 
-def _open(archive: Path) -> BinaryIO:
-    """A tar file, whether it is compressed by gzip or not."""
-    with archive.open("rb") as file:
-        return gzip.open(archive) if file.read(2) == b"\x1f\x8b" else archive.open("rb")
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    """A file, whether it is compressed by gzip or not."""
+    is_gzip = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if is_gzip else file
 
 
 def _place(info: tarfile.TarInfo, skipped: Skips) -> tuple[str | None, str | None]:

@@ -61,8 +61,8 @@ def _patterns(info: DatasetInfo, config: str) -> list[str]:
         raise ConfigError(f"{info.id}: no configuration {config!r}; {hint}allowed: {allowed}")
     entry = configs[config]
     folder = entry.get("data_dir")
-    named = entry.get("data_files", "**" if folder else [])
-    patterns = [p for item in _listed(named) for p in _listed(_paths(item))]
+    named = _listed(entry.get("data_files", "**"))
+    patterns = [p.removeprefix("./") for item in named for p in _listed(_paths(item))]
     return [f"{folder}/{pattern}" if folder else pattern for pattern in patterns]
 
 

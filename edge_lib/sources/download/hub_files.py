@@ -1,6 +1,6 @@
 """Files of data sets on the Hugging Face Hub, with errors that say what is the matter."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,13 +27,15 @@ def dataset_info(repo: str, revision: str | None) -> DatasetInfo:
         return api.dataset_info(repo, revision=revision, files_metadata=True, timeout=30)
 
 
-def download_files(info: DatasetInfo, names: Iterable[str], folder: Path) -> None:
+def download_files(info: DatasetInfo, names: Sequence[str], folder: Path) -> None:
     """Write files of a data set to a folder, or what is left of them. The Hub's sha256 sums are
     checked on the way.
 
     Raises ConfigError if one is missing at the end: some failures end `snapshot_download` early.
     """
     sizes = {file.rfilename: file.size for file in info.siblings}
+    if absent := [name for name in names if name not in sizes]:
+        raise ConfigError(f"{info.id} has no {absent[0]} any more; it has {', '.join(sizes)}")
     wanted = {name: sizes[name] for name in names}
     missing = [name for name, size in wanted.items() if not _is_there(folder / name, size)]
     if not missing:

@@ -47,7 +47,8 @@ class RemoteZip:
         start = LOCAL_HEADER.size + name_length + extra_length
         content = record[start : start + info.compress_size]
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            content = zlib.decompress(content, -zlib.MAX_WBITS)
+            inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            content = inflate.decompress(content, info.file_size + 1)
         if zlib.crc32(content) != info.CRC:
             raise zipfile.BadZipFile(f"bad CRC-32 of {info.filename}")
         return content

@@ -37,7 +37,8 @@ def make_client() -> httpx.Client:
 
 
 def download_file(client: httpx.Client, url: str, path: Path, size=None, sha256=None) -> dict:
-    """Write a URL to `path`, or what is left of it. Returns url, bytes and sha256.
+    """Write a URL to `path`, or what is left of it; a file that is there is checked alone. Returns
+    url, bytes and sha256.
 
     size, sha256: as published; null where nobody has. The content is at `path`.part until both are
     right.
@@ -45,12 +46,10 @@ def download_file(client: httpx.Client, url: str, path: Path, size=None, sha256=
     Raises ConfigError for a status that stays, a file that is not the published one, too little
     space, and failures that do not pass; run again, it goes on.
     """
+    part = PartialFile(path)
     if not path.exists():
-        part = PartialFile(path, sha256)
         retry(url, lambda: _receive(client, url, part, size), part)
-        part.finish(url)
-    digest = sha256_of(path)
-    return {"url": url, "bytes": path.stat().st_size, "sha256": digest}
+    return {"url": url, **part.finish(url, sha256)}
 
 
 def content_length(client: httpx.Client, url: str) -> int | None:
@@ -110,8 +109,8 @@ def retry(url: str, action, part: "PartialFile | None" = None):
 class PartialFile:
     """A file that arrives: its bytes at NAME.part, and at NAME.part.json what the server said."""
 
-    def __init__(self, path: Path, sha256: str | None = None):
-        self.path, self.sha256 = path, sha256
+    def __init__(self, path: Path):
+        self.path = path
         self.content = path.with_name(f"{path.name}.part")
         self.state = path.with_name(f"{path.name}.part.json")
 
@@ -151,16 +150,22 @@ class PartialFile:
         self.content.unlink(missing_ok=True)
         self.state.unlink(missing_ok=True)
 
-    def finish(self, url: str) -> None:
-        """Give the file its name. ConfigError if it is not the published one."""
-        if self.sha256 and (digest := sha256_of(self.content)) != self.sha256:
+    def finish(self, url: str, sha256: str | None) -> dict:
+        """Give the file its name; its bytes and sha256. ConfigError if it is not the published one,
+        which is then removed.
+        """
+        content = self.content if self.content.exists() else self.path
+        digest = sha256_of(content)
+        if sha256 not in (None, digest):
+            content.unlink()
             self.restart()
             raise ConfigError(
-                f"{url}: its sha256 is {digest}, where {self.sha256} was published: the file was "
+                f"{url}: its sha256 is {digest}, where {sha256} was published: the file was "
                 "damaged on the way or replaced; the same command fetches it again"
             )
-        self.content.replace(self.path)
+        content.replace(self.path)
         self.state.unlink(missing_ok=True)
+        return {"bytes": self.path.stat().st_size, "sha256": digest}
 
 
 def _receive(client: httpx.Client, url: str, part: PartialFile, size: int | None) -> None:

@@ -2,16 +2,20 @@
 
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from edge_lib.config import ConfigError
+from edge_lib.sources.download.byte_progress import progress_bar
 from edge_lib.sources.download.transfer import require_space
 
-CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+CORRUPT = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError)
 Place = Callable[[str], str | None]  # a member's name -> its path below the folder, if wanted
 Skips = dict[str, list[str]]  # reason -> names of members
 
@@ -28,12 +32,13 @@ def extract_zip(archive: Path, folder: Path, place: Place) -> tuple[int, Skips]:
         missing = {path: info for path, info in wanted.items() if not _is_there(path, info)}
         size = sum(info.file_size for info in missing.values())
         require_space(folder, size, f"the content of {archive.name}")
-        for path, info in missing.items():
-            try:
-                with content.open(info) as member:
-                    write_whole(path, lambda file, member=member: shutil.copyfileobj(member, file))
-            except CORRUPT:
-                skipped["a corrupt member"].append(info.filename)
+        with progress_bar(f"extract {archive.name}", size) as bar:
+            for path, info in missing.items():
+                try:
+                    write_whole(path, partial(_copy_member, content, info))
+                except CORRUPT:
+                    skipped["a corrupt member"].append(info.filename)
+                bar.update(info.file_size)
     return len(wanted) - len(skipped["a corrupt member"]), {k: v for k, v in skipped.items() if v}
 
 
@@ -67,8 +72,9 @@ def wanted_members(
 
 def is_inside(name: str) -> bool:
     """Whether a relative path stays below its folder, on any system."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    return bool(parts) and ".." not in parts and parts[0] != "/" and ":" not in parts[0]
+    path = PurePosixPath(name.replace("\\", "/"))
+    relative = bool(path.parts) and not path.is_absolute() and ":" not in path.parts[0]
+    return relative and ".." not in path.parts
 
 
 def write_whole(path: Path, write: Callable) -> None:
@@ -83,6 +89,11 @@ def write_whole(path: Path, write: Callable) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _copy_member(content: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> None:
+    with content.open(info) as member:
+        shutil.copyfileobj(member, file)
 
 
 def _is_there(path: Path, info: zipfile.ZipInfo) -> bool:

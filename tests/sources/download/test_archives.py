@@ -2,6 +2,8 @@
 
 import io
 import json
+import multiprocessing
+import signal
 import zipfile
 from collections import namedtuple
 from functools import cache
@@ -288,3 +290,28 @@ def test_interrupted_part_equals_a_whole_one(server, fetch, tmp_path):
         fetch("gqa", "b", rows=4)
     fetch("gqa", "b", rows=4)
     assert files_below(tmp_path / "a") == files_below(tmp_path / "b")
+
+
+@pytest.mark.parametrize("rows", [None, 8], ids=["whole", "part"])
+def test_killed_download_equals_an_uninterrupted_one(server, fetch, tmp_path, rows):
+    expected = fetch("gqa", "expected", rows=rows)
+    context, exits = multiprocessing.get_context("forkserver"), []
+    options = {"mirror": server.url, "rows": rows}
+    for number in range(20):
+        moment = 0.02 * 1.7**number
+        args = moment, "gqa", tmp_path / "killed"
+        process = context.Process(target=publishers.download_until, args=args, kwargs=options)
+        process.start()
+        process.join()
+        exits.append(process.exitcode)
+        if process.exitcode != -signal.SIGALRM:
+            break
+    assert len(exits) > 2
+    assert exits[-1] == 0
+    assert fetch("gqa", "killed", rows=rows) == expected
+    names = files_below(tmp_path / "expected")
+    assert files_below(tmp_path / "killed") == names
+    for name in names - {".lock"}:
+        assert (tmp_path / "killed" / name).read_bytes() == (
+            tmp_path / "expected" / name
+        ).read_bytes()

@@ -1,6 +1,7 @@
 """Common Voice out of an archive that the user has."""
 
 import io
+import os
 import tarfile
 from collections import namedtuple
 
@@ -107,7 +108,7 @@ def test_rows_depend_on_the_seed_alone(tmp_path):
 
 
 def test_missing_archive_says_where_it_is(tmp_path):
-    with pytest.raises(ConfigError, match=r"datacollective.*--file cv-corpus"):
+    with pytest.raises(ConfigError, match=r"datacollective.*--file ARCHIVE"):
         download("common-voice", tmp_path)
     with pytest.raises(ConfigError, match="no such file"):
         download("common-voice", tmp_path / "a", file=tmp_path / "none.tar.gz")
@@ -118,8 +119,18 @@ def test_missing_archive_says_where_it_is(tmp_path):
 def test_truncated_archive_is_told(archive, tmp_path, share, rows):
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ConfigError, match=r"is truncated or corrupt|is no tar"):
+    with pytest.raises(ConfigError, match="is no whole tar archive"):
         download("common-voice", tmp_path / "cv", file=archive, rows=rows)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w"])
+def test_archive_that_ends_inside_a_clip_is_told(tmp_path, mode):
+    files = members() | {f"{ROOT}/clips/{clip('train', 5)}": os.urandom(500_000)}
+    archive = write_tar(tmp_path / "a.tar", files, mode)
+    archive.write_bytes(archive.read_bytes()[:200_000])
+    with pytest.raises(ConfigError, match="is no whole tar archive"):
+        download("common-voice", tmp_path / "cv", file=archive)
+    assert not (tmp_path / "cv/clips" / clip("train", 5)).exists()
 
 
 def test_complete_archive_continues_a_truncated_one(archive, read, tmp_path):
@@ -136,14 +147,14 @@ def test_flipped_bit_is_told(archive, tmp_path):
     content = bytearray(archive.read_bytes())
     content[-6] ^= 1  # of the checksum at the end
     archive.write_bytes(content)
-    with pytest.raises(ConfigError, match="truncated or corrupt"):
+    with pytest.raises(ConfigError, match="is no whole tar archive"):
         download("common-voice", tmp_path / "cv", file=archive)
 
 
 def test_other_file_is_no_archive(tmp_path):
     page = tmp_path / "page.tar.gz"
     page.write_bytes(b"<html>log in</html>" * 100)
-    with pytest.raises(ConfigError, match="is no tar archive"):
+    with pytest.raises(ConfigError, match="is no whole tar archive"):
         download("common-voice", tmp_path / "cv", file=page)
 
 

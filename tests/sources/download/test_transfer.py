@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import httpx
 import pytest
-from file_server import cut_after, respond, serve_files, status
+from file_server import cut_after, respond, serve_files, stall_after, status
 
 from edge_lib.config import ConfigError
 from edge_lib.sources.download import transfer
@@ -259,6 +259,22 @@ def test_read_range_refuses_a_server_without_ranges(server):
     server.ranges = False
     with make_client() as client, pytest.raises(ConfigError, match="leave out rows"):
         read_range(client, f"{server.url}/a.zip", 100, 300)
+
+
+def test_stalled_transfer_goes_on_from_where_it_was(server, tmp_path, waits):
+    server.faults["/a.zip"] = [stall_after(4000)]
+    with httpx.Client(timeout=0.3) as client:
+        download_file(client, f"{server.url}/a.zip", tmp_path / "a.zip")
+    assert server.ranges_of("/a.zip") == [None, "bytes=4000-"]
+    assert_whole(tmp_path)
+
+
+def test_archive_that_is_there_is_checked(server, fetch, tmp_path):
+    (tmp_path / "a.zip").write_bytes(CONTENT[:-1])
+    with pytest.raises(ConfigError, match="was published"):
+        fetch(sha256=SHA256)
+    fetch(sha256=SHA256)
+    assert_whole(tmp_path)
 
 
 def test_client_asks_for_stored_bytes():

@@ -68,7 +68,7 @@ def deb_field(path: Path, name: str) -> str:
 
 
 def apt_download(package: str, folder: Path) -> Path:
-    """The .deb of a package, kept in a folder of its own, into which apt-get fetches and verifies it.
+    """The .deb of a package, which apt-get fetches and verifies, kept in a folder of its own.
 
     Raises ConfigError with apt's own line if that fails.
     """

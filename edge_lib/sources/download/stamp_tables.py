@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ VOICES = pa.schema(
     ]
 )
 REPEATED = ["image_id", "image", "caption", "language", "category"]
-DICTIONARY_BYTES = 1 << 26  # of a column: each picture is stored once
+DICTIONARY_BYTES = 1 << 26  # of a column of a row group, in which each picture is stored once
+GROUP_ROWS = 500
 
 
 def divide_things(things: list[Thing], seed: int) -> dict[str, list[Thing]]:
@@ -90,11 +92,15 @@ def _voice_rows(thing: Thing) -> Iterator[dict[str, Any]]:
 
 def _write(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
     path.parent.mkdir(exist_ok=True)
-    table = pa.Table.from_pylist([*rows], schema)
+    rows = iter(rows)
     names = [name for name in REPEATED if name in schema.names]
     options = {"use_dictionary": names, "dictionary_pagesize_limit": DICTIONARY_BYTES}
-    with whole_file(path) as temporary:
-        pq.write_table(table, temporary, **options)
+    with (
+        whole_file(path) as temporary,
+        pq.ParquetWriter(temporary, schema, **options) as writer,
+    ):
+        while group := [*islice(rows, GROUP_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def count_rows(parts: dict[str, list[Thing]]) -> dict[str, Any]:

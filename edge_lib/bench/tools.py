@@ -23,11 +23,16 @@ def compare(metric: str, functions: dict[str, Callable], rounds: int) -> dict[st
     for i in range(rounds):  # in alternating order, so that no function always follows the same one
         for name in list(functions)[:: 1 if i % 2 else -1]:
             times[name].append(seconds(functions[name]))
+    return ratios(metric, times)
+
+
+def ratios(metric: str, times: dict[str, list[float]]) -> dict[str, float]:
+    """Median time of each function over the rounds, and the ratio of each rival to `ours`."""
     result = {f"{metric}.{name}": median(values) for name, values in times.items()}
-    for name in functions.keys() - {"ours"}:
-        ratios = [rival / ours for rival, ours in zip(times[name], times["ours"], strict=True)]
-        result[f"{metric}.{name}.ratio"] = median(ratios)
-        result[f"{metric}.{name}.ratio_min"] = min(ratios)
+    for name in times.keys() - {"ours"}:
+        by_round = [rival / ours for rival, ours in zip(times[name], times["ours"], strict=True)]
+        result[f"{metric}.{name}.ratio"] = median(by_round)
+        result[f"{metric}.{name}.ratio_min"] = min(by_round)
     return result
 
 

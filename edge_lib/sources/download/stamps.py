@@ -83,7 +83,9 @@ class StampsDownload(Download):
             return _from_apt()
         if not self.file.is_file():
             raise ConfigError(f"--file {self.file}: no such file; {WHERE}")
-        return self.file, _describe(self.file, "no: its sha256 is not known beforehand")
+        facts = _describe(self.file)
+        _check_sum(self.file, facts)
+        return self.file, {"verified": "no: its sha256 is not known beforehand"} | facts
 
 
 def _from_apt() -> tuple[Path, dict[str, str]]:
@@ -93,27 +95,30 @@ def _from_apt() -> tuple[Path, dict[str, str]]:
         path = apt_download(PACKAGE, from_root("runs/cache/downloads") / PACKAGE)
     except ConfigError as error:
         raise ConfigError(f"stamps: {error}; try apt-get update, or {WHERE}") from None
-    return path, _describe(path, "by apt-get when it was fetched")
+    # other distributions build the same version anew
+    return path, {"verified": "by apt-get when it was fetched"} | _describe(path)
 
 
-def _describe(path: Path, otherwise: str) -> dict[str, str]:
-    """Origin, version, sum and what verified it: `otherwise` for a version that is not in SHA256.
-
-    ConfigError for a .deb of another package, or of a known version with another sum.
-    """
+def _describe(path: Path) -> dict[str, str]:
+    """Origin, version and sum of a package. ConfigError for a .deb of another."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     version = deb_field(path, "Version") if is_deb(path) else None
     if version and (package := deb_field(path, "Package")) != PACKAGE:
         raise ConfigError(f"{path} is the package {package}; {WHERE}")
-    if (expected := SHA256.get(version, digest)) != digest:
-        raise ConfigError(
-            f"{path} is damaged: the sha256 of version {version} is {expected}, not {digest}"
-        )
     return {
         "source": path.name,
         "version": version or path.name.removesuffix(".gz").removesuffix(".tar"),
         "sha256": digest,
-        "verified": "by its sha256" if version in SHA256 else otherwise,
         "licence": LICENCE,
-    }
+    } | ({"verified": "by its sha256"} if digest == SHA256.get(version) else {})
+
+
+def _check_sum(path: Path, facts: dict[str, str]) -> None:
+    """ConfigError for a known version with another sum."""
+    expected = SHA256.get(facts["version"], facts["sha256"])
+    if facts["sha256"] != expected:
+        raise ConfigError(
+            f"{path} is damaged, or not Debian's: the sha256 of version {facts['version']} is "
+            f"{expected}, not {facts['sha256']}"
+        )

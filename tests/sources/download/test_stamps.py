@@ -279,7 +279,7 @@ def test_translations_can_be_captions(package, tmp_path):
 
 def test_wrong_sum_of_a_known_version_is_an_error(package, tmp_path):
     path = package(version="2022.06.04-1")
-    with pytest.raises(ConfigError, match=r"is damaged: the sha256 of version 2022\.06"):
+    with pytest.raises(ConfigError, match=r"is damaged, or not Debian's: the sha256 of ver"):
         download("stamps", tmp_path / "out", file=path)
 
 
@@ -313,12 +313,13 @@ def test_machine_without_apt_is_told_where_the_file_is(tmp_path, monkeypatch):
         download("stamps", tmp_path / "out")
 
 
-def test_package_comes_from_apt(package, tmp_path, monkeypatch):
-    path = package()
+@pytest.mark.parametrize("version", ["9.9-1", "2022.06.04-1"])  # the latter is rebuilt by Ubuntu
+def test_package_comes_from_apt(version, package, tmp_path, monkeypatch):
+    path = package(version=version)
     monkeypatch.setattr(module.shutil, "which", lambda _: "/usr/bin/apt-get")
     monkeypatch.setattr(module, "apt_download", lambda name, folder: path)
     summary = download("stamps", tmp_path / "out", rows=15)
-    assert (summary["source"], summary["version"]) == ("stamps.deb", "9.9-1")
+    assert (summary["source"], summary["version"]) == ("stamps.deb", version)
     assert summary["verified"] == "by apt-get when it was fetched"
 
 

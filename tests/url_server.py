@@ -19,7 +19,7 @@ def picture(number):
 
 class UrlServer:
     """KIND/NUMBER is a picture of its own (ok), one that all share (same), half of one (half),
-    text (text), 404 (gone) or 500 while `broken` (flaky). `served` counts requests by path.
+    text (text), 404 (gone) or 500 while `broken` (flaky). `served` counts requests by URL.
     """
 
     def __enter__(self):
@@ -52,11 +52,12 @@ class UrlServer:
         try:
             while request := await reader.readuntil(b"\r\n\r\n"):
                 path = request.split()[1].decode()
+                url = f"http://127.0.0.1:{self.port}{path}"
                 status, body = self._answer(*path.strip("/").split("/"))
                 head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n"
                 writer.write(head.encode() + body)
                 with self.changed:
-                    self.served[path] += 1
+                    self.served[url] += 1
                     self.changed.notify_all()
         except (OSError, asyncio.IncompleteReadError):
             writer.close()

@@ -3,34 +3,14 @@
 import hashlib
 import json
 
-import pyarrow.parquet as pq
 import pytest
+from url_runs import fetch_urls, read_rows, statuses
 from url_server import picture
 
-from edge_lib import download, load_config, load_table
+from edge_lib import load_config, load_table
 from edge_lib.sources.download.statuses import STATUSES
 
 KINDS = "ok", "gone", "half", "text", "same"
-
-
-def write_csv(path, urls):
-    path.write_text("url,caption\n" + "".join(f"{url},a {n}\n" for n, url in enumerate(urls)))
-    return path
-
-
-def fetch_urls(folder, urls, **options):
-    """Download a csv list of these URLs into folder/out; the summary."""
-    path = write_csv(folder / "list.csv", urls)
-    options = {"shard_rows": 10, "retries": 0, "allow_private": True, "processes": 2, **options}
-    return download("urls", folder / "out", list=path, **options)
-
-
-def read_rows(folder, pattern):
-    return [r for path in sorted(folder.glob(pattern)) for r in pq.read_table(path).to_pylist()]
-
-
-def statuses(folder):
-    return [row["status"] for row in read_rows(folder, "out/status/*.parquet")]
 
 
 @pytest.fixture
@@ -41,7 +21,7 @@ def urls(server):
 
 def test_urls_writes_pictures_in_the_order_of_the_list(tmp_path, server, urls):
     fetch_urls(tmp_path, urls)
-    rows = read_rows(tmp_path, "out/train-*.parquet")
+    rows = read_rows(tmp_path, "train")
     assert [row["row"] for row in rows] == [0, 4, 5, 9, 10, 14, 15, 19, 20, 24]
     assert [row["image"] for row in rows[::2]] == [picture(1 + n) for n in range(0, 25, 5)]
     assert {row["image"] for row in rows[1::2]} == {picture(0)}
@@ -59,7 +39,7 @@ def test_urls_writes_pictures_in_the_order_of_the_list(tmp_path, server, urls):
 
 def test_urls_writes_the_status_of_every_row(tmp_path, urls):
     fetch_urls(tmp_path, urls)
-    rows = read_rows(tmp_path, "out/status/*.parquet")
+    rows = read_rows(tmp_path, "status")
     assert [row["url"] for row in rows] == urls
     assert [row["row"] for row in rows] == [*range(25)]
     expected = ["ok", "gone", "corrupt_image", "not_an_image", "ok"] * 5

@@ -1,12 +1,14 @@
 """Downloads of small URL lists, in this process or in one that may be killed."""
 
 import os
+import resource
 import signal
 from multiprocessing import get_context
 
 import pyarrow.parquet as pq
 
 from edge_lib import download
+from edge_lib.config import ConfigError
 from edge_lib.sources.download import url_processes
 from edge_lib.sources.download.journal import recover
 from edge_lib.sources.download.url_lists import UrlList
@@ -61,7 +63,14 @@ class Run:
         self.process.join()
 
 
-def _run(folder, urls, **options):
+def _run(folder, urls, file_size=None, **options):
+    """file_size: the most bytes that a file may have, as if the disk were full."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     url_processes.START_METHOD = "fork"
-    fetch_urls(folder, urls, **options)
+    if file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    try:
+        fetch_urls(folder, urls, **options)
+    except (ConfigError, KeyboardInterrupt) as error:
+        (folder / "ended").write_text(str(error))

@@ -1,50 +1,63 @@
 """Start the processes of a URL download, and follow them to the end."""
 
 import multiprocessing
+import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from edge_lib.config import ConfigError
 from edge_lib.sources.download.progress import UrlProgress
-from edge_lib.sources.download.url_worker import UrlJob, run_worker
+from edge_lib.sources.download.url_worker import NEXT, UrlJob, run_worker
 
 START_METHOD = "spawn"
 
 
-def run_processes(jobs: Sequence[UrlJob], numbers: list[int], progress: UrlProgress) -> None:
-    """Finish the shards of `numbers` in a process for each job.
+def run_processes(jobs: Sequence[UrlJob], numbers: Iterable[int], progress: UrlProgress) -> None:
+    """Finish the shards of `numbers` in a process for each job; each is given to one that asks.
 
     Raises ConfigError with what stopped one of them, and ends the others; all that was fetched is
     kept then, as when this process is interrupted or killed.
     """
-    with _started(jobs, numbers) as processes:
+    numbers = iter(numbers)
+    with _started(jobs) as processes:
         while processes:
-            for reports in wait([*processes]):
-                message = _receive(reports)
-                if message is None:
-                    _check_exit(processes.pop(reports))
-                elif isinstance(message, str):
-                    raise ConfigError(f"{message}; what was fetched is kept: run the same again")
-                else:
+            for link in wait([*processes]):
+                message = _receive(link, processes)
+                if isinstance(message, str):
+                    kept = "what was fetched is kept: run the same command again"
+                    raise ConfigError(f"{jobs[0].out}: {message}; {kept}")
+                if message == NEXT:
+                    with suppress(ConnectionError):  # it has died, which the link tells next
+                        link.send(next(numbers, None))
+                elif message:
                     progress.add(message)
 
 
+def _receive(
+    link: Connection, processes: dict[Connection, BaseProcess]
+) -> Counter[str] | str | bytes | None:
+    """What a process sends; at its end None, or why it failed."""
+    try:
+        return link.recv()
+    except (EOFError, ConnectionError):
+        return _exit_problem(processes.pop(link))
+
+
 @contextmanager
-def _started(jobs: Sequence[UrlJob], numbers: list[int]) -> Iterator[dict[Connection, BaseProcess]]:
-    """The processes by the pipe that each writes to; ended on exit."""
+def _started(jobs: Sequence[UrlJob]) -> Iterator[dict[Connection, BaseProcess]]:
+    """The processes by the connection to each; ended on exit."""
     context, processes = multiprocessing.get_context(START_METHOD), {}
-    claims = context.Value("q", 0)
     try:
         for job in jobs:
-            reports, sender = context.Pipe(duplex=False)
-            arguments = job, numbers, claims, sender
-            process = context.Process(target=run_worker, args=arguments, daemon=True)
-            process.start()
-            sender.close()  # so that the pipe ends when the process does
-            processes[reports] = process
+            link, other_end = context.Pipe()
+            process = context.Process(target=run_worker, args=(job, other_end), daemon=True)
+            with _interrupts_blocked():  # for the child; this process stops it
+                process.start()
+            other_end.close()  # so that the link ends when the process does
+            processes[link] = process
         yield processes.copy()
     finally:
         for process in processes.values():
@@ -52,18 +65,16 @@ def _started(jobs: Sequence[UrlJob], numbers: list[int]) -> Iterator[dict[Connec
             process.join()
 
 
-def _receive(reports: Connection) -> Counter[str] | str | None:
-    """None at the end."""
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return reports.recv()
-    except EOFError:
-        return None
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _check_exit(process: BaseProcess) -> None:
+def _exit_problem(process: BaseProcess) -> str | None:
     process.join()
-    if process.exitcode:
-        raise ConfigError(
-            f"a process of the download ended with exit code {process.exitcode} (-9: killed, "
-            "maybe for want of memory); what was fetched is kept: run the same again"
-        )
+    hint = " (killed, maybe as memory was short)" if process.exitcode == -signal.SIGKILL else ""
+    return f"a process ended with exit code {process.exitcode}{hint}" if process.exitcode else None

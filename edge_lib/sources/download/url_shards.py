@@ -85,15 +85,19 @@ def open_shard(files: ShardFiles, rows: pa.Table) -> UrlShard:
         _restore_journal(files, rows)
     kept = [record.fields for record in recover(files.journal)]
     known, copies = {fields["key"] for fields in kept}, Counter(first_rows(rows))
-    urls = rows["url"].to_pylist()
-    left = {key: urls[key] or "" for key in copies if key not in known}
+    urls = _urls(rows)
+    left = {key: urls[key] for key in copies if key not in known}
     return UrlShard(files, rows, Journal(files.journal), copies, kept, left)
 
 
 def first_rows(rows: pa.Table) -> list[int]:
     """(N,) the first row that has the URL of each row."""
     first: dict[str, int] = {}
-    return [first.setdefault(url or "", row) for row, url in enumerate(rows["url"].to_pylist())]
+    return [first.setdefault(url, row) for row, url in enumerate(_urls(rows))]
+
+
+def _urls(rows: pa.Table) -> list[str]:
+    return [(url or "").strip() for url in rows["url"].to_pylist()]
 
 
 def is_finished(files: ShardFiles, length: int) -> bool:

@@ -3,9 +3,7 @@
 import asyncio
 import os
 import random
-import signal
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import parent_process
@@ -20,6 +18,7 @@ from edge_lib.sources.download.url_lists import UrlList
 from edge_lib.sources.download.url_shards import UrlShard, open_shard, shard_files
 
 MAX_WAITING = 2000  # URLs that wait for others of their hosts before another shard is opened
+NEXT = b"next"  # the message that asks for a shard
 REPORT_SECONDS = 0.5
 
 
@@ -37,32 +36,19 @@ class UrlJob:
     seed: int
 
 
-def run_worker(job: UrlJob, numbers: list[int], claims, reports: Connection) -> None:
-    """In a new process: finish the shards of `numbers` that no other process claims. Sends what
-    was counted (rows, alive, bytes) to `reports`, or an error.
-
-    claims: a shared counter of the shards that are claimed.
+def run_worker(job: UrlJob, link: Connection) -> None:
+    """In a new process: finish the shards that the parent gives. Sends NEXT for another, what was
+    counted (rows, alive, bytes) as it goes, or an error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops this process
     try:
-        asyncio.run(_Worker(job, _claimed(numbers, claims), reports).run())
+        asyncio.run(_Worker(job, link).run())
     except* (OSError, ConfigError) as group:
-        reports.send(str(group.exceptions[0]))
-
-
-def _claimed(numbers: list[int], claims) -> Iterator[int]:
-    while True:
-        with claims.get_lock():
-            position = claims.value
-            claims.value += 1
-        if position >= len(numbers):
-            return
-        yield numbers[position]
+        link.send(str(group.exceptions[0]))
 
 
 class _Worker:
-    def __init__(self, job: UrlJob, numbers: Iterator[int], reports: Connection):
-        self.job, self.numbers, self.reports = job, numbers, reports
+    def __init__(self, job: UrlJob, link: Connection):
+        self.job, self.link, self.more = job, link, True
         self.list, self.schedule = UrlList(job.out), Schedule(job.per_host)
         self.threads = ThreadPoolExecutor(job.threads)
         self.slots = asyncio.Semaphore(job.connections)
@@ -83,15 +69,22 @@ class _Worker:
 
     async def _next_task(self) -> tuple[str, tuple] | None:
         while not (task := self.schedule.take()):
-            number = next(self.numbers, None) if self.schedule.waiting < MAX_WAITING else None
-            if number is not None:
-                await self._open(number)
+            if self.more and self.schedule.waiting < MAX_WAITING:
+                await self._open_next()
             elif self.schedule.active:
                 self.ended.clear()
                 await self.ended.wait()
             else:
                 return None
         return task
+
+    async def _open_next(self) -> None:
+        self.link.send(NEXT)
+        number = await asyncio.to_thread(self.link.recv)
+        if number is None:
+            self.more = False
+        else:
+            await self._open(number)
 
     async def _open(self, number: int) -> None:
         files, rows = shard_files(self.job.out, number), self.list.shard(number)
@@ -135,5 +128,5 @@ class _Worker:
             self._send_counts()
 
     def _send_counts(self) -> None:
-        self.reports.send(self.counts)
+        self.link.send(self.counts)
         self.counts = Counter()

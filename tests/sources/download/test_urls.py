@@ -1,13 +1,19 @@
 """Downloads of a URL list: what is written, options, resuming, refusals."""
 
 import hashlib
+import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from url_runs import fetch_urls, read_rows, statuses
 from url_server import picture
 
-from edge_lib import load_config, load_table
+from edge_lib import download, load_config, load_table
+from edge_lib.config import ConfigError
+from edge_lib.sources.download import make_download
 from edge_lib.sources.download.statuses import STATUSES
 
 KINDS = "ok", "gone", "half", "text", "same"
@@ -83,3 +89,98 @@ def test_urls_are_read_as_a_table(tmp_path, urls):
         tuple(f"a {n}" for n in range(4, 25, 5)),
     }
     assert table.images([0])[0].size == (8, 6)
+
+
+def test_urls_without_a_picture_are_an_error(tmp_path, server):
+    urls = [server.url(kind, n) for n, kind in enumerate(["gone", "gone", "flaky"])]
+    message = r"no URL gives a picture \(gone 2, server_error 1\); see .*status; .*--retry failed"
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=message):
+            fetch_urls(tmp_path, urls)
+    server.broken = False
+    assert fetch_urls(tmp_path, urls, retry="failed")["alive"] == 1
+
+
+def test_urls_in_several_rows_are_fetched_once(tmp_path, server):
+    urls = [server.url("ok", n) for n in (1, 2, 1, 1, 3, 2)]
+    urls[3] = f" {urls[3]}\n"
+    path = tmp_path / "list.jsonl"
+    path.write_text("".join(json.dumps({"url": u, "caption": None}) + "\n" for u in urls))
+    summary = download("urls", tmp_path / "out", list=path, allow_private=True)
+    assert server.served == {server.url("ok", n): 1 for n in (1, 2, 3)}
+    rows = read_rows(tmp_path, "train")
+    assert [row["image"] for row in rows] == [picture(1 + n) for n in (1, 2, 1, 1, 3, 2)]
+    assert [row["caption"] for row in rows] == [None] * 6
+    assert summary["bytes"] == sum(len(row["image"]) for row in rows)
+    assert summary["repeated"]["pictures"] == 0
+
+
+def test_urls_that_are_none_have_a_status(tmp_path, server):
+    urls = [server.url("ok", 1), "", "  ", "file:///etc/passwd", "no url", "http://", None]
+    rows = [{"url": url, "caption": "a"} for url in urls]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "list.parquet")
+    download("urls", tmp_path / "out", list=tmp_path / "list.parquet", allow_private=True)
+    expected = ["ok", "bad_url", "bad_url", "not_http", "bad_url", "bad_url", "bad_url"]
+    assert statuses(tmp_path) == expected
+    assert [row["url"] for row in read_rows(tmp_path, "status")] == urls
+
+
+def test_urls_refuse_private_addresses_by_default(tmp_path, server):
+    with pytest.raises(ConfigError, match=r"no URL gives a picture \(private_address 3\)"):
+        fetch_urls(tmp_path, [server.url("ok", n) for n in range(3)], allow_private=False)
+    assert not server.served
+
+
+def test_urls_find_pictures_that_several_urls_give(tmp_path, server, caplog):
+    urls = [server.url("same" if n % 2 else "ok", n) for n in range(40)]
+    repeated = fetch_urls(tmp_path, [*urls, *urls[:20]])["repeated"]
+    sha256 = hashlib.sha256(picture(0)).hexdigest()
+    assert repeated == {
+        "pictures": 1,
+        "urls": 20,
+        "most_repeated": [{"urls": 20, "url": urls[1], "sha256": sha256}],
+    }
+    assert f"20 URLs give one and the same picture, such as {urls[1]}" in caplog.text
+
+
+def test_urls_take_a_random_part(tmp_path, server):
+    urls = [server.url("ok", n) for n in range(100)]
+    parts = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / folder).mkdir()
+        fetch_urls(tmp_path / folder, urls, rows=30, seed=seed)
+        rows = read_rows(tmp_path / folder, "train")
+        assert [row["url"] for row in rows] == [urls[row["row"]] for row in rows]
+        parts.append([row["row"] for row in rows])
+    assert parts[0] == parts[1] == sorted({*parts[0]})
+    assert [len(part) for part in parts] == [30] * 3
+    assert parts[2] != parts[0]
+
+
+def test_urls_shrink_pictures(tmp_path, server):
+    fetch_urls(tmp_path, [server.url("ok", n) for n in range(3)], max_side=4)
+    row = read_rows(tmp_path, "train")[0]
+    assert (row["width"], row["height"]) == (4, 3)
+    image = Image.open(io.BytesIO(row["image"]))
+    assert (image.format, image.size) == ("JPEG", (4, 3))
+    assert row["sha256"] == hashlib.sha256(row["image"]).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [
+        ({"processes": 3, "connections": 10, "per_host": 7}, 3),
+        ({"processes": 16, "connections": 64, "per_host": 5}, 5),
+        ({"processes": 4, "connections": 2}, 2),
+        ({"processes": 4, "connections": 8}, 4),
+    ],
+    ids=["uneven", "per host", "connections", "shards"],
+)
+def test_urls_divide_connections_between_processes(tmp_path, options, processes):
+    job = make_download("urls", {"out": tmp_path, "list": tmp_path / "a.csv", **options})
+    jobs = job.jobs(10)
+    assert len(jobs) == processes
+    shares = [(part.connections, part.per_host) for part in jobs]
+    assert [*map(sum, zip(*shares, strict=True))] == [job.connections, job.per_host]
+    assert min(map(min, shares)) > 0
+    assert len(job.jobs(2)) == 2

@@ -141,6 +141,7 @@ def _read(files: Sequence[Path], form: ListFormat, skipped: SkippedNames) -> Ite
         parts = read_named(files, columns, skipped)
     for file, part in parts:
         table = select_columns(part, columns, file)
+        table = table.set_column(0, "url", pc.utf8_trim_whitespace(table["url"]))
         yield table.rename_columns([form.extra if n == "texts" else n for n in table.column_names])
 
 
@@ -180,6 +181,6 @@ def _cut(parts: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 def _check_urls(urls: pa.ChunkedArray, file: Path, form: ListFormat) -> None:
     """ConfigError if none of the first URLs is one."""
     texts = urls.drop_null()
-    if len(texts) and not pc.any(pc.match_substring_regex(texts, r"^\s*\w+://")).as_py():
+    if len(texts) and not pc.any(pc.match_substring_regex(texts, r"^\w+://")).as_py():
         text = texts[0].as_py()[:80]
         raise ConfigError(f"{file}: column {form.url!r} has no URLs, but {text!r}")

@@ -97,7 +97,7 @@ def first_rows(rows: pa.Table) -> list[int]:
 
 
 def _urls(rows: pa.Table) -> list[str]:
-    return [(url or "").strip() for url in rows["url"].to_pylist()]
+    return [url or "" for url in rows["url"].to_pylist()]
 
 
 def is_finished(files: ShardFiles, length: int) -> bool:

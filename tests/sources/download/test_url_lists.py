@@ -165,12 +165,11 @@ def test_list_whose_column_has_no_urls_is_an_error(tmp_path):
 
 
 def test_list_keeps_null_and_blank_urls_and_captions(tmp_path):
-    rows = [
-        {"url": url, "caption": text}
-        for url, text in zip([None, "", " ", "http://a"], [None, "", "x", None], strict=True)
-    ]
+    urls, captions = [None, "", " ", "\thttp://a \n"], [None, "", " x ", None]
+    rows = [{"url": u, "caption": c} for u, c in zip(urls, captions, strict=True)]
     path = write_parquet(tmp_path / "a.parquet", rows)
-    assert copied(path, tmp_path / "out") == numbered(rows)
+    expected = [{**row, "url": row["url"] and row["url"].strip()} for row in rows]
+    assert copied(path, tmp_path / "out") == numbered(expected)
 
 
 def test_list_of_nulls_alone_is_kept(tmp_path):

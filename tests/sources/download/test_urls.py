@@ -122,6 +122,7 @@ def test_urls_that_are_none_have_a_status(tmp_path, server):
     download("urls", tmp_path / "out", list=tmp_path / "list.parquet", allow_private=True)
     expected = ["ok", "bad_url", "bad_url", "not_http", "bad_url", "bad_url", "bad_url"]
     assert statuses(tmp_path) == expected
+    urls[2] = ""
     assert [row["url"] for row in read_rows(tmp_path, "status")] == urls
 
 

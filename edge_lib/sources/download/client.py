@@ -83,8 +83,7 @@ class Client:
             try:
                 yield response
             finally:
-                await response.aclose()
-                await self._give_back(address, connection)
+                await self._give_back(address, connection, response)
 
     @asynccontextmanager
     async def _turn(self, host: str) -> AsyncIterator[None]:
@@ -133,11 +132,14 @@ class Client:
             raise
         return AsyncHTTP11Connection(_url(address).origin, stream, KEEP_ALIVE)
 
-    async def _give_back(self, address: WebAddress, connection: AsyncHTTP11Connection) -> None:
-        if connection.is_idle():
-            self._idle.append((address.origin, connection))
-        else:
-            await self._close(connection)
+    async def _give_back(self, address, connection, response) -> None:
+        try:
+            await response.aclose()
+        finally:
+            if connection.is_idle():
+                self._idle.append((address.origin, connection))
+            else:
+                await self._close(connection)
 
     async def _close(self, connection: AsyncHTTP11Connection) -> None:
         self._open -= 1

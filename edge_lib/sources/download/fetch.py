@@ -18,7 +18,7 @@ from edge_lib.sources.download.statuses import TRANSIENT, Failure
 
 MAX_WAIT = 60.0  # seconds; a host that asks for more is not waited for
 REDIRECTS = (301, 302, 303, 307, 308)
-KINDS = {200: "ok", 404: "gone", 408: "timeout", 410: "gone", 429: "rate_limited"}
+KINDS = {404: "gone", 408: "timeout", 410: "gone", 429: "rate_limited"}
 ERRORS = httpcore.NetworkError, httpcore.ProtocolError
 TIMEOUTS = TimeoutError, httpcore.TimeoutException
 SHORT_BYTES, SHORT_SECONDS = 16_384, 0.5  # of answers without content that are read to the end
@@ -125,13 +125,14 @@ def _location(response: httpcore.Response) -> str:
 
 
 def _check_status(client: Client, host: str, response: httpcore.Response) -> None:
-    status, wait = response.status, _retry_after(_header(response, b"retry-after"))
-    kind = KINDS.get(status, "server_error" if 500 <= status < 600 else "refused")
-    if kind == "ok":
+    status = response.status
+    if status == 200:
         return
-    if kind in TRANSIENT and wait <= MAX_WAIT:
-        client.pause(host, wait)
+    kind = KINDS.get(status, "server_error" if 500 <= status < 600 else "refused")
+    wait = _retry_after(_header(response, b"retry-after"))
     passing = kind in TRANSIENT and wait <= MAX_WAIT
+    if passing and wait:
+        client.pause(host, wait)
     raise Failure(kind, f"status {status}", passing)
 
 

@@ -370,5 +370,26 @@ def test_certificates_are_verified(certificate, monkeypatch, trusted, host, stat
         assert len(server.requests) == (3 if status == "ok" else 0)
 
 
+def test_tls_with_a_server_that_has_none_fails(server):
+    urls = [server.url("picture.jpg").replace("http:", "https:")]
+    assert statuses(urls, replace(ONCE, timeout=0.4)) == ["timeout"]  # it waits for a request
+
+
+def test_name_that_is_not_resolved_in_time_fails():
+    async def resolve(host, port):
+        await asyncio.sleep(3600)
+
+    (response,) = get(["http://a.test/"], replace(ONCE, timeout=0.2), resolve=resolve)
+    assert (response.status, response.error) == ("timeout", "a.test is not resolved in time")
+
+
+def test_address_that_refuses_fails():
+    with HostileServer() as server:
+        url = server.url("picture.jpg")
+    (response,) = get([url], ONCE)
+    assert response.status == "connection"
+    assert "Connect call failed" in response.error
+
+
 def test_transient_statuses_exist():
     assert STATUSES.keys() > TRANSIENT

@@ -17,9 +17,11 @@ class Source:
     probe: (data config, embed, dims) -> metrics that only this source's tables can give;
         `embed(table)` returns the embeddings {modality: (N, D)} of the rows that have all.
     kind_sets: kinds of question -> {name: kinds}, the sets that are also scored as a whole.
+    licence: of its data, for model cards; empty if it depends on the user's files.
     """
 
     load: Callable[[DataConfig, str], Table]
     splits: Callable[[DataConfig], tuple[str, ...]] = lambda _: SPLITS
     probe: Callable | None = None
     kind_sets: Callable[[Sequence[str]], dict[str, list[str]]] = lambda _: {}
+    licence: str = ""

@@ -31,4 +31,10 @@ def _rows(config: DataConfig, split: str) -> Iterator[dict]:
     return degraded_rows(config.scenes, load(config, split.removeprefix(DEGRADED)))
 
 
-SOURCE = Source(load, splits=scene_splits, probe=swap_metrics)
+SOURCE = Source(
+    load,
+    splits=scene_splits,
+    probe=swap_metrics,
+    licence="CC BY 4.0, of the digits: Optical Recognition of Handwritten Digits (Alpaydin and "
+    "Kaynak 1998), UCI, from scikit-learn",
+)

@@ -108,10 +108,11 @@ class ArchiveDownload(Download):
             return self._summary(self.fetch(self.pictures(), self.out), Counter())
         whole = self.out / "whole"
         records = self.fetch([], whole)
-        paths = self.write_part(whole)
-        skipped = fetch_members(*self._members(paths), self.out)
+        members, skipped = self._members(self.write_part(whole))
+        fetch_members(members, skipped, self.out)
+        records += [{"url": url, "skipped": {}} for url in members]
         summary = self._summary(records, Counter({k: len(v) for k, v in skipped.items()}))
-        shutil.rmtree(whole)
+        _remove_at_once(whole)
         return summary
 
     def fetch_archives(self, archives: Sequence[Archive], folder: Path) -> Records:
@@ -186,6 +187,14 @@ class ArchiveDownload(Download):
             "source": records,
             "skipped": dict(skipped),
         }
+
+
+def _remove_at_once(folder: Path) -> None:
+    """So that a killed process leaves a folder, or none, but no part of it."""
+    removed = folder.with_name(f".{folder.name}")
+    shutil.rmtree(removed, ignore_errors=True)
+    folder.rename(removed)
+    shutil.rmtree(removed)
 
 
 def read_json(path: Path) -> Any:

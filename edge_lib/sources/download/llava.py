@@ -30,9 +30,11 @@ class Llava665KDownload(ArchiveDownload):
     more on the way. OUT/llava_v1_5_mix665k.json, OUT/images. There is no val and no test split: use
     data.conversations.split.
 
-    80,000 conversations are on covers of OCR-VQA, which a script of its authors fetches from a shop
-    (https://ocr-vqa.github.io): save them as OUT/images/ocr_vqa/images/ID.jpg. Without them these
-    conversations are skipped and counted; --rows leaves them out.
+    80,000 conversations are on book covers of OCR-VQA (https://ocr-vqa.github.io), which has no
+    archive of its own, and many of whose links are dead; LLaVA's users pass them on as
+    ocr_vqa_images_llava_v15.zip in the Hub's weizhiwang/llava_v15_instruction_images. Save them as
+    OUT/images/ocr_vqa/images/ID.jpg. Without them these conversations are skipped and counted when
+    they are encoded; --rows leaves them out.
 
     --rows: so many conversations; a request a picture.
 

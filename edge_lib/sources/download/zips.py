@@ -27,6 +27,7 @@ def extract_zip(archive: Path, folder: Path, place: Place) -> tuple[int, Skips]:
     Raises ConfigError for a file that is no zip archive, or too little space.
     """
     skipped: Skips = defaultdict(list)
+    folder.mkdir(parents=True, exist_ok=True)
     with open_zip(archive) as content:
         wanted = wanted_members(content, folder, place, skipped)
         missing = {path: info for path, info in wanted.items() if not _is_there(path, info)}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import signal
 
 from file_server import zip_of
 from hub_server import add_dataset
@@ -92,15 +91,6 @@ def add_llava(server, picture):
     server.files[TEXTVQA] = zip_of({"train_images/t1.jpg": picture(1)})
     server.files[f"{VISUAL_GENOME}/images.zip"] = zip_of({"VG_100K/1.jpg": picture(1)})
     server.files[f"{VISUAL_GENOME}/images2.zip"] = zip_of({"VG_100K_2/2.jpg": picture(2)})
-
-
-def download_until(seconds, *args, **options):
-    """A download that the system kills after so many seconds: a target of a process."""
-    from edge_lib import download
-
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    download(*args, **options)
 
 
 def published_sums(server):

@@ -15,15 +15,14 @@ import httpx
 from pydantic import Field
 
 from edge_lib.config import ConfigError
-from edge_lib.runs.files import replace_text, write_json
 from edge_lib.sources.download.base import Download
+from edge_lib.sources.download.disk import require_space, write_json
 from edge_lib.sources.download.published import PUBLISHED
 from edge_lib.sources.download.remote_zip import fetch_members
 from edge_lib.sources.download.transfer import (
     content_length,
     download_file,
     make_client,
-    require_space,
 )
 from edge_lib.sources.download.zips import Skips, extract_zip
 
@@ -199,7 +198,3 @@ def _remove_at_once(folder: Path) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
-
-
-def write_part(path: Path, content: Any) -> None:
-    replace_text(path, json.dumps(content))

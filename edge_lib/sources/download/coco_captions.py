@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from edge_lib.sources.download.archives import Archive, ArchiveDownload, read_json, write_part
+from edge_lib.sources.download.archives import Archive, ArchiveDownload, read_json
+from edge_lib.sources.download.disk import write_json
 from edge_lib.sources.download.published import COCO, KARPATHY
 
 KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
@@ -29,7 +30,9 @@ class CocoCaptionsDownload(ArchiveDownload):
 
     LICENCE: ClassVar[str] = "captions CC BY 4.0; pictures under the licences of their Flickr pages"
 
-    splits: Literal["karpathy", "2014", "2017"] = Field("karpathy", description="whose splits")
+    splits: Literal["karpathy", "2014", "2017"] = Field(
+        "karpathy", description="karpathy, 2014 or 2017"
+    )
 
     @property
     def files(self) -> dict[str, str]:
@@ -57,7 +60,7 @@ class CocoCaptionsDownload(ArchiveDownload):
         if self.splits == "karpathy":
             content = read_json(whole / "dataset_coco.json")
             kept = [image for image in content["images"] if _nested(image) in set(paths)]
-            write_part(self.out / "dataset_coco.json", content | {"images": kept})
+            write_json(self.out / "dataset_coco.json", content | {"images": kept})
         return paths
 
     def count_rows(self) -> dict[str, int]:
@@ -71,7 +74,7 @@ class CocoCaptionsDownload(ArchiveDownload):
             "images": [image for image in content["images"] if image["id"] in numbers],
             "annotations": [a for a in content["annotations"] if a["image_id"] in numbers],
         }
-        write_part(self.out / file, content | part)
+        write_json(self.out / file, content | part)
 
     def _images(self, folder: Path, split: str) -> dict[str, int]:
         """The path of each picture of a split, and its id."""

@@ -16,8 +16,8 @@ from edge_lib.config import ConfigError
 from edge_lib.sources.common_voice import CLIP
 from edge_lib.sources.download.base import Download, LocalPath
 from edge_lib.sources.download.byte_progress import progress_bar
-from edge_lib.sources.download.transfer import require_space
-from edge_lib.sources.download.zips import Skips, is_inside, write_whole
+from edge_lib.sources.download.disk import require_space, write_whole
+from edge_lib.sources.download.zips import Skips, is_inside
 
 SPLITS = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
 SITE = "https://datacollective.mozillafoundation.org"

@@ -15,6 +15,7 @@ def parse_flags(name: str, download: type[Download], arguments: Sequence[str]) -
     parser = argparse.ArgumentParser(
         prog=f"edge-glass download {name}",
         description=inspect.getdoc(download),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     for field, info in download.model_fields.items():
@@ -29,5 +30,6 @@ def parse_flags(name: str, download: type[Download], arguments: Sequence[str]) -
 
 
 def _help(info) -> str:
-    default = "" if info.default is None or info.is_required() else f" (default {info.default})"
+    plain = info.default is None or info.default is False or info.is_required()
+    default = "" if plain else f" (default {info.default})"
     return f"{info.description or ''}{default}".replace("%", "%%")

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import ClassVar
 
-from edge_lib.sources.download.archives import Archive, ArchiveDownload, read_json, write_part
+from edge_lib.sources.download.archives import Archive, ArchiveDownload, read_json
+from edge_lib.sources.download.disk import write_json
 
 GQA = "https://downloads.cs.stanford.edu/nlp/data/gqa"
 FILES = {
@@ -46,7 +47,7 @@ class GQADownload(ArchiveDownload):
             questions = read_json(whole / file)
             chosen = self.sample(question["imageId"] for question in questions.values())
             kept = {key: q for key, q in questions.items() if q["imageId"] in chosen}
-            write_part(self.out / file, kept)
+            write_json(self.out / file, kept)
             paths |= {f"images/{number}.jpg" for number in chosen}
         return sorted(paths)
 

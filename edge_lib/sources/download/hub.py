@@ -22,7 +22,7 @@ class HubDownload(Download):
     names a mirror. Lengths and sha256 sums are checked. download.json has the commit.
     """
 
-    repo: str = Field(description="org/name")
+    repo: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", description="org/name")
     revision: str | None = Field(None, description="branch, tag or commit (default main)")
     config: str | None = Field(None, description="one of its configurations (default all)")
 

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import DatasetInfo
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.download.transfer import require_space
+from edge_lib.sources.download.disk import require_space
 
 WORKERS = 4  # files at a time: the Hub counts requests
 

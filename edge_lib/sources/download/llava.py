@@ -10,9 +10,9 @@ from edge_lib.sources.download.archives import (
     ArchiveDownload,
     Records,
     read_json,
-    write_part,
 )
 from edge_lib.sources.download.coco_captions import coco_pictures
+from edge_lib.sources.download.disk import write_json
 from edge_lib.sources.download.gqa import gqa_pictures
 from edge_lib.sources.download.hub_files import dataset_info, download_files, source_of
 
@@ -70,7 +70,7 @@ class Llava665KDownload(ArchiveDownload):
         entries = read_json(whole / FILE)
         usable = [n for n, e in enumerate(entries) if not _image(e).startswith(UNAVAILABLE)]
         chosen = [entries[number] for number in sorted(self.sample(usable))]
-        write_part(self.out / FILE, chosen)
+        write_json(self.out / FILE, chosen)
         return sorted({f"images/{_image(entry)}" for entry in chosen if _image(entry)})
 
     def count_rows(self) -> dict[str, int]:

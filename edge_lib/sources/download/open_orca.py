@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from edge_lib.sources.download.base import Download
+from edge_lib.sources.download.disk import write_whole
 from edge_lib.sources.download.hub_files import dataset_info, download_files, source_of
-from edge_lib.sources.download.zips import write_whole
 
 REPO = "Open-Orca/OpenOrca"
 GPT4, GPT35 = "1M-GPT4-Augmented.parquet", "3_5M-GPT3_5-Augmented.parquet"

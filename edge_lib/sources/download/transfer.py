@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from pathlib import Path
 import httpx
 
 from edge_lib.config import ConfigError
-from edge_lib.runs.files import write_json
 from edge_lib.sources.download.byte_progress import progress_bar
+from edge_lib.sources.download.disk import full_disk_errors, require_space, write_json
 
 ATTEMPTS = 6  # in a row that bring no new byte
 LONGEST_WAIT = 120  # seconds, also of Retry-After
@@ -61,16 +60,6 @@ def content_length(client: httpx.Client, url: str) -> int | None:
             return _length(response)
 
     return retry(url, ask)
-
-
-def require_space(folder: Path, size: int, what: str) -> None:
-    """ConfigError if the disk of a folder has less than `size` bytes left."""
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise ConfigError(
-            f"{folder}: {what} needs {size / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free; "
-            "choose a folder on another disk (out)"
-        )
 
 
 def sha256_of(path: Path) -> str:
@@ -189,7 +178,11 @@ def _receive(client: httpx.Client, url: str, part: PartialFile, size: int | None
 
 def _append(response: httpx.Response, part: PartialFile, total: int | None) -> None:
     name = part.path.name
-    with part.content.open("ab") as file, progress_bar(name, total, initial=part.bytes) as bar:
+    with (
+        full_disk_errors(part.path),
+        part.content.open("ab") as file,
+        progress_bar(name, total, initial=part.bytes) as bar,
+    ):
         for chunk in response.iter_raw():
             file.write(chunk)
             bar.update(len(chunk))

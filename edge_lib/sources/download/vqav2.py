@@ -6,9 +6,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.download.archives import Archive, ArchiveDownload, read_json, write_part
+from edge_lib.sources.download.archives import Archive, ArchiveDownload, read_json
 from edge_lib.sources.download.base import LocalPath
 from edge_lib.sources.download.coco_captions import coco_pictures
+from edge_lib.sources.download.disk import write_json
 from edge_lib.sources.download.published import VQA
 
 QUESTIONS = "v2_OpenEnded_mscoco_{}2014_questions.json"
@@ -65,7 +66,7 @@ class VQAv2Download(ArchiveDownload):
             for name, key in ((QUESTIONS, "questions"), (ANNOTATIONS, "annotations")):
                 content = read_json(whole / name.format(split))
                 kept = [entry for entry in content[key] if entry["image_id"] in chosen]
-                write_part(self.out / name.format(split), content | {key: kept})
+                write_json(self.out / name.format(split), content | {key: kept})
             paths += [f"{split}2014/COCO_{split}2014_{number:012}.jpg" for number in sorted(chosen)]
         return [] if self.images else paths
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from edge_lib.config import ConfigError
 from edge_lib.sources.download.byte_progress import progress_bar
-from edge_lib.sources.download.transfer import require_space
+from edge_lib.sources.download.disk import require_space, write_whole
 
 CORRUPT = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError)
 Place = Callable[[str], str | None]  # a member's name -> its path below the folder, if wanted
@@ -76,20 +76,6 @@ def is_inside(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
     relative = bool(path.parts) and not path.is_absolute() and ":" not in path.parts[0]
     return relative and ".." not in path.parts
-
-
-def write_whole(path: Path, write: Callable) -> None:
-    """Write a file that has its name only when it is whole. What a killed process leaves is
-    overwritten by the next file of the folder.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(".partial")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _copy_member(content: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> None:

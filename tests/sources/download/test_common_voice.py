@@ -9,7 +9,7 @@ import pytest
 
 from edge_lib import download, load_table
 from edge_lib.config import ConfigError, DataConfig
-from edge_lib.sources.download import transfer
+from edge_lib.sources.download import disk
 from edge_lib.sources.download.common_voice import sample_listing
 
 HEADER = "client_id\tpath\tsentence\tup_votes\tdown_votes\n"
@@ -189,7 +189,7 @@ def test_clips_that_the_archive_lacks_are_counted(tmp_path):
 
 
 def test_full_disk_is_told_before_extraction(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: Usage(0, 0, 10))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(0, 0, 10))
     with pytest.raises(ConfigError, match="the content of the archive needs"):
         download("common-voice", tmp_path / "cv", file=archive)
     assert files_below(tmp_path / "cv") == set()

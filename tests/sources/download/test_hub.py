@@ -85,6 +85,25 @@ def test_rows_are_refused_with_what_to_do(tmp_path):
         download("hub", tmp_path, repo="org/birds", rows=3)
 
 
+@pytest.mark.parametrize("repo", ["org/a/b", "https://huggingface.co/datasets/org/a", ""])
+def test_other_names_than_a_repository_are_refused(tmp_path, repo):
+    with pytest.raises(ConfigError, match="hub: repo: "):
+        download("hub", tmp_path / "a", repo=repo)
+
+
+def test_file_that_the_hub_has_no_more_is_told(server, tmp_path):
+    add_dataset(server, REPO, {GPT4: b"x"})
+    with pytest.raises(ConfigError, match=rf"has no {GPT35} any more"):
+        download("open-orca", tmp_path)
+
+
+def test_configuration_without_named_files_is_all_files(server, tmp_path):
+    card = {"configs": [{"config_name": "default"}]}
+    add_dataset(server, "org/plain", {"README.md": b"", "train.csv": b"caption\na\n"}, card)
+    download("hub", tmp_path, repo="org/plain", config="default")
+    assert (tmp_path / "files/train.csv").exists()
+
+
 def test_data_set_without_data_is_refused(server, tmp_path):
     add_dataset(server, "org/empty", {"README.md": b"", "load.py": b""})
     with pytest.raises(ConfigError, match="no data files"):

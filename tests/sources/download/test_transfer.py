@@ -9,13 +9,13 @@ import pytest
 from file_server import cut_after, respond, serve_files, stall_after, status
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.download import transfer
+from edge_lib.sources.download import disk, transfer
+from edge_lib.sources.download.disk import require_space
 from edge_lib.sources.download.transfer import (
     content_length,
     download_file,
     make_client,
     read_range,
-    require_space,
 )
 
 CONTENT = bytes(range(256)) * 40
@@ -226,14 +226,14 @@ def test_redirect_to_a_file_is_refused(server, fetch):
 
 
 def test_full_disk_is_told_before_the_body(server, fetch, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: Usage(0, 0, 10_000))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(0, 0, 10_000))
     with pytest.raises(ConfigError, match=r"a\.zip needs 0\.0 GB, but 0\.0 GB are free"):
         fetch()
     assert not (tmp_path / "a.zip").exists()
 
 
 def test_space_of_what_is_there_is_not_needed_again(server, fetch, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: Usage(0, 0, 6_000))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(0, 0, 6_000))
     write_part(server, tmp_path, 5000)
     fetch()
     assert_whole(tmp_path)

@@ -1,5 +1,6 @@
 """Members of zip archives: names, damage, resuming; and members of archives on a server."""
 
+import errno
 import io
 import stat
 import zipfile
@@ -8,9 +9,10 @@ import pytest
 from file_server import serve_files, zip_of
 
 from edge_lib.config import ConfigError
+from edge_lib.sources.download.disk import write_whole
 from edge_lib.sources.download.remote_zip import RemoteZip, fetch_members
 from edge_lib.sources.download.transfer import make_client
-from edge_lib.sources.download.zips import extract_zip, is_inside, write_whole
+from edge_lib.sources.download.zips import extract_zip, is_inside
 
 MEMBERS = {"a/1.txt": b"one" * 50, "a/2.txt": b"two" * 50, "3.txt": b""}
 
@@ -102,6 +104,15 @@ def test_interrupted_write_leaves_no_file(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_whole(tmp_path / "a/b.txt", write)
+    assert contents(tmp_path) == {}
+
+
+def test_full_disk_is_one_line(tmp_path):
+    def write(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ConfigError, match=r"b\.txt: No space left .*goes on"):
+        write_whole(tmp_path / "b.txt", write)
     assert contents(tmp_path) == {}
 
 

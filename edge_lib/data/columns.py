@@ -113,8 +113,9 @@ def _problem(schema: Schema, name: str, column: str) -> str | None:
 
 def missing_column(column: str, names: Collection[str], fields: Iterable[str] = ()) -> str:
     """An error for a column that is not there. fields: dotted names that it may have meant."""
-    close = get_close_matches(column, [*names, *fields], n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    known = {name.lower(): name for name in [*fields, *names]}
+    close = get_close_matches(column.lower(), known, n=1)
+    hint = f" (did you mean {known[close[0]]!r}?)" if close else ""
     first, more = [*map(repr, names)][:10], len(names) - 10
     listed = ", ".join(first) + (f", and {more} more" if more > 0 else "")
     return f"no column {column!r}{hint}; it has {listed}"

@@ -31,22 +31,16 @@ def download(name: str, out: str | Path, **options) -> dict[str, Any]:
     Returns: the summary that download.json holds.
 
     Raises: ConfigError for an unknown name or option, a folder that holds another download, or one
-        that another process writes.
+        that another process writes; for a full disk or the like; the same call resumes then.
 
     Example:
         >>> download("stamps", "data/stamps")  # doctest: +SKIP
     """
     job = make_download(name, {"out": out, **options})
-    settings = {"name": name, **job.content()}
-    job.out.mkdir(parents=True, exist_ok=True)
-    with _sole_writer(job.out):
-        summary = _read_summary(job.out, settings)
-        if summary["complete"] and not job.repeats:
-            return summary
-        write_json(job.out / SUMMARY, summary | {"complete": False})
-        summary = {"settings": settings, "complete": True, **job.run()}
-        write_json(job.out / SUMMARY, summary)
-    return summary
+    try:
+        return _run(job, {"name": name, **job.content()})
+    except OSError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def download_missing(config: DataConfig) -> dict[str, Any] | None:
@@ -86,6 +80,22 @@ def make_download(name: str, options: dict[str, Any]) -> Download:
         raise ConfigError(f"{name}: {key}: {message} (got {problem['input']!r})") from None
 
 
+def _run(job: Download, settings: dict[str, Any]) -> dict[str, Any]:
+    job.out.mkdir(parents=True, exist_ok=True)
+    with _sole_writer(job.out):
+        summary = _read_summary(job.out, settings)
+        if summary["complete"] and not job.repeats:
+            return summary
+        write_json(job.out / SUMMARY, summary | {"complete": False})
+        try:
+            summary = {"settings": settings, "complete": True, **job.run()}
+        except ConfigError:
+            _forget_if_empty(job.out)
+            raise
+        write_json(job.out / SUMMARY, summary)
+    return summary
+
+
 @contextmanager
 def _sole_writer(folder: Path) -> Iterator[None]:
     """ConfigError if another process writes the folder."""
@@ -98,6 +108,12 @@ def _sole_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _forget_if_empty(folder: Path) -> None:
+    """Other options may follow where wrong ones have written nothing."""
+    if {path.name for path in folder.iterdir()} <= {SUMMARY, ".lock"}:
+        (folder / SUMMARY).unlink()
 
 
 def _read_summary(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class Download(Section):
 def path_fields(download: type[Download]) -> set[str]:
     """The options that are paths."""
     fields = download.model_fields.items()
-    return {
-        name for name, field in fields if Path in (field.annotation, *get_args(field.annotation))
-    }
+    return {name for name, field in fields if Path in _types(field.annotation)}
+
+
+def _types(annotation: Any) -> list[Any]:
+    """An annotation and what it is made of: Path | None is made of Path and None."""
+    return [annotation, *(part for inner in get_args(annotation) for part in _types(inner))]

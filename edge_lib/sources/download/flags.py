@@ -30,6 +30,6 @@ def parse_flags(name: str, download: type[Download], arguments: Sequence[str]) -
 
 
 def _help(info) -> str:
-    plain = info.default is None or info.default is False or info.is_required()
-    default = "" if plain else f" (default {info.default})"
+    tells = not info.is_required() and info.default not in (None, False, "")
+    default = f" (default {info.default})" if tells else ""
     return f"{info.description or ''}{default}".replace("%", "%%")

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from joblib import cpu_count
 from pydantic import Field, PositiveFloat
 
-from edge_lib.config import ConfigError
 from edge_lib.config.base import Count, Positive
 from edge_lib.sources.download.base import Download, LocalPath
 from edge_lib.sources.download.fetch import FetchLimits
@@ -73,20 +72,18 @@ class UrlDownload(Download):
         digest = {"list_sha256": list_sha256(self.list, self.out)} if self.list else {}
         return super().content() | digest
 
-    def list_path(self) -> Path:
-        """Where the list is, or where it now has been downloaded to."""
-        return self.list
+    def list_path(self) -> tuple[Path, str]:
+        """Where the list is, or now has been downloaded to, and its source for download.json."""
+        return self.list, str(self.list)
 
     def run(self) -> dict[str, Any]:
         start = time.monotonic()
-        try:
-            if not UrlList.exists(self.out):
-                size = self.shard_rows, self.rows, self.seed
-                copy_list(self.list_path(), self.list_format, self.out, *size)
-            fetch_list(self.out, self.jobs, bool(self.retry))
-            summary = summarise(self.out)
-        except OSError as error:
-            raise ConfigError(f"{self.out}: {error}") from None
+        if not UrlList.exists(self.out):
+            path, source = self.list_path()
+            size = self.shard_rows, self.rows, self.seed
+            copy_list(path, self.list_format, self.out, *size, source)
+        fetch_list(self.out, self.jobs, bool(self.retry))
+        summary = summarise(self.out)
         seconds = round(time.monotonic() - start, 1)
         return summary | {"licence": self.LICENCE, "seconds": seconds}
 

@@ -69,14 +69,21 @@ def list_sha256(path: Path, out: Path) -> str:
 
 
 def copy_list(
-    path: Path, form: ListFormat, out: Path, shard_rows: int, rows: int | None, seed: int
+    path: Path,
+    form: ListFormat,
+    out: Path,
+    shard_rows: int,
+    rows: int | None,
+    seed: int,
+    source: str | None = None,
 ) -> None:
     """Write the rows to fetch, of the list or of a random part, with their numbers in the list.
+    source: where the list is from, if that is not its path.
 
     Raises ConfigError for a missing column, or one without URLs.
     """
     files, skipped = list_files(path), defaultdict(list)
-    facts = {"source": str(path), "sha256": _sha256(files), "stamps": _stamps(files)}
+    facts = {"source": source or str(path), "sha256": _sha256(files), "stamps": _stamps(files)}
     parts = _numbered(_read(files, form, skipped))
     if rows:
         parts = sample_rows(parts, _count(files, form), rows, seed)

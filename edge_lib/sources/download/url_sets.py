@@ -1,16 +1,29 @@
 """Public sets of URLs with captions."""
 
 from pathlib import Path
+from typing import Annotated
 
-from huggingface_hub import snapshot_download
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from edge_lib.config import ConfigError
 from edge_lib.sources.download.base import LocalPath
+from edge_lib.sources.download.hub_files import dataset_info, download_files, source_of
 from edge_lib.sources.download.url_download import UrlDownload, UrlsDownload
 from edge_lib.sources.download.url_lists import ListFormat
 
 PIXMO_CAP = "allenai/pixmo-cap"
+CC3M = "ai.google.com/research/ConceptualCaptions/download"
+RELAION = "laion/relaion2B-en-research-safe"
+
+
+def _given(where: str) -> AfterValidator:
+    """The type of a list that the user has to get."""
+
+    def validate(path: Path | None) -> Path | None:
+        if path is None:
+            raise ValueError(f"name the list; {where}")
+        return path
+
+    return AfterValidator(validate)
 
 
 class PixmoCapDownload(UrlDownload):
@@ -22,35 +35,33 @@ class PixmoCapDownload(UrlDownload):
     LICENCE = "ODC-BY-1.0; pictures belong to their owners"
 
     list: LocalPath | None = Field(
-        None, description=f"Parquet files of {PIXMO_CAP} (default: fetched from the hub)"
+        None, description=f"Parquet files of {PIXMO_CAP} (default: fetched from the Hub)"
     )
 
     @property
     def list_format(self) -> ListFormat:
         return ListFormat("image_url", "caption", extra="transcripts")
 
-    def list_path(self) -> Path:
+    def list_path(self) -> tuple[Path, str]:
         if self.list:
-            return self.list
-        try:
-            folder = snapshot_download(PIXMO_CAP, repo_type="dataset", allow_patterns="*.parquet")
-        except Exception as error:  # of many types: networks, tokens, limits
-            line = " ".join(str(error).split())
-            raise ConfigError(f"{PIXMO_CAP}: {line}; or name its Parquet files by --list") from None
-        return Path(folder)
+            return super().list_path()
+        info = dataset_info(PIXMO_CAP, None)
+        names = [f.rfilename for f in info.siblings if f.rfilename.endswith(".parquet")]
+        download_files(info, names, self.out / "hub")
+        return self.out / "hub", source_of(info)
 
 
 class Cc3mDownload(UrlDownload):
     """Conceptual Captions (CC3M): 3.3 million pictures with cleaned alt texts (less than 80% of the
     URLs are alive; free for any use, Google asks to be named). --list is the file
-    Train_GCC-training.tsv, "caption TAB url" without a header, from the download page of
-    ai.google.com/research/ConceptualCaptions.
+    Train_GCC-training.tsv, "caption TAB url" without a header.
     """
 
     LICENCE = "free for any use, naming Google LLC as the source is asked for"
-    list: LocalPath = Field(
-        description="Train_GCC-training.tsv, from ai.google.com/research/ConceptualCaptions"
-    )
+
+    list: Annotated[
+        LocalPath | None, _given(f"Train_GCC-training.tsv is to be had from {CC3M}")
+    ] = Field(None, description=f"Train_GCC-training.tsv, from {CC3M}")
 
     @property
     def list_format(self) -> ListFormat:
@@ -58,12 +69,20 @@ class Cc3mDownload(UrlDownload):
 
 
 class LaionDownload(UrlsDownload):
-    """A list of LAION: pictures of the web with their alt texts (CC-BY-4.0 for the list, pictures
-    belong to their owners). --list is a Parquet file, or a folder or glob pattern of many. The hub
-    gives relaion2B-en-research-safe of the organisation laion to those who ask for access there:
-    `hf download laion/relaion2B-en-research-safe --repo-type dataset --local-dir DIR`.
+    """A list of LAION: pictures of the web with their alt texts (the list is CC-BY-4.0, pictures
+    belong to their owners). --list is a Parquet file, or a folder or glob pattern of many, such as
+    what `edge-glass download hub --repo laion/relaion2B-en-research-safe` writes once access has
+    been granted on that page of the Hub.
     """
 
     LICENCE = "CC-BY-4.0 (list); pictures belong to their owners"
+
+    list: Annotated[
+        LocalPath | None,
+        _given(
+            f"ask for access to {RELAION} on the Hub, then: edge-glass download hub "
+            f"--repo {RELAION} --out DIR"
+        ),
+    ] = Field(None, description="Parquet files: one, a folder, or a glob pattern")
     url_column: str = Field("URL", description="of the list's URLs")
     caption_column: str = Field("TEXT", description="of its captions")

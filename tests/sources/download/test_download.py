@@ -20,10 +20,14 @@ class NumbersDownload(Download):
 
     file: LocalPath | None = None
     workers: int = 1
-    fail: bool = False
+    fail: str | None = None
 
     def run(self):
+        if self.fail == "disk":
+            raise OSError(28, "No space left on device", "part")
         if self.fail:
+            (self.out / "part").write_text("")
+        if self.fail is not None:
             raise ConfigError("failed")
         with (self.out / "runs").open("a") as runs:
             runs.write(f"{self.workers} {self.file}\n")
@@ -63,10 +67,28 @@ def test_download_refuses_a_folder_of_another(tmp_path):
 
 def test_download_goes_on_after_a_failure(tmp_path):
     with pytest.raises(ConfigError, match="failed"):
-        download("numbers", tmp_path, fail=True)
+        download("numbers", tmp_path, fail="late")
     assert not json.loads((tmp_path / "download.json").read_text())["complete"]
     with pytest.raises(ConfigError, match="another download"):
-        download("numbers", tmp_path, fail=False)
+        download("numbers", tmp_path)
+
+
+def test_download_takes_other_options_where_nothing_was_written(tmp_path):
+    with pytest.raises(ConfigError, match="failed"):
+        download("numbers", tmp_path, fail="")
+    assert download("numbers", tmp_path)["complete"]
+
+
+def test_download_on_a_full_disk_is_a_line(tmp_path):
+    message = r"^numbers: \[Errno 28\] No space left on device: 'part'$"
+    with pytest.raises(ConfigError, match=message):
+        download("numbers", tmp_path, fail="disk")
+
+
+def test_download_into_a_file_is_a_line(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ConfigError, match=r"numbers: .*a/b"):
+        download("numbers", tmp_path / "a/b")
 
 
 def test_download_refuses_a_folder_that_is_written(tmp_path):
@@ -114,7 +136,8 @@ def test_command_describes_options(capsys):
     assert "--workers" in printed
 
 
-def test_experiment_downloads_what_is_missing(tmp_path):
+def test_experiment_downloads_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     section = f"{{name: numbers, out: {tmp_path}/c, rows: 4, options: {{file: data/x.tar}}}}"
     config = load_config("params/tiny/align.yaml", f"data.download={section}")
     assert download_missing(config.data)["numbers"] == 4

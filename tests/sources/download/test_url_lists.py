@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from edge_lib.config import ConfigError
+from edge_lib.sources.download import download, download_class
+from edge_lib.sources.download.base import path_fields
 from edge_lib.sources.download.url_lists import (
     ListFormat,
     UrlList,
@@ -245,3 +247,19 @@ def test_list_sha256_is_remembered_until_the_list_changes(tmp_path, monkeypatch)
     assert list_sha256(path, tmp_path) == digest
     with pytest.raises(ConfigError, match="no file matches"):
         list_sha256(tmp_path / "b.csv", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["urls", "pixmo-cap", "cc3m", "laion"])
+def test_list_is_a_path(name):
+    assert path_fields(download_class(name)) == {"out", "list"}
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("cc3m", "Train_GCC-training.tsv .*ConceptualCaptions"), ("laion", "relaion2B.*on the Hub")],
+    ids=["cc3m", "laion"],
+)
+def test_list_that_is_not_given_says_where_it_is(tmp_path, name, where):
+    with pytest.raises(ConfigError, match=f"^{name}: list: name the list; .*{where}"):
+        download(name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -185,3 +185,9 @@ def test_urls_divide_connections_between_processes(tmp_path, options, processes)
     assert [*map(sum, zip(*shares, strict=True))] == [job.connections, job.per_host]
     assert min(map(min, shares)) > 0
     assert len(job.jobs(2)) == 2
+
+
+def test_urls_of_another_column_may_be_named_next(tmp_path, urls):
+    with pytest.raises(ConfigError, match=r"no column 'URL' \(did you mean 'url'\?\)"):
+        fetch_urls(tmp_path, urls, url_column="URL")
+    assert fetch_urls(tmp_path, urls)["alive"] == 10

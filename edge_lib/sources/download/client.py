@@ -7,26 +7,19 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from weakref import WeakValueDictionary
 
-from httpcore import (
-    URL,
-    AsyncHTTP11Connection,
-    NetworkError,
-    RemoteProtocolError,
-    Request,
-    Response,
-)
+import h11
 
 from edge_lib.sources.download.addresses import WebAddress
+from edge_lib.sources.download.connection import Connection
 from edge_lib.sources.download.dial import Dialler, Resolver, system_resolver
 
 AGENT = "edge-glass/0.1"
-KEEP_ALIVE = 5.0  # seconds that an unused connection stays open; servers close them soon after
 
 
 class Client:
-    """Sends requests through connections of httpcore, each of one origin. Without its pool, whose
-    work for a request grows with the connections. No redirects, cookies, or proxies: a proxy would
-    resolve names itself, and the check of addresses would be void.
+    """Sends requests. httpx's client would spend four times as long on each, and more with more
+    connections. No redirects, cookies, or proxies: a proxy would resolve names itself, and the
+    check of addresses would be void.
 
     timeout: seconds for a whole response, and half of it to connect and between two reads;
     connections, per_host: the most at a time; contact: to whom the server may turn; resolve:
@@ -45,9 +38,9 @@ class Client:
         self._timeout, self._connections, self._per_host = timeout, connections, per_host
         agent = f"{AGENT} ({contact or 'downloads of image-text data sets'})"
         self._headers = [
-            (b"User-Agent", agent.encode()),
-            (b"Accept", b"*/*"),
-            (b"Accept-Encoding", b"identity"),
+            ("User-Agent", agent),
+            ("Accept", "*/*"),
+            ("Accept-Encoding", "identity"),
         ]
         # threads of its own: names that do not resolve would hold all of the event loop's
         self._threads = ThreadPoolExecutor(min(connections, 64), thread_name_prefix="dns")
@@ -56,7 +49,7 @@ class Client:
         self._slots = asyncio.Semaphore(connections)
         self._host_slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._resumes: dict[str, float] = {}  # host -> time at which its pause is over
-        self._idle: list[tuple[tuple, AsyncHTTP11Connection]] = []  # the longest idle first
+        self._idle: list[tuple[tuple, Connection]] = []  # the longest idle first
         self._open = 0
 
     async def __aenter__(self) -> "Client":
@@ -64,7 +57,7 @@ class Client:
 
     async def __aexit__(self, *_) -> None:
         while self._idle:
-            await self._close(self._idle.pop()[1])
+            self._close(self._idle.pop()[1])
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def pause(self, host: str, seconds: float) -> None:
@@ -74,16 +67,17 @@ class Client:
         self._resumes = {h: t for h, t in self._resumes.items() if t > now} | {host: resumes}
 
     @asynccontextmanager
-    async def get(self, address: WebAddress) -> AsyncIterator[Response]:
-        """The response to a GET request, its body not yet read, once it is the request's turn.
-        Raises Failure, httpcore's errors, and TimeoutError when the time for all of it is over.
+    async def get(self, address: WebAddress) -> AsyncIterator[Connection]:
+        """A connection with the response to a GET request, its body not yet read, once it is the
+        request's turn. Raises Failure, what a `Connection` raises, and TimeoutError when the time
+        for all of it is over.
         """
         async with self._turn(address.host), asyncio.timeout(self._timeout):
-            connection, response = await self._response(address)
+            connection = await self._response(address)
             try:
-                yield response
+                yield connection
             finally:
-                await self._give_back(address, connection, response)
+                self._give_back(address, connection)
 
     @asynccontextmanager
     async def _turn(self, host: str) -> AsyncIterator[None]:
@@ -96,64 +90,47 @@ class Client:
             async with self._slots:
                 yield
 
-    async def _response(self, address: WebAddress) -> tuple[AsyncHTTP11Connection, Response]:
+    async def _response(self, address: WebAddress) -> Connection:
         """Over an idle connection, or over a new one if the server has just closed that."""
+        headers = [("Host", address.authority), *self._headers]
         while True:
-            idle = await self._take(address)
+            idle = self._take(address)
             connection = idle or await self._connect(address)
             try:
-                return connection, await connection.handle_async_request(self._request(address))
-            except (NetworkError, RemoteProtocolError):
-                await self._close(connection)
-                if not idle:
+                await connection.get(address.target, headers)
+                return connection
+            except BaseException as error:
+                self._close(connection)
+                stale = idle and isinstance(error, (ConnectionError, h11.RemoteProtocolError))
+                if not stale:
                     raise
-            except BaseException:
-                await self._close(connection)
-                raise
 
-    async def _take(self, address: WebAddress) -> AsyncHTTP11Connection | None:
+    def _take(self, address: WebAddress) -> Connection | None:
         """An idle connection."""
         for entry in reversed(self._idle):
             if entry[0] == address.origin:
                 self._idle.remove(entry)
-                if not entry[1].has_expired():
+                if entry[1].is_open():
                     return entry[1]
-                await self._close(entry[1])
+                self._close(entry[1])
         return None
 
-    async def _connect(self, address: WebAddress) -> AsyncHTTP11Connection:
+    async def _connect(self, address: WebAddress) -> Connection:
         while self._idle and self._open >= self._connections:
-            await self._close(self._idle.pop(0)[1])
+            self._close(self._idle.pop(0)[1])
         self._open += 1
         try:
-            stream = await self._dialler.dial(address)
+            return await self._dialler.dial(address)
         except BaseException:
             self._open -= 1
             raise
-        return AsyncHTTP11Connection(_url(address).origin, stream, KEEP_ALIVE)
 
-    async def _give_back(self, address, connection, response) -> None:
-        try:
-            await response.aclose()
-        finally:
-            if connection.is_idle():
-                self._idle.append((address.origin, connection))
-            else:
-                await self._close(connection)
+    def _give_back(self, address: WebAddress, connection: Connection) -> None:
+        if connection.reset():
+            self._idle.append((address.origin, connection))
+        else:
+            self._close(connection)
 
-    async def _close(self, connection: AsyncHTTP11Connection) -> None:
+    def _close(self, connection: Connection) -> None:
         self._open -= 1
-        await connection.aclose()
-
-    def _request(self, address: WebAddress) -> Request:
-        headers = [(b"Host", address.authority.encode()), *self._headers]
-        return Request(b"GET", _url(address), headers=headers)
-
-
-def _url(address: WebAddress) -> URL:
-    return URL(
-        scheme=address.scheme.encode(),
-        host=address.host.encode(),
-        port=address.port,
-        target=address.target,
-    )
+        connection.close()

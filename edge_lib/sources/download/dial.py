@@ -6,12 +6,11 @@ import ssl
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
-import httpcore
 import httpx
 
 from edge_lib.sources.download.addresses import WebAddress, is_public
+from edge_lib.sources.download.connection import Connection
 from edge_lib.sources.download.statuses import Failure
 
 MAX_ADDRESSES = 4  # of a host that are tried
@@ -27,7 +26,7 @@ class Dialler:
     def __init__(self, resolve: Resolver, allow_private: bool, timeout: float):
         self._resolve, self._allow_private, self._timeout = resolve, allow_private, timeout
 
-    async def dial(self, address: WebAddress) -> "Stream":
+    async def dial(self, address: WebAddress) -> Connection:
         """A connection to the first address of the host that answers. Private ones are left out;
         Failure (private_address) if the host has no other.
         """
@@ -59,36 +58,6 @@ class Dialler:
         return usable[:MAX_ADDRESSES]
 
 
-class Stream(httpcore.AsyncNetworkStream):
-    """A connection of asyncio as httpcore reads and writes it."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout: float):
-        self._reader, self._writer, self._timeout = reader, writer, timeout
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._reader.read(max_bytes)
-        except TimeoutError:
-            raise httpcore.ReadTimeout(f"no byte for {self._timeout:g} s") from None
-        except OSError as error:
-            raise httpcore.ReadError(str(error)) from None
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._writer.write(buffer)
-        try:
-            await self._writer.drain()
-        except OSError as error:
-            raise httpcore.WriteError(str(error)) from None
-
-    async def aclose(self) -> None:
-        self._writer.transport.abort()  # nothing is left to send
-
-    def get_extra_info(self, info: str) -> Any:
-        """Asked for is_readable between two requests: whether the server has closed."""
-        return self._reader.at_eof() if info == "is_readable" else None
-
-
 def system_resolver(threads: ThreadPoolExecutor) -> Resolver:
     """The resolver of the system, which may hold a thread for seconds."""
 
@@ -107,9 +76,9 @@ def _look_up(host: str, port: int, flags: int) -> list[str]:
     return [info[4][0] for info in infos]
 
 
-async def _connect(address: WebAddress, ip: str, timeout: float) -> Stream:
+async def _connect(address: WebAddress, ip: str, timeout: float) -> Connection:
     tls = {"ssl": _tls(), "server_hostname": address.host} if address.scheme == "https" else {}
-    return Stream(*await asyncio.open_connection(ip, address.port, **tls), timeout)
+    return Connection(*await asyncio.open_connection(ip, address.port, **tls), timeout)
 
 
 @cache

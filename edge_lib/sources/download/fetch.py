@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time
 
-import httpcore
+import h11
 
 from edge_lib.sources.download.addresses import WebAddress, join_url, parse_url
 from edge_lib.sources.download.client import Client
+from edge_lib.sources.download.connection import Connection
 from edge_lib.sources.download.dial import Resolver
 from edge_lib.sources.download.robots import forbids
 from edge_lib.sources.download.statuses import TRANSIENT, Failure
@@ -19,8 +20,7 @@ from edge_lib.sources.download.statuses import TRANSIENT, Failure
 MAX_WAIT = 60.0  # seconds; a host that asks for more is not waited for
 REDIRECTS = (301, 302, 303, 307, 308)
 KINDS = {404: "gone", 408: "timeout", 410: "gone", 429: "rate_limited"}
-ERRORS = httpcore.NetworkError, httpcore.ProtocolError
-TIMEOUTS = TimeoutError, httpcore.TimeoutException
+ERRORS = OSError, h11.ProtocolError  # TimeoutError is an OSError
 SHORT_BYTES, SHORT_SECONDS = 16_384, 0.5  # of answers without content that are read to the end
 UNREADABLE = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
 
@@ -94,18 +94,18 @@ async def _get(client: Client, address: WebAddress, limits: FetchLimits) -> byte
             _check_status(client, address.host, response)
             _check_headers(response, limits)
             return _unpacked(response, await _body(response, limits.max_bytes), limits.max_bytes)
-    except TIMEOUTS as error:
+    except TimeoutError as error:
         line = str(error) or f"not complete within {limits.timeout:g} s"
         raise Failure("timeout", line) from None
     except ERRORS as error:
         raise Failure("connection", str(error) or type(error).__name__) from None
 
 
-def _values(response: httpcore.Response, name: bytes) -> list[str]:
-    return [_text(value) for key, value in response.headers if key.lower() == name]
+def _values(response: Connection, name: bytes) -> list[str]:
+    return [_text(value) for key, value in response.headers if key == name]
 
 
-def _header(response: httpcore.Response, name: bytes) -> str:
+def _header(response: Connection, name: bytes) -> str:
     """The first value of a header; "" without any."""
     return next(iter(_values(response, name)), "")
 
@@ -117,14 +117,14 @@ def _text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def _location(response: httpcore.Response) -> str:
+def _location(response: Connection) -> str:
     location = _header(response, b"location")
     if not location:
         raise Failure("redirects", f"status {response.status} without a location")
     return location
 
 
-def _check_status(client: Client, host: str, response: httpcore.Response) -> None:
+def _check_status(client: Client, host: str, response: Connection) -> None:
     status = response.status
     if status == 200:
         return
@@ -146,7 +146,7 @@ def _retry_after(value: str) -> float:
         return 0.0
 
 
-def _check_headers(response: httpcore.Response, limits: FetchLimits) -> None:
+def _check_headers(response: Connection, limits: FetchLimits) -> None:
     """What can be told before the body is read."""
     for tag in _values(response, b"x-robots-tag"):
         if not limits.ignore_noai and forbids(tag):
@@ -159,23 +159,23 @@ def _check_headers(response: httpcore.Response, limits: FetchLimits) -> None:
         raise Failure("refused", f"content encoding {encoding}")
 
 
-async def _finish(response: httpcore.Response) -> None:
+async def _finish(response: Connection) -> None:
     """Read an answer that is short, so that its connection can serve another request."""
-    with suppress(Failure, *ERRORS, *TIMEOUTS):
+    with suppress(Failure, *ERRORS):
         async with asyncio.timeout(SHORT_SECONDS):
             await _body(response, SHORT_BYTES)
 
 
-async def _body(response: httpcore.Response, limit: int) -> bytes:
+async def _body(response: Connection, limit: int) -> bytes:
     body = bytearray()
-    async for part in response.stream:
+    while part := await response.read():
         body += part
         if len(body) > limit:
             raise Failure("too_large", f"more than {limit:,} bytes")
     return bytes(body)
 
 
-def _unpacked(response: httpcore.Response, body: bytes, limit: int) -> bytes:
+def _unpacked(response: Connection, body: bytes, limit: int) -> bytes:
     """The body without its encoding. Encodings that do not exist mean nothing, as to browsers."""
     if _header(response, b"content-encoding").lower() not in ("gzip", "x-gzip", "deflate"):
         return body

@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 1000
 OPEN_CLIP := open-clip-torch==3.3.0
 
 .PHONY: align trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation \
-	fusion-ablation evaluate test test-fast lab showcase
+	fusion-ablation evaluate tiny-align test test-fast lab showcase
 
 align: .venv/ready
 	@mkdir -p runs
@@ -30,9 +30,17 @@ backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation evaluate
 fusion-ablation trm-tuning: .venv/ready
 	$(BIN)/edge-glass sweep params/tiny/$(subst -,_,$@).yaml
 
+# the aligner that ships: the weights that `make align` trains, with the card of the run
+tiny-align: .venv/ready
+	$(BIN)/papermill notebooks/01_align.ipynb runs/tiny-align.ipynb -p run_dir runs/tiny-align
+	rm -rf edge_lib/assets/tiny-align
+	cp -r runs/tiny-align/checkpoints/best edge_lib/assets/tiny-align
+	sed 's|ORG/NAME|tiny-align|' runs/tiny-align/checkpoints/best/README.md \
+		> edge_lib/assets/tiny-align/README.md
+
 showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_ablation 05_perceiver_ablation 06_vlm 07_evaluate)
 
-FIGURES := recall_by_dim tsne retrieval fusion gate_weights audio_retrieval kept weights confusions \
+FIGURES := recall_by_dim swap_probe tsne retrieval fusion gate_weights audio_retrieval kept weights confusions \
 	recall costs cost_curves training by_kind answers attention four paired pareto steps chains scenes \
 	width rounds exact_match captions bits
 
@@ -45,6 +53,8 @@ showcase-%: .venv/ready
 	done
 	cp runs/showcase-run/$*/metrics.json runs/showcase-run/$*/env.json runs/showcase/$*/
 	cp runs/showcase-run/$*/*.csv runs/showcase/$*/ 2>/dev/null || true
+	card=runs/showcase-run/$*/checkpoints/best/README.md; \
+		test ! -f $$card || sed 's|(figures/|(|' $$card > runs/showcase/$*/README.md
 
 # one thread for each of the two workers: more would wait for one another
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

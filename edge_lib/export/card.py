@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,9 @@ def write_card(
     `variant`; they become the card's model-index. answer, limits: items of Markdown lists. figures:
     names of the run's figures that show no item of the data, as a card may be published.
     """
+    if not (folder / CARD).is_file():
+        warnings.warn(f"{folder} has no model card, as an older version saved it", stacklevel=2)
+        return
     card = ModelCard.load(folder / CARD)
     names = [name for name in figures if (run.folder / FIGURES / f"{name}.png").is_file()]
     card.text = (

@@ -80,11 +80,17 @@ def _is_intact(path: Path) -> bool:
     if not path.is_symlink():
         return True
     # one step: the next may lead to a store that several repositories share, of other names
-    digest, content = path.readlink().name, path.read_bytes()
+    digest = path.readlink().name
     if re.fullmatch("[0-9a-f]{64}", digest):
-        return hashlib.sha256(content).hexdigest() == digest
-    blob = b"blob %d\0%b" % (len(content), content)
+        return sha256(path) == digest
+    blob = b"blob %d\0%b" % (path.stat().st_size, path.read_bytes())
     return not re.fullmatch("[0-9a-f]{40}", digest) or hashlib.sha1(blob).hexdigest() == digest
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def upload_model(
@@ -101,7 +107,7 @@ def upload_model(
         model.save_pretrained(folder := Path(temporary, "model"))
         try:
             name = api.create_repo(name, private=private, exist_ok=True).repo_id
-            if commit["revision"]:
+            if commit["revision"] and not commit["create_pr"]:
                 api.create_branch(name, branch=commit["revision"], exist_ok=True)
             name_in_card(folder, name)
             return api.upload_folder(repo_id=name, folder_path=folder, **commit)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edge_lib.config import ConfigError
 from edge_lib.models.card import Backbone, write_card
-from edge_lib.models.hub import find_model, upload_model
+from edge_lib.models.hub import find_model, sha256, upload_model
 from edge_lib.runs.files import read_saved, whole_folder, write_json
 
 DIGESTS = "sha256"  # key of the metadata: the digest of each file of weights beside it
@@ -62,7 +62,7 @@ class PretrainedModel:
         """
         with whole_folder(folder) as temporary:
             metadata = self._write(temporary)
-            digests = {p.name: _sha256(p) for p in sorted(temporary.glob("*.safetensors"))}
+            digests = {p.name: sha256(p) for p in sorted(temporary.glob("*.safetensors"))}
             write_json(temporary / self.FILE, metadata | {DIGESTS: digests})
             write_card(self, temporary, model_digest(temporary))
 
@@ -139,7 +139,7 @@ def read_metadata(folder: Path, name: str) -> dict[str, Any]:
     for file, digest in metadata.pop(DIGESTS, {}).items():  # older versions saved none
         if not (folder / file).is_file():
             raise ConfigError(f"{folder / file} is missing: copy the whole folder")
-        if _sha256(folder / file) != digest:
+        if sha256(folder / file) != digest:
             raise ConfigError(f"{folder / file} is damaged: its content is not what was saved")
     return metadata
 
@@ -158,8 +158,3 @@ def model_digest(folder: Path) -> str:
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

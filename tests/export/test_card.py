@@ -133,6 +133,12 @@ def test_card_shows_the_named_figures_alone(run, config):
     assert not (run.checkpoints / "best/figures").exists()
 
 
+def test_model_without_a_card_is_reported(run, config):
+    (run.checkpoints / "best/README.md").unlink()
+    with pytest.warns(UserWarning, match=r"best has no model card"):
+        write_card(run, config, run.checkpoints / "best", RECALL, [])
+
+
 def test_card_is_the_same_when_written_again(run, config):
     first = str(write(run, config, figures=["recall_by_dim"]))
     assert str(write(run, config, figures=["recall_by_dim"])) == first

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from edge_lib.config import (
+    ROOT,
     ConfigError,
     DecoderConfig,
     FusionConfig,
@@ -107,9 +108,11 @@ def test_vlm_comes_back_with_adapters_and_chat(fake_hub):
         for name, weight in model.named_parameters():
             if "lora_B" in name:  # zero at first: without adapters the answers would be the same
                 weight.normal_()
-    model.push_to_hub(NAME)
+    commit = model.push_to_hub(NAME).oid
     loaded, image = VLM.from_pretrained(NAME), Image.new("RGB", (64, 64), "red")
     assert equal(loaded, model)
+    files = fake_hub.repositories[NAME].commits[commit]
+    assert not [path for path, content in files.items() if str(ROOT).encode() in content]
     options = {"max_new_tokens": 4, "min_new_tokens": 4}
     assert loaded.generate("what is it?", image, **options) == model.generate(
         "what is it?", image, **options
@@ -276,6 +279,14 @@ def test_unreachable_hub_is_refused_in_one_line(fake_hub, monkeypatch, aligner):
     assert refusal(aligner.push_to_hub, NAME).endswith("not reachable")
 
 
+def test_offline_mode_is_named(fake_hub, monkeypatch, aligner):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    line = refusal(Aligner.from_pretrained, NAME)
+    assert line.endswith("not reachable, and not in the local cache")
+    assert "offline mode" in refusal(aligner.push_to_hub, NAME)
+    assert not fake_hub.requests
+
+
 @pytest.mark.parametrize("name", ["org/na..me", "org/-name", "org/name.git"])
 def test_name_that_the_hub_forbids_is_refused_in_one_line(fake_hub, aligner, name):
     assert name in refusal(Aligner.from_pretrained, name)
@@ -286,6 +297,11 @@ def test_name_that_the_hub_forbids_is_refused_in_one_line(fake_hub, aligner, nam
 def test_repository_of_another_model_is_refused(fake_hub, aligner):
     aligner.push_to_hub(NAME)
     assert "has no qa.json, but aligner.json" in refusal(QAModel.from_pretrained, NAME)
+
+
+def test_pull_request_and_branch_exclude_each_other(fake_hub, aligner):
+    line = refusal(aligner.push_to_hub, NAME, branch="wide", create_pr=True)
+    assert "Cannot use `create_pr=True` with `revision='wide'`" in line
 
 
 def test_push_without_access_is_refused_in_one_line(fake_hub, aligner):

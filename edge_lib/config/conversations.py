@@ -1,10 +1,11 @@
 """Sources of conversations."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edge_lib.config.base import Count, Positive, RepoPath, Section
+from edge_lib.config.base import Count, Positive, RepoPath
 from edge_lib.config.registry import CONVERSATION_SOURCES, one_of
 from edge_lib.config.sources import (
     DividedSection,
@@ -12,17 +13,25 @@ from edge_lib.config.sources import (
     HubSplitsConfig,
     SplitFiles,
     SplitPaths,
+    SplitsConfig,
 )
 
 
-class LlavaConfig(Section):
+class ConversationFilesConfig(SplitsConfig):
+    """The base of sections whose `files` name each split."""
+
+    def named(self, split: str) -> Path | list[str] | None:
+        return self.files.get(split)
+
+
+class LlavaConfig(ConversationFilesConfig):
     """LLaVA's JSON files ({"image", "conversations"}) for each split, and the folder of images."""
 
     files: SplitPaths
     images: RepoPath
 
 
-class MessagesConfig(Section):
+class MessagesConfig(ConversationFilesConfig):
     """Files of messages (json, jsonl or Parquet) for each split."""
 
     files: SplitFiles
@@ -40,7 +49,7 @@ class ConversationHubConfig(HubSplitsConfig):
     column: str | None = Field(None, description="of the turns, as for messages")
 
 
-class InstructionsConfig(Section):
+class InstructionsConfig(ConversationFilesConfig):
     """Parquet, json or jsonl files for each split, one question and response a row; the names of
     columns are Open-Orca's by default.
     """

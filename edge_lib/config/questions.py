@@ -1,5 +1,6 @@
 """Sources of questions about images."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -11,11 +12,12 @@ from edge_lib.config.sources import (
     HubSplitsConfig,
     Names,
     SplitPaths,
+    SplitsConfig,
     TableFilesConfig,
 )
 
 
-class VQAv2Config(Section):
+class VQAv2Config(SplitsConfig):
     """VQAv2's JSON files and the folder of images (with COCO's file names) for each split."""
 
     questions: SplitPaths
@@ -25,12 +27,18 @@ class VQAv2Config(Section):
         {}, description="of image file names in each split, e.g. COCO_train2014_"
     )
 
+    def named(self, split: str) -> Path | None:
+        return self.questions.get(split)
 
-class GQAConfig(Section):
+
+class GQAConfig(SplitsConfig):
     """GQA's question file for each split (train_balanced_questions.json, ...), and its images."""
 
     questions: SplitPaths
     images: RepoPath
+
+    def named(self, split: str) -> Path | None:
+        return self.questions.get(split)
 
 
 class QuestionColumnsConfig(Section):

@@ -78,8 +78,9 @@ class DividedSection(SourceSection):
     @model_validator(mode="after")
     def _no_split_is_named_twice(self):
         section = getattr(self, self.source, None)
-        for split in ("val", "test") if self.split and isinstance(section, SplitsConfig) else ():
-            if getattr(self.split, split) and section.named(split) is not None:
+        named = getattr(section, "get" if isinstance(section, dict) else "named", lambda _: None)
+        for split in ("val", "test") if self.split else ():
+            if getattr(self.split, split) and named(split) is not None:
                 raise ValueError(
                     f"{self.source}.{split} and split.{split} both name this split; leave out one "
                     f"(split.{split}: 0)"

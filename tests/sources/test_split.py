@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from edge_lib.config import ConfigError, DataConfig, SplitConfig
+from edge_lib.config import (
+    ConfigError,
+    ConversationsConfig,
+    DataConfig,
+    QuestionsConfig,
+    SplitConfig,
+)
 from edge_lib.config.registry import SOURCES
 from edge_lib.data.table import Table
 from edge_lib.sources import load_table
@@ -147,3 +153,26 @@ def test_divide_gives_each_split_its_share_of_rows():
     keys = np.array([f"k{n // 3}" for n in range(3000)], object)
     numbers = divide([keys], SplitConfig(val=0.1, test=0.3))
     assert np.bincount(numbers).tolist() == [1800, 300, 900]
+
+
+CONVERSATION_FILES = {"train": "a.json", "val": "b.json"}
+QUESTION_FILES = {"questions": CONVERSATION_FILES, "images": "images"}
+
+
+@pytest.mark.parametrize(
+    ("section", "source", "options"),
+    [
+        (QuestionsConfig, "gqa", QUESTION_FILES),
+        (QuestionsConfig, "vqav2", QUESTION_FILES | {"annotations": {}, "images": {}}),
+        (ConversationsConfig, "llava", {"files": CONVERSATION_FILES, "images": "images"}),
+        (ConversationsConfig, "messages", {"files": CONVERSATION_FILES}),
+        (ConversationsConfig, "instructions", {"files": CONVERSATION_FILES}),
+        (ConversationsConfig, "parquet", CONVERSATION_FILES),
+    ],
+    ids=["gqa", "vqav2", "llava", "messages", "instructions", "parquet"],
+)
+def test_split_is_named_once(section, source, options):
+    options = {"source": source, source: options}
+    with pytest.raises(ValueError, match=rf"{source}\.val and split\.val both name this split"):
+        section(**options, split={"val": 0.1, "test": 0.1})
+    assert section(**options, split={"val": 0, "test": 0.1}).split.test == 0.1

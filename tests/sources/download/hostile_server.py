@@ -47,8 +47,8 @@ class HostileServer:
 
     def __enter__(self) -> "HostileServer":
         start = asyncio.start_server(self._serve, self.host, 0, ssl=self._ssl)
-        server = self._loop.run_until_complete(start)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = self._loop.run_until_complete(start)
+        self.port = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         return self
@@ -63,6 +63,7 @@ class HostileServer:
         return f"http://{self.host}:{self.port}/{path}"
 
     async def _stop(self) -> None:
+        self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -277,7 +278,7 @@ PICTURES = {
     "identity": (encoded(JPEG, "identity"), SHAPE),
     "encoding-utf-8": (encoded(JPEG, "UTF-8"), SHAPE),
     "excess": (reply(JPEG + JPEG, length=len(JPEG)), SHAPE),
-    "excess-kept": (kept(reply(JPEG + b"junk", length=len(JPEG))), SHAPE),
+    "excess-kept": (kept(reply(JPEG + reply(PLACEHOLDER), length=len(JPEG))), SHAPE),
     "slow": (answer_after(OK, 0.05), SHAPE),
     "500-then-200": (in_turn(reply(b"", 500), OK), SHAPE),
     "429-then-200": (in_turn(reply(b"", 429, "Retry-After: 0"), OK), SHAPE),

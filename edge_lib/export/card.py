@@ -21,6 +21,7 @@ from edge_lib.sources.download import SUMMARY
 
 RESULTS = "\n## Results\n"
 SECTIONS = {"seed", "vision", "audio", "text", "loss", "train", "fusion", "qa", "vlm"}
+METRICS = {"em": "exact_match"}  # the Hub's names of measures
 VERSIONS = ("edge-glass", "torch", "transformers")
 UNKNOWN = "not recorded"
 
@@ -126,7 +127,7 @@ def _answers(row: dict[str, Any]) -> dict[str, Any]:
     keys = ("kind", "variant", "questions", "low", "high")
     return {
         "task_type": "visual-question-answering",
-        "metric_type": row["measure"],
+        "metric_type": METRICS.get(row["measure"], row["measure"]),
         "metric_name": f"{row['measure']}, {row['kind']}, {row['variant']}, "
         f"{row['questions']:,} questions",
         "metric_value": float(row["value"]),

@@ -140,7 +140,9 @@ def read_metadata(folder: Path, name: str) -> dict[str, Any]:
         if not (folder / file).is_file():
             raise ConfigError(f"{folder / file} is missing: copy the whole folder")
         if sha256(folder / file) != digest:
-            raise ConfigError(f"{folder / file} is damaged: its content is not what was saved")
+            is_pointer = (folder / file).read_bytes()[:8] == b"version "  # it is cloned without LFS
+            reason = "run `git lfs pull`" if is_pointer else "its content is not what was saved"
+            raise ConfigError(f"{folder / file} is damaged: {reason}")
     return metadata
 
 

@@ -86,7 +86,7 @@ def test_card_is_valid_for_the_hub(fake_hub, run, config, scores):
 
 def test_score_without_a_value_is_left_out(run, config):
     (result,) = write(run, config, SCORES).data.eval_results
-    assert (result.metric_type, result.metric_value) == ("em", 0.5)
+    assert (result.metric_type, result.metric_value) == ("exact_match", 0.5)
     expected = {"kind": "basic", "variant": "trm", "questions": 1000, "low": 0.4}
     assert result.metric_args == expected
 

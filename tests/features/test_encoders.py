@@ -351,8 +351,13 @@ def test_weights_digest_is_empty_where_there_is_nothing_to_compare(copy, tiny_be
     assert weights_digest("some/model") == "", "a hub model that is not in the cache"
 
 
-def test_weights_digest_of_a_hub_model_equals_that_of_its_folder(copy, tmp_path, monkeypatch):
-    """The hub's cache links from a snapshot to files that are named by their SHA-256."""
+@pytest.mark.parametrize("shared", [False, True], ids=["own file", "shared store"])
+def test_weights_digest_of_a_hub_model_equals_that_of_its_folder(
+    copy, tmp_path, monkeypatch, shared
+):
+    """The hub's cache links from a snapshot to files that are named by their SHA-256; these may be
+    links to a store that repositories share, with names of another kind.
+    """
     cache = tmp_path / "cache/models--some--model"
     snapshot = cache / "snapshots/abc"
     snapshot.mkdir(parents=True)
@@ -361,7 +366,10 @@ def test_weights_digest_of_a_hub_model_equals_that_of_its_folder(copy, tmp_path,
     (cache / "refs/main").write_text("abc")
     shutil.copy(copy / "config.json", snapshot)
     blob = cache / "blobs" / sha256((copy / "model.safetensors").read_bytes()).hexdigest()
-    blob.write_bytes(b"not read")
+    file = tmp_path / ("0" * 64) if shared else blob
+    file.write_bytes(b"not read")
+    if shared:
+        blob.symlink_to(file)
     (snapshot / "model.safetensors").symlink_to(blob)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert weights_digest("some/model") == weights_digest(str(copy))

@@ -198,6 +198,14 @@ def test_damaged_weights_of_a_folder_are_refused(aligner, tmp_path, change):
         Aligner.from_pretrained(tmp_path)
 
 
+def test_clone_without_git_lfs_is_explained(aligner, tmp_path):
+    aligner.save_pretrained(tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3686448\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(ConfigError, match="is damaged: run `git lfs pull`"):
+        Aligner.from_pretrained(tmp_path)
+
+
 def test_folder_without_its_weights_is_refused(aligner, tmp_path):
     aligner.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()

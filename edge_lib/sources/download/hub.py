@@ -36,7 +36,7 @@ class HubDownload(Download):
         return rows
 
     def run(self) -> dict[str, Any]:
-        info = dataset_info(self.repo, self.revision)
+        info = dataset_info(self.repo, self.revision, self.out)
         names = [file.rfilename for file in info.siblings]
         names = [n for n in names if not any(fnmatch(n, pattern) for pattern in LEFT_OUT)]
         if self.config is not None:

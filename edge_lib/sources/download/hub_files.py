@@ -15,16 +15,22 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import DatasetInfo
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.download.disk import require_space
+from edge_lib.sources.download.disk import require_space, write_whole
 
 WORKERS = 4  # files at a time: the Hub counts requests
 
 
-def dataset_info(repo: str, revision: str | None) -> DatasetInfo:
-    """What the Hub knows of a data set, in one request: its commit, files, lengths and card."""
+def dataset_info(repo: str, revision: str | None, out: Path) -> DatasetInfo:
+    """What the Hub knows of a data set, in one request: its commit, files, lengths and card. A
+    download that is resumed in the folder `out` has the commit with which it began.
+    """
+    pin = out / ".commit"
+    commit = pin.read_text() if pin.exists() else None
     with hub_errors(repo):
         api = HfApi(endpoint=constants.ENDPOINT)
-        return api.dataset_info(repo, revision=revision, files_metadata=True, timeout=30)
+        info = api.dataset_info(repo, revision=commit or revision, files_metadata=True, timeout=30)
+    write_whole(pin, lambda file: file.write(info.sha.encode()))
+    return info
 
 
 def download_files(info: DatasetInfo, names: Sequence[str], folder: Path) -> None:

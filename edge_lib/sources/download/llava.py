@@ -53,7 +53,7 @@ class Llava665KDownload(ArchiveDownload):
         return []
 
     def fetch(self, pictures: Sequence[Archive], folder: Path) -> Records:
-        info = dataset_info(REPO, None)
+        info = dataset_info(REPO, None, self.out)
         download_files(info, [FILE], folder)
         return [source_of(info) | {"skipped": {}}, *super().fetch(pictures, folder)]
 

@@ -37,7 +37,7 @@ class OpenOrcaDownload(Download):
     def run(self) -> dict[str, Any]:
         names, folder = [GPT4] if self.gpt4 else [GPT4, GPT35], self.out / "whole"
         targets = [self.out / f"train-{number:05}.parquet" for number in range(len(names))]
-        info = dataset_info(REPO, self.revision)
+        info = dataset_info(REPO, self.revision, self.out)
         moved = [target.exists() and self.rows is None for target in targets]
         download_files(info, [n for n, m in zip(names, moved, strict=True) if not m], folder)
         files = [folder / name for name in names]

@@ -168,6 +168,15 @@ def test_offline_variable_is_told(server, tmp_path, monkeypatch):
     fails(server, tmp_path, "HF_HUB_OFFLINE is set")
 
 
+def test_resumed_download_keeps_its_commit(server, tmp_path):
+    path = f"/datasets/org/birds/resolve/{COMMIT}/large/a.parquet"
+    server.faults[path] = [status(404, X_Error_Code="EntryNotFound")]
+    fails(server, tmp_path, "org/birds: ")
+    server.files[API] = server.files[f"{API}/revision/main"] = b"{}"  # the branch has moved on
+    summary = download("hub", tmp_path, repo="org/birds")
+    assert summary["source"] == {"repo": "org/birds", "revision": COMMIT}
+
+
 def test_truncated_file_is_not_taken(server, tmp_path):
     path = f"/datasets/org/birds/resolve/{COMMIT}/large/a.parquet"
     whole = server.files[path]

@@ -234,6 +234,11 @@ def test_download_resumes_inside_an_archive(server, fetch, tmp_path):
     assert_pictures(load_table(coco_config(tmp_path), "train"))
 
 
+def test_mirror_that_is_no_url_is_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"^data/mirror/downloads\.cs\.stanford\.edu.*http"):
+        download("gqa", tmp_path, mirror="data/mirror")
+
+
 def test_changed_archive_is_refused(server, fetch, tmp_path):
     server.files[f"{publishers.VQA}/v2_Questions_Val_mscoco.zip"] += b"x"
     with pytest.raises(ConfigError, match="were published"):

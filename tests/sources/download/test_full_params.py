@@ -1,5 +1,6 @@
 """The commands and paths that params/full name; test_archives.py and test_hub.py run the rest."""
 
+import inspect
 import re
 import shlex
 
@@ -28,6 +29,17 @@ def test_command_writes_what_the_config_reads(config, command):
     assert str(job.out).endswith(out)
     text = (ROOT / f"params/full/{config}.yaml").read_text()
     assert re.search(rf"^[^#]*\b{out}/", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "name", ["coco-captions", "vqav2", "gqa", "llava-665k", "open-orca", "common-voice"]
+)
+def test_help_names_size_licence_and_source(name):
+    text = inspect.getdoc(download_class(name))
+    assert re.search(r"\d GB", text)
+    assert re.search(r"CC BY|CC0|MIT", text)
+    assert re.search(r"`data\.[a-z._]+(: \w+)?` reads it", text)
+    assert "--rows" in text
 
 
 def test_every_set_of_params_full_has_a_command():

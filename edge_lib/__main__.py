@@ -75,6 +75,22 @@ def download(arguments: Arguments) -> int:
     return 0
 
 
+def export(arguments: Arguments) -> int:
+    """Write a trained model as ONNX graphs, for onnxruntime and transformers.js.
+
+    Paths are relative to the working directory. The folder also describes the preprocessing.
+    """
+    parser = argparse.ArgumentParser(prog="edge-glass export", description=export.__doc__)
+    parser.add_argument("run", metavar="RUN", help="folder of a run or of a saved model")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--int8", action="store_true", help="also write graphs in 8 bits")
+    options = parser.parse_args(arguments)
+    from edge_lib.export import export_model, load_model
+
+    export_model(load_model(options.run), options.out, options.int8)
+    return 0
+
+
 def bench(arguments: Arguments) -> int:
     """Measure this library against named alternatives."""
     from edge_lib.bench import main
@@ -83,7 +99,7 @@ def bench(arguments: Arguments) -> int:
 
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
-    command.__name__: command for command in (download, extract, sweep, bench)
+    command.__name__: command for command in (download, extract, sweep, export, bench)
 }
 
 

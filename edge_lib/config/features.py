@@ -1,10 +1,11 @@
 """Feature extraction: how frozen encoders are run, and what is kept of their outputs."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edge_lib.config.base import Count, Positive, Section
 from edge_lib.config.modality import ModalityConfig
@@ -25,6 +26,9 @@ class FeaturesConfig(Section):
     online: bool = Field(False, description="encode in every training step; store nothing")
     batch_size: Positive = 128
     shard_rows: Positive = 4096
+    backend: Literal["torch", "onnx"] = Field(
+        "torch", description="onnx: onnxruntime on the CPU; needs edge-glass[export]"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     dtype: Literal["float16", "float32"] = Field("float16", description="of stored features")
     tokens: TokensConfig = TokensConfig()
@@ -32,6 +36,14 @@ class FeaturesConfig(Section):
     num_workers: Count = 0
     max_gb: Annotated[float, Field(gt=0)] = Field(100.0, description="refuse larger token stores")
     on_device: bool = Field(False, description="keep the whole store in accelerator memory")
+
+    @model_validator(mode="after")
+    def _onnx_runs(self):
+        if self.backend == "onnx" and (self.online or self.precision != "fp32"):
+            raise ValueError("backend onnx needs precision fp32 and online false")
+        if self.backend == "onnx" and not all(map(find_spec, ("onnxruntime", "onnxscript"))):
+            raise ValueError("backend onnx needs the packages of edge-glass[export]")
+        return self
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class Encoder(nn.Module):
     """
 
     has_grid = False  # whether tokens come from squares of an image
+    fixed_length = True  # whether inputs of all items have one shape
 
     def __init__(self, config: EncoderConfig):
         super().__init__()

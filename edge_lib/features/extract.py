@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from edge_lib.config import DataConfig, FeatureSpec
-from edge_lib.features.encoder import load_encoder
+from edge_lib.features.encoder import Encoder, load_encoder
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.sources import load_table, splits
 from edge_lib.training.device import local_device, process_rank
@@ -50,15 +50,25 @@ def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()
 
 def _write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str]) -> Counts:
     writers = _store_writers(data, spec, only)
-    for modality, config in spec.modalities.items():
+    for modality in spec.modalities:
         own = [writer for writer in writers.values() if writer.modality == modality]
         encoder = None
         for writer, shard in missing_shards(own):
-            encoder = encoder or load_encoder(modality, config.encoder_config).to(local_device())
+            encoder = encoder or _load_encoder(spec, modality)
             writer.write(shard, encoder)
         for writer in own:
             writer.finish()
     return _counts(writers)
+
+
+def _load_encoder(spec: FeatureSpec, modality: str) -> Encoder:
+    config = spec.modalities[modality].encoder_config
+    encoder = load_encoder(modality, config)
+    if spec.features.backend == "torch":
+        return encoder.to(local_device())
+    from edge_lib.features.onnx import OnnxEncoder  # optional packages
+
+    return OnnxEncoder(modality, encoder, config, spec.cache_dir)
 
 
 def _store_writers(

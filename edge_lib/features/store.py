@@ -96,6 +96,8 @@ def store_folder(spec: FeatureSpec, modality: str, table: Table) -> Path:
         "shard_rows": features.shard_rows,
         "tokens": config.keeps_tokens and features.tokens.model_dump(),
     }
+    if features.backend != "torch":
+        facts["backend"] = features.backend
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     return spec.cache_dir / "features" / f"{modality}-{name}"
 

@@ -17,6 +17,8 @@ SPECIAL_TOKENS = 2  # that tokenizers add around a text
 class TextEncoder(Encoder):
     """A sentence-transformers model: its token embeddings and its sentence embedding."""
 
+    fixed_length = False
+
     def __init__(self, config: EncoderConfig):
         super().__init__(config)
         if self.source == weights.MINILM and not self.random:

@@ -27,7 +27,7 @@ class PerceiverPooler(Pooler):
     def forward(self, output: EncoderOutput) -> Tensor:
         """EncoderOutput -> (B, num_latents, dim)."""
         tokens = add_positions(self.embed(output.tokens), positions=output.positions)
-        latents = self.latents.expand(len(tokens), -1, -1)
+        latents = self.latents.expand(tokens.shape[0], -1, -1)
         # latents are never masked, so a row without valid tokens gives no NaN
         mask = torch.cat([output.mask, output.mask.new_ones(latents.shape[:2])], dim=1)
         for layer in self.layers:

@@ -32,7 +32,7 @@ class Pooler(nn.Module):
 
     def mask(self, output: EncoderOutput) -> Tensor:
         """(B, L) bool, False where a vector comes from padding."""
-        shape = len(output.pooled), self.num_vectors
+        shape = output.pooled.shape[0], self.num_vectors
         return torch.ones(shape, dtype=torch.bool, device=output.pooled.device)
 
 
@@ -96,9 +96,9 @@ class TokenPooler(Pooler):
 
     def _average_squares(self, tokens: Tensor) -> Tensor:
         """(B, T, D) -> (B, T / window^2, D)."""
-        side = math.isqrt(tokens.shape[1])
         if self.window == 1:
             return tokens
+        side = math.isqrt(tokens.shape[1])
         if side**2 != tokens.shape[1] or side % self.window:
             raise ValueError(
                 f"{tokens.shape[1]} tokens do not form a square grid of {self.window} x "

@@ -107,8 +107,8 @@ class Decoder(nn.Module):
 
     def read_context(self, prefix: Tensor, prefix_mask: Tensor, question_ids: Tensor) -> Context:
         """Process each prefix once, and each question after its prefix."""
-        repeats, rest = divmod(len(question_ids), len(prefix))
-        if rest:
+        repeats = question_ids.shape[0] // prefix.shape[0]
+        if repeats * prefix.shape[0] != question_ids.shape[0]:
             raise ValueError(
                 f"{len(question_ids)} questions do not divide among {len(prefix)} images"
             )
@@ -146,9 +146,9 @@ class Decoder(nn.Module):
         new = torch.arange(tokens.shape[1], device=tokens.device) + cache.length
         own = new.repeat(self.rows_per_token)
         cache.positions = own if cache.positions is None else torch.cat([cache.positions, own])
-        cache.length += len(new)
-        visible = (cache.positions <= own[:, None]).expand(len(tokens), -1, -1)
-        mask = torch.cat([context.mask[:, None].expand(-1, len(own), -1), visible], dim=2)
+        cache.length += tokens.shape[1]
+        visible = (cache.positions <= own[:, None]).expand(tokens.shape[0], -1, -1)
+        mask = torch.cat([context.mask[:, None].expand(-1, own.shape[0], -1), visible], dim=2)
         positions, passes = context.end[:, None] + own, count()
 
         def run_stack(rows: Tensor) -> Tensor:

@@ -1,0 +1,118 @@
+"""The folder of an exported model, laid out as transformers.js reads it.
+
+onnx/<graph>.onnx, onnx/<graph>_quantized.onnx
+config.json                 the kind of model, dims, its encoders, versions
+preprocessor_config.json    of images and of sound, in one file
+tokenizer.json, ...         of texts
+search.py                   searches pictures by text without torch
+"""
+
+import shutil
+from collections.abc import Iterable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from edge_lib.config import ConfigError
+from edge_lib.export.graphs import Graph, SequenceGraph, model_graphs
+from edge_lib.features.encoder import Encoder
+from edge_lib.features.onnx import OPSET, write_graph
+from edge_lib.features.text import TextEncoder
+from edge_lib.models import Aligner, QAModel
+from edge_lib.runs.files import whole_folder, write_json
+from edge_lib.training.timing import seconds
+
+SCRIPT = Path(__file__).with_name("search.py")  # it reads the folder that it is copied to
+
+
+def export_model(model: nn.Module, folder: str | Path, int8: bool = False) -> None:
+    """Write an aligner, QA model or VLM as ONNX graphs in float32, and also with matrices in 8 bits
+    if `int8`; the folder appears whole or not at all. ConfigError for a model that has no export.
+
+    Example:
+        >>> export_model(Aligner.from_pretrained("runs/.../checkpoints/best"), "exported")
+    """
+    _check_packages()
+    graphs = model_graphs(model)
+    with whole_folder(folder) as temporary:
+        (temporary / "onnx").mkdir()
+        for name, graph in graphs.items():
+            _write(graph, temporary / "onnx" / f"{name}.onnx", type(model).__name__, int8)
+        modules = (graph.module for graph in graphs.values())
+        encoders = [module.encoder for module in modules if isinstance(module, SequenceGraph)]
+        _save_preprocessing(encoders, temporary)
+        write_json(temporary / "config.json", _config(model, graphs))
+        if isinstance(model, QAModel):
+            model.vocabulary.save(temporary / "tokenizer.json")
+        if isinstance(model, Aligner) and {"text", "vision"} <= model.modalities.keys():
+            shutil.copyfile(SCRIPT, temporary / "search.py")
+
+
+def _check_packages() -> None:
+    if missing := [name for name in ("onnxruntime", "onnxscript") if not find_spec(name)]:
+        raise ConfigError(f"export needs {', '.join(missing)}; install edge-glass[export]")
+
+
+def _write(graph: Graph, path: Path, model: str, int8: bool) -> None:
+    """One graph, with a line for its time and size."""
+    print(f"{path.name}: ", end="", flush=True)
+    arguments = graph.module, graph.inputs, graph.axes, graph.outputs, path, graph.defaults
+    spent = seconds(partial(write_graph, *arguments, model=model))
+    print(f"{path.stat().st_size / 1e6:.1f} MB in {spent:.0f} s", flush=True)
+    if int8:
+        from edge_lib.export.quantize import quantize_graph
+
+        quantized = path.with_stem(f"{path.stem}_quantized")
+        quantize_graph(path, quantized)
+        print(f"{quantized.name}: {quantized.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def _save_preprocessing(encoders: Iterable[Encoder], folder: Path) -> None:
+    config = {}
+    for encoder in encoders:
+        if isinstance(encoder, TextEncoder):
+            _save_tokenizer(encoder, folder)
+        else:
+            _merge(config, encoder.processor.to_dict())
+    if config:
+        write_json(folder / "preprocessor_config.json", config)
+
+
+def _merge(config: dict, other: dict) -> None:
+    """One file describes images and sound, of which the keys differ."""
+    if clashes := [key for key in config.keys() & other.keys() if config[key] != other[key]]:
+        raise ConfigError(f"images and sound need other values of {', '.join(sorted(clashes))}")
+    config.update(other)
+
+
+def _save_tokenizer(encoder: TextEncoder, folder: Path) -> None:
+    """The tokenizer's files, of which `tokenizer.json` pads and truncates as the encoder does."""
+    tokenizer = encoder.model.tokenizer
+    tokenizer.save_pretrained(folder)
+    path = str(folder / "tokenizer.json")
+    fast = Tokenizer.from_file(path)
+    fast.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    fast.enable_truncation(encoder.model.max_seq_length)
+    fast.save(path)
+
+
+def _config(model: nn.Module, graphs: dict[str, Graph]) -> dict:
+    """`model_type` custom: transformers.js takes any graph of it as it is."""
+    aligner = model if isinstance(model, Aligner) else getattr(model, "aligner", None)
+    aligner = aligner or model.prefix_sources.aligner
+    return {
+        "model_type": "custom",
+        "architectures": [type(model).__name__],
+        "dims": aligner.dims,
+        "encoders": {name: m.encoder for name, m in aligner.modalities.items()},
+        "graphs": {
+            name: {"inputs": [*graph.inputs], "outputs": [*graph.outputs]}
+            for name, graph in graphs.items()
+        },
+        "opset": OPSET,
+        "torch": torch.__version__,
+    }

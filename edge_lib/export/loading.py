@@ -1,0 +1,34 @@
+"""Loads whichever model a folder or a run holds."""
+
+from pathlib import Path
+
+from torch import nn
+
+from edge_lib.config import ConfigError
+from edge_lib.config.registry import load_registered
+from edge_lib.runs.files import absolute_path
+
+MODELS = {
+    "aligner.json": "edge_lib.models:Aligner",
+    "qa.json": "edge_lib.models:QAModel",
+    "vlm.json": "edge_lib.models.vlm:VLM",
+}
+
+
+def load_model(folder: str | Path) -> nn.Module:
+    """The model that `save_pretrained` wrote to a folder, or the best one of a run. ConfigError if
+    there is none, or several.
+    """
+    path = _saved_model(absolute_path(folder))
+    return load_registered(MODELS[path.name]).from_pretrained(path.parent)
+
+
+def _saved_model(folder: Path) -> Path:
+    if own := [folder / name for name in MODELS if (folder / name).is_file()]:
+        return own[0]
+    paths = [path for name in MODELS for path in folder.glob(f"**/checkpoints/best/{name}")]
+    if len(paths) != 1:
+        several = ", ".join(str(path.parent) for path in sorted(paths))
+        hint = f"several saved models, choose one: {several}" if paths else "no saved model"
+        raise ConfigError(f"{folder}: {hint}")
+    return paths[0]

@@ -63,9 +63,9 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(PYTEST)
 
-test-fast: .venv/ready # what needs no whole notebook
+test-fast: .venv/ready # what needs no whole notebook and installs nothing
 	$(BIN)/ruff check .
-	$(PYTEST) -m "not notebook"
+	$(PYTEST) -m "not notebook and not packages"
 
 lab: .venv/ready # on copies, so that working in them leaves the repository as it is
 	@mkdir -p runs/lab

@@ -37,13 +37,17 @@ def test_command_help_names_its_arguments(name, capsys):
         command_line.main([name, "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    assert {"bench": "--json", "download": "NAME"}.get(name, "--overrides") in printed
+    assert {"bench": "--json", "download": "NAME", "export": "--int8"}.get(
+        name, "--overrides"
+    ) in printed
 
 
 def test_unknown_command_lists_commands(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["sweeep"])
-    assert "choose from 'download', 'extract', 'sweep', 'bench'" in capsys.readouterr().err
+    assert (
+        "choose from 'download', 'extract', 'sweep', 'export', 'bench'" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,8 @@ def _(model: Aligner) -> dict[str, Graph]:
 
 @model_graphs.register
 def _(model: QAModel) -> dict[str, Graph]:
-    if not model.vision:  # a control, whose prefix is empty
-        raise ConfigError("a QA model without vision has no ONNX export")
+    if model.decoder_name != "plain" or not model.vision:
+        raise ConfigError("of QA models, only a plain decoder with vision has an ONNX export")
     encoder = SequenceGraph(model.aligner, "vision")
     inputs, axes = example_inputs("vision", encoder.encoder)
     names = "encoder_hidden_states", "encoder_attention_mask"

@@ -17,6 +17,7 @@ _MODULES = {
     "Fuser": "edge_lib.models",
     "QAModel": "edge_lib.models",
     "VLM": "edge_lib.models.vlm",
+    "export_model": "edge_lib.export.folder",
     "MatryoshkaIndex": "edge_lib.search",
     "info_nce": "edge_lib.nn.losses",
     "matryoshka_info_nce": "edge_lib.nn.losses",

@@ -85,7 +85,8 @@ def export(arguments: Arguments) -> int:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--int8", action="store_true", help="also write graphs in 8 bits")
     options = parser.parse_args(arguments)
-    from edge_lib.export import export_model, load_model
+    from edge_lib.export.folder import export_model
+    from edge_lib.export.loading import load_model
 
     export_model(load_model(options.run), options.out, options.int8)
     return 0

@@ -6,6 +6,7 @@ from torch import nn
 
 from edge_lib.config import ConfigError
 from edge_lib.config.registry import load_registered
+from edge_lib.models import Aligner
 from edge_lib.runs.files import absolute_path
 
 MODELS = {
@@ -16,9 +17,14 @@ MODELS = {
 
 
 def load_model(folder: str | Path) -> nn.Module:
-    """The model that `save_pretrained` wrote to a folder, or the best one of a run. ConfigError if
-    there is none, or several.
+    """The model that `save_pretrained` wrote to a folder, or the best one of a run; an aligner that
+    ships or lies on the Hub, by name. ConfigError if there is none, or several.
     """
+    if not absolute_path(folder).exists():
+        try:
+            return Aligner.from_pretrained(folder)
+        except FileNotFoundError as error:
+            raise ConfigError(str(error)) from None
     path = _saved_model(absolute_path(folder))
     return load_registered(MODELS[path.name]).from_pretrained(path.parent)
 

@@ -16,7 +16,8 @@ from edge_lib.config import ConfigError, DecoderConfig, ModalityConfig
 from edge_lib.config.registry import POOLERS
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.vocabulary import BOS, PAD, Vocabulary
-from edge_lib.export import export_model, load_model
+from edge_lib.export.folder import export_model
+from edge_lib.export.loading import load_model
 from edge_lib.features.onnx import write_graph
 from edge_lib.models import QAModel
 from edge_lib.nn.heads import build_head

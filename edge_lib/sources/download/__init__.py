@@ -36,23 +36,20 @@ def download(name: str, out: str | Path, **options) -> dict[str, Any]:
     Example:
         >>> download("stamps", "data/stamps")  # doctest: +SKIP
     """
-    job = make_download(name, {"out": out, **options})
-    try:
-        return _run(job, {"name": name, **job.content()})
-    except OSError as error:
-        raise ConfigError(f"{name}: {error}") from None
+    return _run(name, make_download(name, {"out": out, **options}))
 
 
 def download_missing(config: DataConfig) -> dict[str, Any] | None:
     """The download that an experiment's data names, made unless it is there; its summary. None if
-    the data names none.
+    the data names none. Of several processes one makes it, and the others wait.
     """
     if config.download is None:
         return None
     name, out, rows, seed, options = (value for _, value in config.download)
     paths = options.keys() & path_fields(download_class(name))
     options = options | {key: from_root(options[key]) for key in paths}
-    return download(name, out, rows=rows, seed=seed, **options)
+    job = make_download(name, {"out": out, "rows": rows, "seed": seed, **options})
+    return _run(name, job, wait=True)
 
 
 def download_class(name: str) -> type[Download]:
@@ -80,9 +77,17 @@ def make_download(name: str, options: dict[str, Any]) -> Download:
         raise ConfigError(f"{name}: {key}: {message} (got {problem['input']!r})") from None
 
 
-def _run(job: Download, settings: dict[str, Any]) -> dict[str, Any]:
+def _run(name: str, job: Download, wait: bool = False) -> dict[str, Any]:
+    """The summary of a download. wait: for another process that writes the folder."""
+    try:
+        return _write(job, {"name": name, **job.content()}, wait)
+    except OSError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _write(job: Download, settings: dict[str, Any], wait: bool) -> dict[str, Any]:
     job.out.mkdir(parents=True, exist_ok=True)
-    with _sole_writer(job.out):
+    with _sole_writer(job.out, wait):
         summary = _read_summary(job.out, settings)
         if summary["complete"] and not job.repeats:
             return summary
@@ -97,9 +102,9 @@ def _run(job: Download, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _sole_writer(folder: Path) -> Iterator[None]:
-    """ConfigError if another process writes the folder."""
-    lock = FileLock(folder / ".lock", timeout=0)
+def _sole_writer(folder: Path, wait: bool) -> Iterator[None]:
+    """ConfigError if another process writes the folder, unless it is waited for."""
+    lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
     try:
         lock.acquire()
     except Timeout:

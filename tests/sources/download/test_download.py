@@ -1,6 +1,7 @@
 """What all downloads share: options, resuming, refusals, command line and config section."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
@@ -143,6 +144,17 @@ def test_experiment_downloads_what_is_missing(tmp_path, monkeypatch):
     assert download_missing(config.data)["numbers"] == 4
     download_missing(config.data)
     assert runs_of(tmp_path / "c") == [f"1 {ROOT}/data/x.tar"]
+
+
+def test_experiment_waits_for_another_that_downloads(tmp_path):
+    section = f"{{name: numbers, out: {tmp_path}, rows: 4, options: {{file: data/x.tar}}}}"
+    config = load_config("params/tiny/align.yaml", f"data.download={section}")
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(tmp_path / ".lock"):
+            waiting = pool.submit(download_missing, config.data)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.3)
+        assert waiting.result(timeout=60)["numbers"] == 4
 
 
 def test_experiment_without_download_needs_none():

@@ -27,6 +27,9 @@ class ModalityConfig(EncoderConfig):
     num_latents: Positive = 8
     num_layers: Positive = 1
     num_heads: Positive = 4
+    adapter: Literal["mlp", "linear"] = Field(
+        "mlp", description="before the projection; linear: none, for a few hundred rows"
+    )
     width: Positive = Field(256, description="of the pooler and of the MLP adapter")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

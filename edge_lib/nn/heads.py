@@ -56,12 +56,15 @@ class MatryoshkaHead(nn.Module):
 class ModalityHead(nn.Module):
     """Pooler, adapter and projection of one modality."""
 
-    def __init__(self, pooler: Pooler, dim: int, dims: list[int], dropout: float = 0.0):
-        """dim: width of the adapter; dims: Matryoshka sizes."""
+    def __init__(self, pooler: Pooler, dim: int | None, dims: list[int], dropout: float = 0.0):
+        """dim: width of the MLP, None for a projection alone; dims: Matryoshka sizes."""
         super().__init__()
         self.pooler = pooler
-        self.adapter = Adapter(pooler.dim, dim, dropout)
-        self.matryoshka = MatryoshkaHead(dim, dims)
+        if dim is None:
+            self.adapter = nn.Sequential(nn.LayerNorm(pooler.dim), nn.Dropout(dropout))
+        else:
+            self.adapter = Adapter(pooler.dim, dim, dropout)
+        self.matryoshka = MatryoshkaHead(dim or pooler.dim, dims)
 
     def forward(self, output: EncoderOutput) -> tuple[Tensor, Tensor]:
         """EncoderOutput -> sequence (B, L, D), pooled (B, D)."""
@@ -77,4 +80,5 @@ def build_head(
 ) -> ModalityHead:
     """The head that a config describes, for an encoder with these widths."""
     pooler = build_pooler(config, dim_token, dim_pooled)
-    return ModalityHead(pooler, config.width, dims, config.dropout)
+    dim = config.width if config.adapter == "mlp" else None
+    return ModalityHead(pooler, dim, dims, config.dropout)

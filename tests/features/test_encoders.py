@@ -386,6 +386,7 @@ OTHER_VALUES = {
     "num_latents": 3,
     "num_layers": 2,
     "num_heads": 2,
+    "adapter": "linear",
     "width": 32,
     "dropout": 0.5,
 }

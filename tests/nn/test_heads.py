@@ -241,14 +241,26 @@ def test_head_of_one_vector_gives_it_as_sequence():
     torch.testing.assert_close(sequence[:, 0], pooled)
 
 
+def test_linear_head_projects_normalised_vectors():
+    """Without the MLP a head is one matrix."""
+    head = build_head(head_config("pooled", adapter="linear"), [8, 4], TOKEN_WIDTH, POOLED_WIDTH)
+    assert sum(p.numel() for p in head.parameters()) == POOLED_WIDTH * 8 + 2 * POOLED_WIDTH
+    batch = encoder_output()
+    centred = batch.pooled - batch.pooled.mean(1, keepdim=True)
+    unit = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(head(batch)[1], unit @ head.matryoshka.project.weight.T)
+
+
 @pytest.mark.parametrize("name", ["attention", "perceiver"])
 def test_pooler_width_must_divide_among_heads(name):
     with pytest.raises((ValueError, AssertionError), match="num_heads"):
         make_pooler(name, width=10, num_heads=4)
 
 
-def test_head_dropout_acts_in_training_only():
-    head = build_head(head_config("mean", dropout=0.5), [8], TOKEN_WIDTH, POOLED_WIDTH)
+@pytest.mark.parametrize("adapter", ["mlp", "linear"])
+def test_head_dropout_acts_in_training_only(adapter):
+    config = head_config("mean", dropout=0.5, adapter=adapter)
+    head = build_head(config, [8], TOKEN_WIDTH, POOLED_WIDTH)
     batch = encoder_output()
     assert not torch.equal(head(batch)[1], head(batch)[1])
     head.eval()

@@ -27,6 +27,9 @@ backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation evaluate
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 
+stamps: .venv/ready # real pictures and voices, for params/stamps
+	$(BIN)/edge-glass download stamps --out data/stamps
+
 fusion-ablation trm-tuning: .venv/ready
 	$(BIN)/edge-glass sweep params/tiny/$(subst -,_,$@).yaml
 
@@ -44,17 +47,24 @@ FIGURES := recall_by_dim swap_probe tsne retrieval fusion gate_weights audio_ret
 	recall costs cost_curves training by_kind answers attention four paired pareto steps chains scenes \
 	width rounds exact_match captions bits
 
+# name of the outcome, notebook, parameters
+define SHOW
+@mkdir -p runs/showcase/$(1)
+rm -rf runs/showcase-run/$(1)
+$(BIN)/papermill notebooks/$(2).ipynb runs/showcase/$(1).ipynb -p run_dir runs/showcase-run/$(1) $(3)
+for name in $(FIGURES); do \
+	cp runs/showcase-run/$(1)/figures/$$name.* runs/showcase/$(1)/ 2>/dev/null || true; \
+done
+cp runs/showcase-run/$(1)/metrics.json runs/showcase-run/$(1)/env.json runs/showcase/$(1)/
+cp runs/showcase-run/$(1)/*.csv runs/showcase/$(1)/ 2>/dev/null || true
+endef
+
 showcase-%: .venv/ready
-	@mkdir -p runs/showcase/$*
-	rm -rf runs/showcase-run/$*
-	$(BIN)/papermill notebooks/$*.ipynb runs/showcase/$*.ipynb -p run_dir runs/showcase-run/$*
-	for name in $(FIGURES); do \
-		cp runs/showcase-run/$*/figures/$$name.* runs/showcase/$*/ 2>/dev/null || true; \
-	done
-	cp runs/showcase-run/$*/metrics.json runs/showcase-run/$*/env.json runs/showcase/$*/
-	cp runs/showcase-run/$*/*.csv runs/showcase/$*/ 2>/dev/null || true
-	card=runs/showcase-run/$*/checkpoints/best/README.md; \
-		test ! -f $$card || sed 's|(figures/|(|' $$card > runs/showcase/$*/README.md
+	$(call SHOW,$*,$*)
+
+# 01_align, 02_trimodal or 07_evaluate, with params/stamps/{align,trimodal,evaluate}.yaml
+showcase-stamps-%: .venv/ready
+	$(call SHOW,stamps_$*,$*,-p config params/stamps/$(lastword $(subst _, ,$*)).yaml)
 
 # one thread for each of the two workers: more would wait for one another
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

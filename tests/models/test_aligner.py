@@ -75,9 +75,9 @@ def test_aligner_file_holds_the_model_alone(aligner, tmp_path):
     metadata = json.loads((tmp_path / "aligner.json").read_text())
     encoding = {"precision", "token_window", "encoder_digests", "sha256"}
     assert metadata.keys() == {"modalities", "dims", "widths"} | encoding
-    head = {"pooler", "window", "num_latents", "num_layers", "num_heads", "width", "dropout"}
-    encoder = {"encoder", "revision", "weights"}
-    assert [m.keys() for m in metadata["modalities"].values()] == [head | encoder] * 2
+    pooler = {"pooler", "window", "num_latents", "num_layers", "num_heads"}
+    keys = {"encoder", "revision", "weights", "adapter", "width", "dropout"} | pooler
+    assert [m.keys() for m in metadata["modalities"].values()] == [keys] * 2
     assert metadata["dims"] == [16, 8]
 
 

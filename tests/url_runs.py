@@ -63,13 +63,13 @@ class Run:
         self.process.join()
 
 
-def _run(folder, urls, file_size=None, **options):
-    """file_size: the most bytes that a file may have, as if the disk were full."""
+def _run(folder, urls, limits=(), **options):
+    """limits: of `resource`, such as the size of a file, as if the disk were full."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     url_processes.START_METHOD = "fork"
-    if file_size:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    for limit, value in limits:
+        resource.setrlimit(limit, (value, value))
     try:
         fetch_urls(folder, urls, **options)
     except (ConfigError, KeyboardInterrupt) as error:

@@ -22,7 +22,19 @@ def write_status(path: Path, rows: pa.Table, outcomes: Sequence[Record]) -> None
     table = pa.Table.from_pylist([record.fields for record in outcomes], STATUS)
     for name in ("url", "row"):
         table = table.add_column(0, name, rows[name])
-    _write(path, [table])
+    alive = sum(record.fields["status"] == "ok" for record in outcomes)
+    _write(path, [table.replace_schema_metadata({"alive": str(alive)})])
+
+
+def count_finished(pictures: Path, status: Path) -> int | None:
+    """The rows of a shard whose two files are there, and agree; None if they do not."""
+    try:
+        metadata = pq.read_metadata(status)
+        alive = int(metadata.metadata[b"alive"])
+        agree = not alive or pq.read_metadata(pictures).num_rows == alive
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return metadata.num_rows if agree else None
 
 
 def write_pictures(path: Path, rows: pa.Table, outcomes: Sequence[Record], journal: Path) -> None:

@@ -38,7 +38,7 @@ class UrlDownload(Download):
     processes: Positive | None = Field(
         None, description="at most, and at most per_host (default the number of cores)"
     )
-    connections: Positive = Field(256, description="open at a time, in all processes together")
+    connections: Positive = Field(512, description="open at a time, in all processes together")
     per_host: Positive = Field(8, description="of them to one host")
     timeout: PositiveFloat = Field(20, description="seconds for a whole response")
     retries: Count = Field(3, description="of failures that pass: timeouts, resets, 429 and 5xx")

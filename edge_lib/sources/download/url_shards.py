@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edge_lib.config import ConfigError
@@ -19,6 +18,7 @@ from edge_lib.sources.download.content import Picture
 from edge_lib.sources.download.journal import Journal, recover
 from edge_lib.sources.download.shard_tables import (
     STATUS,
+    count_finished,
     read_outcomes,
     write_pictures,
     write_status,
@@ -102,22 +102,13 @@ def _urls(rows: pa.Table) -> list[str]:
 
 def is_finished(files: ShardFiles, length: int) -> bool:
     """Whether the files of a shard of so many rows are there, and whole."""
-    try:
-        statuses = _statuses(files)
-        alive = pc.sum(pc.equal(statuses, "ok")).as_py()
-        pictures = pq.read_metadata(files.pictures).num_rows if alive else 0
-    except (OSError, pa.ArrowInvalid):
-        return False
-    return len(statuses) == length and pictures == alive
+    return count_finished(files.pictures, files.status) == length
 
 
 def failed_in_passing(files: ShardFiles) -> bool:
     """Whether a finished shard has rows that failed for a reason that passes."""
-    return not TRANSIENT.isdisjoint(_statuses(files).unique().to_pylist())
-
-
-def _statuses(files: ShardFiles) -> pa.ChunkedArray:
-    return pq.read_table(files.status, columns=["status"])["status"]
+    statuses = pq.read_table(files.status, columns=["status"])["status"]
+    return not TRANSIENT.isdisjoint(statuses.unique().to_pylist())
 
 
 def _restore_journal(files: ShardFiles, rows: pa.Table) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import resource
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from edge_lib.sources.download.url_lists import UrlList
 from edge_lib.sources.download.url_shards import UrlShard, open_shard, shard_files
 
 MAX_WAITING = 2000  # URLs that wait for others of their hosts before another shard is opened
+TASKS = 2  # at a time for a connection: the others wait between two tries, or are decoded
+SPARE_FILES = 100  # that a process opens beside its connections
 NEXT = b"next"  # the message that asks for a shard
 REPORT_SECONDS = 0.5
 
@@ -41,9 +44,22 @@ def run_worker(job: UrlJob, link: Connection) -> None:
     counted (rows, alive, bytes) as it goes, or an error.
     """
     try:
+        _allow_files(job.connections + SPARE_FILES)
         asyncio.run(_Worker(job, link).run())
     except* (OSError, ConfigError) as group:
         link.send(str(group.exceptions[0]))
+
+
+def _allow_files(count: int) -> None:
+    """Raise this process's limit of open files. ConfigError if the system allows fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise ConfigError(
+            f"a process needs {count} open files, but may have {hard} (ulimit -Hn); "
+            "give fewer connections"
+        )
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 class _Worker:
@@ -51,7 +67,7 @@ class _Worker:
         self.job, self.link, self.more = job, link, True
         self.list, self.schedule = UrlList(job.out), Schedule(job.per_host)
         self.threads = ThreadPoolExecutor(job.threads)
-        self.slots = asyncio.Semaphore(job.connections)
+        self.slots = asyncio.Semaphore(TASKS * job.connections)
         self.ended = asyncio.Event()  # a task has, since this was last cleared
         self.counts = Counter()
 

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import resource
 import signal
 
 import psutil
@@ -144,7 +145,7 @@ def test_urls_interrupted_say_so_in_a_line(tmp_path, server):
 
 def test_urls_on_a_full_disk_stop_with_a_line(tmp_path, server, half_done):
     urls, whole = half_done
-    run = Run(tmp_path, urls, file_size=2500)
+    run = Run(tmp_path, urls, limits=[(resource.RLIMIT_FSIZE, 2500)])
     run.process.join()
     line = (tmp_path / "ended").read_text()
     assert re.fullmatch(r".*/out: .*File too large.*; what was fetched is kept: run .*", line)
@@ -154,3 +155,11 @@ def test_urls_on_a_full_disk_stop_with_a_line(tmp_path, server, half_done):
     assert tables(tmp_path) == whole
     assert recorded
     assert not recorded & server.served.keys()
+
+
+def test_urls_with_more_connections_than_files_are_refused(tmp_path, server):
+    limits = [(resource.RLIMIT_NOFILE, 300)]
+    run = Run(tmp_path, make_urls(server, 10), limits=limits, connections=400, per_host=1)
+    run.process.join()
+    assert "needs 500 open files, but may have 300" in (tmp_path / "ended").read_text()
+    assert not server.served

@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -67,6 +68,7 @@ def _started(jobs: Sequence[UrlJob]) -> Iterator[dict[Connection, BaseProcess]]:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
+    resource_tracker.ensure_running()  # its start, with the first process, would end the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -72,7 +72,7 @@ class UrlDownload(Download):
         digest = {"list_sha256": list_sha256(self.list, self.out)} if self.list else {}
         return super().content() | digest
 
-    def list_path(self) -> tuple[Path, str]:
+    def list_path(self) -> tuple[Path, Any]:
         """Where the list is, or now has been downloaded to, and its source for download.json."""
         return self.list, str(self.list)
 

@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def list_sha256(path: Path, out: Path) -> str:
             return facts["sha256"]
         if stamps == facts["stamps"]:
             return facts["sha256"]
-    return _sha256(list_files(path))
+    return _sha256(_stamps(list_files(path)))
 
 
 def copy_list(
@@ -75,15 +76,16 @@ def copy_list(
     shard_rows: int,
     rows: int | None,
     seed: int,
-    source: str | None = None,
+    source: object = None,
 ) -> None:
     """Write the rows to fetch, of the list or of a random part, with their numbers in the list.
-    source: where the list is from, if that is not its path.
+    source: where the list is from, as JSON, if that is not its path.
 
     Raises ConfigError for a missing column, or one without URLs.
     """
     files, skipped = list_files(path), defaultdict(list)
-    facts = {"source": source or str(path), "sha256": _sha256(files), "stamps": _stamps(files)}
+    stamps = _stamps(files)
+    facts = {"source": source or str(path), "sha256": _sha256(stamps), "stamps": stamps}
     parts = _numbered(_read(files, form, skipped))
     if rows:
         parts = sample_rows(parts, _count(files, form), rows, seed)
@@ -126,14 +128,20 @@ class UrlList:
 
 
 def _stamps(files: Sequence[Path]) -> list[list]:
+    """Path, size and time of each file, as JSON holds them."""
     stats = [file.stat() for file in files]
     return [[str(f), s.st_size, s.st_mtime_ns] for f, s in zip(files, stats, strict=True)]
 
 
-def _sha256(files: Sequence[Path]) -> str:
+def _sha256(stamps: list[list]) -> str:
+    return _content_sha256(*map(tuple, stamps))
+
+
+@cache  # a long list is read for its digest once, not at each step
+def _content_sha256(*stamps: tuple[str, int, int]) -> str:
     digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
+    for path, _, _ in stamps:
+        with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

@@ -1,7 +1,7 @@
 """Public sets of URLs with captions."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -42,7 +42,7 @@ class PixmoCapDownload(UrlDownload):
     def list_format(self) -> ListFormat:
         return ListFormat("image_url", "caption", extra="transcripts")
 
-    def list_path(self) -> tuple[Path, str]:
+    def list_path(self) -> tuple[Path, Any]:
         if self.list:
             return super().list_path()
         info = dataset_info(PIXMO_CAP, None)

@@ -239,7 +239,7 @@ def test_list_sha256_is_remembered_until_the_list_changes(tmp_path, monkeypatch)
     path.write_text(to_csv(ROWS))
     digest = list_sha256(path, tmp_path)
     copied(path, tmp_path)
-    monkeypatch.setattr("edge_lib.sources.download.url_lists._sha256", lambda files: "computed")
+    monkeypatch.setattr("edge_lib.sources.download.url_lists._sha256", lambda stamps: "computed")
     assert list_sha256(path, tmp_path) == digest
     path.write_text(to_csv(ROWS[1:]))
     assert list_sha256(path, tmp_path) == "computed"

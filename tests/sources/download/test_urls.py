@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from url_server import picture
 
 from edge_lib import download, load_config, load_table
 from edge_lib.config import ConfigError
-from edge_lib.sources.download import make_download
+from edge_lib.sources.download import make_download, url_sets
 from edge_lib.sources.download.statuses import STATUSES
 
 KINDS = "ok", "gone", "half", "text", "same"
@@ -191,3 +192,33 @@ def test_urls_of_another_column_may_be_named_next(tmp_path, urls):
     with pytest.raises(ConfigError, match=r"no column 'URL' \(did you mean 'url'\?\)"):
         fetch_urls(tmp_path, urls, url_column="URL")
     assert fetch_urls(tmp_path, urls)["alive"] == 10
+
+
+def test_pixmo_takes_its_list_from_the_hub_once(tmp_path, server, monkeypatch):
+    rows = [
+        {"image_url": server.url("ok", n), "caption": f"c {n}", "transcripts": [f"t {n}", "u"]}
+        for n in range(5)
+    ]
+    requests = []
+
+    def info(repo, revision):
+        requests.append(repo)
+        names = "README.md", "data/train-0.parquet"
+        return SimpleNamespace(
+            id=repo, sha="5e", siblings=[SimpleNamespace(rfilename=n) for n in names]
+        )
+
+    def write(info, names, folder):
+        assert names == ["data/train-0.parquet"]
+        (folder / "data").mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), folder / names[0])
+
+    monkeypatch.setattr(url_sets, "dataset_info", info)
+    monkeypatch.setattr(url_sets, "download_files", write)
+    for _ in range(2):
+        summary = download("pixmo-cap", tmp_path / "out", allow_private=True)
+    assert requests == ["allenai/pixmo-cap"]
+    assert summary["source"] == {"repo": "allenai/pixmo-cap", "revision": "5e"}
+    train = read_rows(tmp_path, "train")
+    assert [row["transcripts"] for row in train] == [row["transcripts"] for row in rows]
+    assert [row["url"] for row in train] == [row["image_url"] for row in rows]

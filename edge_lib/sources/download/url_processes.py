@@ -2,12 +2,14 @@
 
 import multiprocessing
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 
 from edge_lib.config import ConfigError
 from edge_lib.sources.download.progress import UrlProgress
@@ -55,7 +57,7 @@ def _started(jobs: Sequence[UrlJob]) -> Iterator[dict[Connection, BaseProcess]]:
         for job in jobs:
             link, other_end = context.Pipe()
             process = context.Process(target=run_worker, args=(job, other_end), daemon=True)
-            with _interrupts_blocked():  # for the child; this process stops it
+            with _interrupts_blocked(), _main_hidden():  # this process stops the new one
                 process.start()
             other_end.close()  # so that the link ends when the process does
             processes[link] = process
@@ -74,6 +76,16 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """New processes would import the user's script, which may itself call `download`."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _exit_problem(process: BaseProcess) -> str | None:

@@ -5,13 +5,15 @@ import random
 import re
 import resource
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
-from url_runs import OPTIONS, Run, fetch_urls, read_rows, recorded_urls
+from url_runs import OPTIONS, Run, fetch_urls, read_rows, recorded_urls, write_csv
 
 from edge_lib import download
-from edge_lib.config import ConfigError
+from edge_lib.config import ROOT, ConfigError
 
 KINDS = "ok", "gone", "ok", "half", "same", "text"
 
@@ -163,3 +165,13 @@ def test_urls_with_more_connections_than_files_are_refused(tmp_path, server):
     run.process.join()
     assert "needs 500 open files, but may have 300" in (tmp_path / "ended").read_text()
     assert not server.served
+
+
+def test_urls_may_be_fetched_by_a_script_without_a_main_guard(tmp_path, server):
+    write_csv(tmp_path / "list.csv", make_urls(server, 10))
+    options = {"list": str(tmp_path / "list.csv"), "allow_private": True, "processes": 1}
+    script = f"import edge_lib; edge_lib.download('urls', {str(tmp_path / 'out')!r}, **{options})"
+    (tmp_path / "script.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, tmp_path / "script.py"], env=environment, check=True)
+    assert len(read_rows(tmp_path, "train")) == 5

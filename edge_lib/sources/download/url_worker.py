@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_lib.config import ConfigError
 from edge_lib.sources.download.content import Picture, check_picture
+from edge_lib.sources.download.dead_hosts import DeadHosts
 from edge_lib.sources.download.fetch import FetchLimits, Response, fetch, make_client
 from edge_lib.sources.download.schedule import Schedule, host_of
 from edge_lib.sources.download.url_lists import UrlList
@@ -66,6 +67,7 @@ class _Worker:
     def __init__(self, job: UrlJob, link: Connection):
         self.job, self.link, self.more = job, link, True
         self.list, self.schedule = UrlList(job.out), Schedule(job.per_host)
+        self.dead = DeadHosts()
         self.threads = ThreadPoolExecutor(job.threads)
         self.slots = asyncio.Semaphore(TASKS * job.connections)
         self.ended = asyncio.Event()  # a task has, since this was last cleared
@@ -115,7 +117,10 @@ class _Worker:
     async def _fetch(self, host: str, task: tuple[UrlShard, int, str]) -> None:
         shard, key, url = task
         try:
-            response = await fetch(self.client, url, self.job.limits)
+            response = self.dead.refusal(host)
+            if response is None:
+                response = await fetch(self.client, url, self.job.limits)
+                self.dead.add(host, response)
             loop = asyncio.get_running_loop()
             picture = await loop.run_in_executor(self.threads, self._keep, shard, key, response)
             self._count(shard.copies[key], picture.status, len(picture.content or b""))

@@ -3,6 +3,9 @@
 import pytest
 from url_runs import Run, fetch_urls, read_rows, statuses
 
+from edge_lib.config import ConfigError
+from edge_lib.sources.download.dead_hosts import FAILURES
+
 KINDS = "ok", "flaky", "gone", "same", "flaky", "half"
 
 
@@ -73,3 +76,12 @@ def test_retry_that_is_killed_goes_on(tmp_path, server, urls, failed):
     fetch_urls(tmp_path, urls, retry="failed")
     assert statuses(tmp_path).count("server_error") == 0
     assert tables(tmp_path) == expected_tables(tmp_path, urls)
+
+
+def test_retry_takes_up_urls_of_a_host_that_was_given_up(tmp_path, server):
+    urls = [server.url("flaky", n) for n in range(100)]
+    with pytest.raises(ConfigError, match=r"no URL gives a picture \(server_error 100\)"):
+        fetch_urls(tmp_path, urls, processes=1)
+    assert FAILURES <= server.served.total() < 60
+    server.broken = False
+    assert fetch_urls(tmp_path, urls, retry="failed")["alive"] == 100

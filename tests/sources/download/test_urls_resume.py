@@ -131,7 +131,7 @@ def test_urls_processes_end_with_their_parent(tmp_path, server):
 
 
 def test_urls_interrupted_say_so_in_a_line(tmp_path, server):
-    urls = make_urls(server, 300)
+    urls = make_urls(server, 1500)
     run = Run(tmp_path, urls, connections=2)
     server.wait_for(50)
     os.killpg(run.process.pid, signal.SIGINT)

@@ -92,6 +92,37 @@ def export(arguments: Arguments) -> int:
     return 0
 
 
+def embed(arguments: Arguments) -> int:
+    """Embed pictures, sounds and texts with a trained aligner, into a Parquet file.
+
+    A row holds one item: id, split, row, modality, text, path and embeddings of unit length, which
+    pandas, datasets, faiss and LanceDB read. Paths are relative to the working directory. Encoded
+    features are kept, so that the same command resumes.
+    """
+    parser = argparse.ArgumentParser(prog="edge-glass embed", description=embed.__doc__)
+    parser.add_argument("run", metavar="RUN", help="a run, a saved aligner, or its name")
+    parser.add_argument("source", metavar="SOURCE", help="a folder, a table or a config")
+    parser.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
+    parser.add_argument("--dims", nargs="+", type=int, default=[], help="the largest by default")
+    parser.add_argument("--dtype", choices=["float16", "int8"], default="float16")
+    parser.add_argument("--splits", nargs="+", default=[], help="all of the source by default")
+    parser.add_argument("--overrides", default="", help="of a config")
+    for name in ("image", "audio", "caption", "id"):
+        help_text = "of a table; recognised by its name by default"
+        parser.add_argument(f"--{name}-column", metavar="NAME", help=help_text)
+    options = vars(parser.parse_args(arguments))
+    from edge_lib.experiments.embed import embed_source
+    from edge_lib.export.loading import load_model
+
+    columns = {key: options.pop(key) for key in [*options] if key.endswith("_column")}
+    columns = {key: name for key, name in columns.items() if name}
+    counts = embed_source(load_model(options.pop("run")), columns=columns, **options)
+    for name, own in counts.items():
+        print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in own.items()))
+    print(options["out"])
+    return 0
+
+
 def bench(arguments: Arguments) -> int:
     """Measure this library against named alternatives."""
     from edge_lib.bench import main
@@ -100,7 +131,7 @@ def bench(arguments: Arguments) -> int:
 
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
-    command.__name__: command for command in (download, extract, sweep, export, bench)
+    command.__name__: command for command in (download, extract, sweep, embed, export, bench)
 }
 
 

@@ -139,7 +139,9 @@ class FolderConfig(Section):
     """
 
     path: RepoPath
-    caption_column: Names = Field(["caption"], description="of the metadata")
+    caption_column: Names | None = Field(
+        ["caption"], description="of the metadata; null: captions are only read from .txt files"
+    )
     id_column: str | None = Field(None, description="of the metadata; null: the file's name")
 
 

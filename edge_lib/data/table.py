@@ -24,8 +24,8 @@ from PIL import Image
 
 from edge_lib.config import MODALITIES
 from edge_lib.config.registry import load_registered
-from edge_lib.data.cells import is_filled, read_cell
-from edge_lib.data.columns import check_columns
+from edge_lib.data.cells import cell_paths, is_filled, read_cell
+from edge_lib.data.columns import check_columns, is_text
 from edge_lib.data.lazy_sequence import LazySequence
 from edge_lib.data.questions import Questions, read_questions
 from edge_lib.data.row_keys import file_keys, is_blank, number_images, row_keys
@@ -242,6 +242,14 @@ class Table:
         values, stored = self._arrow(name), self._stored_rows
         places = rows if stored is None else stored[np.asarray(rows, np.int64)]
         return [values[int(place)].as_py() for place in places]
+
+    def paths(self, name: str, rows: Sequence[int]) -> list[str | None]:
+        """The file that each of some rows' cells refers to; None where they hold the content."""
+        values, stored = self._arrow(name), self._stored_rows
+        if not (is_text(values.type) or pa.types.is_struct(values.type)):
+            return [None] * len(rows)
+        rows = np.asarray(rows, np.int64)
+        return cell_paths(take_rows(values, rows if stored is None else stored[rows])).to_pylist()
 
     def texts(self, name: str) -> Texts:
         """Every text of a column that is not empty, stripped."""

@@ -41,24 +41,29 @@ def extract_features(
 
 def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:
     """`extract_features` in this process, which shares the work with those launched beside it."""
+    writers = _store_writers(data, spec, only)
+    write_stores([*writers.values()], spec)
+    return _counts(writers)
+
+
+def write_stores(writers: Sequence[StoreWriter], spec: FeatureSpec) -> None:
+    """Write the stores that are missing, which share a spec, as `write_features` does."""
     if process_rank()[1] > 1:
-        return _write_features(data, spec, only)
+        return _write_stores(writers, spec)
     spec.cache_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(spec.cache_dir / "encode.lock"):  # points of a sweep wait for the first one
-        return _write_features(data, spec, only)
+        _write_stores(writers, spec)
 
 
-def _write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str]) -> Counts:
-    writers = _store_writers(data, spec, only)
+def _write_stores(writers: Sequence[StoreWriter], spec: FeatureSpec) -> None:
     for modality in spec.modalities:
-        own = [writer for writer in writers.values() if writer.modality == modality]
+        own = [writer for writer in writers if writer.modality == modality]
         encoder = None
         for writer, shard in missing_shards(own):
             encoder = encoder or _load_encoder(spec, modality)
             writer.write(shard, encoder)
         for writer in own:
             writer.finish()
-    return _counts(writers)
 
 
 def _load_encoder(spec: FeatureSpec, modality: str) -> Encoder:

@@ -19,6 +19,7 @@ from edge_lib.features.shard_rows import ShardRows
 from edge_lib.features.shards import find_shard, is_whole, map_shard, save_shard
 from edge_lib.features.store import FeatureStore, store_folder
 from edge_lib.runs.files import write_json
+from edge_lib.runs.progress import progress_bar
 from edge_lib.training.device import process_rank
 
 
@@ -64,9 +65,12 @@ class StoreWriter:
         rows, report = ShardRows(start, stop, config), ShardReport()
         batches = self.items.batches(start, stop, config.batch_size)
         reader = BatchReader(self.items, encoder, batches)
-        for batch in DataLoader(reader, batch_size=None, num_workers=config.num_workers):
-            self._encode(batch, encoder, rows)
-            report.add(batch, self.items)
+        loader = DataLoader(reader, batch_size=None, num_workers=config.num_workers)
+        with progress_bar(self.name, stop - start, " items") as bar:
+            for numbers, batch in zip(batches, loader, strict=True):
+                self._encode(batch, encoder, rows)
+                report.add(batch, self.items)
+                bar.update(len(numbers))
         save_shard(self.folder, shard, rows.tensors() | {"report": report.to_bytes()})
         speed = (stop - start) / (time.perf_counter() - started)
         count = f"items {start:,}-{stop:,} of {len(self.items):,}, {speed:,.0f}/s"

@@ -25,7 +25,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def load(config: DataConfig, split: str) -> Table:
-    """The pictures and sounds in the folder of a split, with captions."""
+    """The pictures and sounds in the folder of a split, with captions unless none are wanted."""
     root, name = config.folder.path, f"folder {split}"
     folder = _folder_of_split(config, split)
     listed = {place: [*_walk(place)] for place in (root, folder)}
@@ -36,19 +36,17 @@ def load(config: DataConfig, split: str) -> Table:
             return table if place == folder else _inside(table, folder, columns)
     if config.split and config.split.by:
         raise ConfigError(f"data.split.by: {root} has no metadata with columns")
-    return _read_files(name, folder, listed[folder], config.cache_dir)
+    wanted = config.folder.caption_column is not None
+    return _read_files(name, folder, listed[folder], config.cache_dir, wanted)
 
 
 def _folder_of_split(config: DataConfig, split: str) -> Path:
-    """The folder called like the split; for train all of it, if data.split makes the others."""
+    """The folder called like the split; for train all of it, if data.split makes the others, or
+    there are none.
+    """
     root, taken = config.folder.path, held_out(config.split) if config.split else []
-    if not root.is_dir():
-        raise ConfigError(f"data.folder.path: no such folder {root}")
-    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-    of_split = {
-        name: folders[alias] for name in FOLDERS for alias in FOLDERS[name] if alias in folders
-    }
-    if "train" not in of_split and split == "train" and len(taken) == 2:
+    of_split = split_folders(root)
+    if "train" not in of_split and split == "train" and (len(taken) == 2 or not of_split):
         return root
     if split not in of_split:
         raise ConfigError(
@@ -58,6 +56,20 @@ def _folder_of_split(config: DataConfig, split: str) -> Path:
     if twice := [name for name in taken if name in of_split]:
         raise ConfigError(f"data.split.{twice[0]}: {of_split[twice[0]]} exists; set it to 0")
     return of_split[split]
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders called like splits, by split. ConfigError if the root is no folder."""
+    if not root.is_dir():
+        raise ConfigError(f"data.folder.path: no such folder {root}")
+    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    return {name: folders[alias] for name in FOLDERS for alias in FOLDERS[name] if alias in folders}
+
+
+def metadata_file(*folders: Path) -> Path | None:
+    """The first file of metadata in or below one of the folders."""
+    files = (Path(file) for folder in folders for file in _walk(folder))
+    return next((file for file in files if file.name in METADATA), None)
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -82,10 +94,12 @@ def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
     names = [name for name in available if name == "file_name" or name.endswith("_file_name")]
     if not names:
         raise ConfigError(f"{file} has no column 'file_name'; it has {available}")
-    columns = {"texts": config.folder.caption_column, "id": [config.folder.id_column or names[0]]}
+    columns = {"id": [config.folder.id_column or names[0]]}
+    if config.folder.caption_column:
+        columns["texts"] = config.folder.caption_column
     first = first_part(file, {"id": names}).select(names)
     for name, values in first.to_pydict().items():
-        kind = _kind(next(filter(None, values), ""))
+        kind = file_kind(next(filter(None, values), ""))
         if kind is None or kind in columns:
             problem = f"a second column of {kind} files" if kind else "names no picture or sound"
             raise ConfigError(f"{file}: column {name!r}: {problem}")
@@ -93,7 +107,7 @@ def _columns(file: Path, config: DataConfig) -> dict[str, list[str]]:
     return columns | ({SPLIT_BY: [config.split.by]} if config.split and config.split.by else {})
 
 
-def _kind(file: str) -> str | None:
+def file_kind(file: str) -> str | None:
     """image, audio or None, by the suffix of a file."""
     suffix = os.path.splitext(file)[1].lower()
     return next((name for name, known in SUFFIXES.items() if suffix in known), None)
@@ -109,15 +123,22 @@ def _inside(table: Table, folder: Path, columns: Columns) -> Table:
     return table.select(rows, table.name, f"{table.fingerprint}-{folder.name}")
 
 
-def _read_files(name: str, folder: Path, files: list[str], cache_dir: Path) -> Table:
-    """Files with a .txt beside them, one caption a line; or in folders that are their captions."""
+def _read_files(
+    name: str, folder: Path, files: list[str], cache_dir: Path, captions: bool
+) -> Table:
+    """Files with a .txt beside them, one caption a line; or in folders that are their captions.
+    captions: whether there must be some. Without pictures and sounds, a row for each .txt.
+    """
     texts = {file[:-4]: file for file in files if file[-4:].lower() == ".txt"}
     samples = defaultdict(dict)
     for file in filter(is_utf8, files):
-        if kind := _kind(file):
+        if kind := file_kind(file):
             stem = os.path.splitext(file)[0]
             samples[file if kind in samples.get(stem, ()) else stem][kind] = file
-    if not texts and len({os.path.dirname(stem) for stem in samples} - {str(folder)}) < 2:
+    if not samples:
+        samples |= {stem: {"texts": file} for stem, file in texts.items() if is_utf8(file)}
+    classes = {os.path.dirname(stem) for stem in samples} - {str(folder)}
+    if not samples or (captions and not texts and len(classes) < 2):
         raise ConfigError(
             f"{folder}: {len(samples)} pictures or sounds without captions: no metadata.csv, "
             ".jsonl or .parquet, no .txt beside them, and not one folder a class"
@@ -125,12 +146,14 @@ def _read_files(name: str, folder: Path, files: list[str], cache_dir: Path) -> T
     columns = {name: [kinds.get(name) for kinds in samples.values()] for name in MEDIA}
     firsts = [next(iter(kinds.values())) for kinds in samples.values()]
     columns["id"] = [file.removeprefix(f"{folder}/") for file in firsts]
-    columns["texts"] = [_captions(file, texts, folder) for file in firsts]
-    features = {name: Value("string") for name in columns} | {"texts": List(Value("string"))}
-    dataset = Dataset.from_dict(columns, Features(features))
-    facts = json.dumps([columns["id"], columns["texts"]])
+    if captions or texts:
+        columns["texts"] = [_captions(file, texts, folder) for file in firsts]
+    types = {"texts": List(Value("string"))}
+    features = Features({name: types.get(name, Value("string")) for name in columns})
+    dataset = Dataset.from_dict(columns, features)
+    facts = json.dumps([columns["id"], columns.get("texts")])
     table = Table(dataset, name, table_fingerprint(dataset, [], cache_dir, facts))
-    broken = [row for row, captions in enumerate(columns["texts"]) if captions is None]
+    broken = [row for row, own in enumerate(columns.get("texts", ())) if own is None]
     table.skip_rows("a .txt that is not UTF-8", broken)
     if unnamed := [ascii(file) for file in files if not is_utf8(file)]:
         table.skip_names("a name that is not UTF-8", unnamed)

@@ -167,8 +167,9 @@ def test_folder_reads_metadata_beside_the_folders_of_splits(folder, load):
 
 def test_folder_without_a_split_asks_for_one(folder, load):
     root = folder(*(f"{c}/{n}.png" for c in "ab" for n in range(5)))
-    with pytest.raises(ConfigError, match=r"has no folder 'train'; .*or set data\.split"):
-        load(root)
+    assert len(load(root)) == 10
+    with pytest.raises(ConfigError, match=r"has no folder 'val'; .*or set data\.split"):
+        load(root, "val")
     with pytest.raises(ConfigError, match=r"data\.folder\.path: no such folder /none"):
         load("/none")
 

@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 from pydantic import Field
 
 from edge_lib.config import ConfigError
+from edge_lib.runs.progress import progress_bar
 from edge_lib.sources.common_voice import CLIP
 from edge_lib.sources.download.base import Download, LocalPath
-from edge_lib.sources.download.byte_progress import progress_bar
 from edge_lib.sources.download.disk import require_space, write_whole
 from edge_lib.sources.download.zips import Skips, is_inside
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import httpx
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.download.byte_progress import progress_bar
+from edge_lib.runs.progress import progress_bar
 from edge_lib.sources.download.disk import write_whole
 from edge_lib.sources.download.transfer import content_length, make_client, read_range
 from edge_lib.sources.download.zips import CORRUPT, Skips, is_inside, open_zip

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.download.byte_progress import progress_bar
+from edge_lib.runs.progress import progress_bar
 from edge_lib.sources.download.disk import full_disk_errors, require_space, write_json
 
 ATTEMPTS = 6  # in a row that bring no new byte

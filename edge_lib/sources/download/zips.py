@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.download.byte_progress import progress_bar
+from edge_lib.runs.progress import progress_bar
 from edge_lib.sources.download.disk import require_space, write_whole
 
 CORRUPT = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError)

@@ -1,10 +1,11 @@
-"""The progress of files: a bar on a terminal or in a notebook, a line every 30 s in a log."""
+"""Progress of work over two seconds: a bar on a terminal or in a notebook, else lines."""
 
 import sys
 
 from tqdm.auto import tqdm
 
-SECONDS = 30
+SECONDS = 30  # between lines
+DELAY = 2  # before anything is shown
 
 
 class _Lines:
@@ -19,8 +20,8 @@ class _Lines:
 
 
 def progress_bar(name: str, total: int | None, unit: str = "B", initial: int = 0) -> tqdm:
-    """`update(n)` adds n of the unit."""
+    """`update(n)` adds n of the unit; a line of a log comes every 30 s."""
     log = {"file": _Lines(), "mininterval": SECONDS, "maxinterval": SECONDS, "ncols": 79}
     interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
     options = {} if interactive else log
-    return tqdm(desc=name, total=total, unit=unit, initial=initial, unit_scale=True, **options)
+    return tqdm(desc=name, total=total, unit=unit, initial=initial, unit_scale=True, delay=DELAY, **options)

@@ -6,19 +6,21 @@ does, or never looks at it (`disable_all_reencoding`), its fastest way. It needs
 than this library, so it is installed into runs/cache/img2dataset-1.47.0 at first use; without it
 only ours is measured.
 
-The time is that from the first request until the last file is written, so without imports.
+The wall time is that from the first request until the last file is written, so without imports.
+CPU time is that of all processes of a program, above what it spends on two URLs.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 import venv
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import psutil
 import pyarrow as pa
@@ -28,13 +30,15 @@ from edge_lib.bench.picture_server import first_request, picture_server
 from edge_lib.bench.tools import ratios
 from edge_lib.config import from_root
 
-IMAGES, ROUNDS, LATENCY = 8000, 3, 0.02
+IMAGES, FEW, ROUNDS, LATENCY = 8000, 2, 3, 0.02
 MEMORY_ROWS = (10_000, 50_000)
 PROCESSES, CONNECTIONS = 2, 128  # in all
 SHARD_ROWS = 1000
 RIVAL = ("img2dataset==1.47.0", "pandas<3")
 RIVAL_FOLDER = "runs/cache/img2dataset-1.47.0"
 SAMPLE_SECONDS = 0.1
+
+Command = Callable[[Path, Path], list[str]]  # list, folder to write -> what is run
 
 
 def download() -> dict[str, float]:
@@ -57,34 +61,55 @@ def write_list(path: Path, address: str, rows: int) -> Path:
 
 
 def _compare(name: str, address: str, folder: Path, rival: Path | None) -> dict[str, float]:
-    """Milliseconds a picture of all programs, in turn, and seconds before the first request."""
+    """Start-up, wall and CPU time of all programs, in turn; times are for each picture."""
     folder.mkdir()
-    url_list = write_list(folder / "urls.parquet", address, IMAGES)
-    commands = {"ours": partial(_ours, url_list, SHARD_ROWS)}
-    if rival:
-        commands |= {
-            "img2dataset": partial(_rival, rival, url_list, "skip_reencode"),
-            "img2dataset_unchecked": partial(_rival, rival, url_list, "disable_all_reencoding"),
-        }
-    runs = {program: [] for program in commands}
+    many = write_list(folder / "urls.parquet", address, IMAGES)
+    few = write_list(folder / "few.parquet", address, FEW)
+    programs, runs, result = _programs(rival), defaultdict(list), {}
     for i in range(ROUNDS):
-        for program in list(commands)[:: 1 if i % 2 else -1]:
-            runs[program].append(_run(commands[program], folder / f"{program}-{i}", address))
-    times = {program: [1000 * t / IMAGES for _, t in values] for program, values in runs.items()}
-    result = ratios(f"milliseconds.{name}", times)
-    for program, values in runs.items():
-        result[f"images_per_second.{name}.{program}"] = 1000 / median(times[program])
-        result[f"seconds.start.{name}.{program}"] = median(start for start, _ in values)
+        for program, command in list(programs.items())[:: 1 if i % 2 else -1]:
+            out = folder / f"{program}-{i}"
+            start, wall, cpu = _run(command, many, IMAGES, out, address)
+            *_, few_cpu = _run(command, few, FEW, out / "few", address)
+            runs[program].append((start, 1000 * wall / IMAGES, 1000 * (cpu - few_cpu) / IMAGES))
+    for position, metric in enumerate(("seconds.start", "milliseconds", "cpu_milliseconds")):
+        values = {program: [run[position] for run in rounds] for program, rounds in runs.items()}
+        result |= ratios(f"{metric}.{name}", values)
     return result
 
 
-def _run(command: Callable[[Path], list[str]], out: Path, address: str) -> tuple[float, float]:
-    """Seconds before the first request, and from there until the last file is written."""
-    start = time.time()
-    subprocess.run(command(out), check=True, capture_output=True, env=_environment())
+def _programs(rival: Path | None) -> dict[str, Command]:
+    if rival is None:
+        return {"ours": _ours}
+    return {
+        "ours": _ours,
+        "img2dataset": partial(_rival, rival, "skip_reencode"),
+        "img2dataset_unchecked": partial(_rival, rival, "disable_all_reencoding"),
+    }
+
+
+def _run(
+    command: Command, url_list: Path, rows: int, out: Path, address: str
+) -> tuple[float, float, float]:
+    """Seconds before the first request, from there until the last file is written, and of CPU."""
+    start, cpu = time.time(), _cpu_of_children()
+    # a session of its own: Linux schedules by session, else more threads get more of a busy machine
+    subprocess.run(
+        command(url_list, out),
+        check=True,
+        capture_output=True,
+        env=_environment(),
+        start_new_session=True,
+    )
     first, files = first_request(address), [path for path in out.rglob("*") if path.is_file()]
-    assert _pictures(files) == IMAGES
-    return first - start, max(path.stat().st_mtime for path in files) - first
+    assert _pictures(files) == rows
+    wall = max(path.stat().st_mtime for path in files) - first
+    return first - start, wall, _cpu_of_children() - cpu
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _pictures(files: list[Path]) -> int:
@@ -106,14 +131,14 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _ours(url_list: Path, shard_rows: int, out: Path) -> list[str]:
+def _ours(url_list: Path, out: Path) -> list[str]:
     flags = {
         "list": url_list,
         "out": out,
         "processes": PROCESSES,
         "connections": CONNECTIONS,
         "per_host": CONNECTIONS,
-        "shard_rows": shard_rows,
+        "shard_rows": SHARD_ROWS,
     }
     pairs = [part for name, value in flags.items() for part in (_flag(name), str(value))]
     return [sys.executable, "-m", "edge_lib", "download", "urls", *pairs, "--allow-private"]
@@ -123,7 +148,7 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _rival(program: Path, url_list: Path, check: str, out: Path) -> list[str]:
+def _rival(program: Path, check: str, url_list: Path, out: Path) -> list[str]:
     flags = {
         "url_list": url_list,
         "output_folder": out,
@@ -161,7 +186,7 @@ def _memory(address: str, folder: Path) -> dict[str, float]:
     result = {}
     for rows in MEMORY_ROWS:
         url_list = write_list(folder / f"{rows}.parquet", address, rows)
-        command = _ours(url_list, SHARD_ROWS, folder / f"rows-{rows}")
+        command = _ours(url_list, folder / f"rows-{rows}")
         result[f"memory.peak_mb.{rows}_urls"] = _peak_mb(command)
     few, many = result.values()
     return result | {"memory.peak_mb.growth": many / few}

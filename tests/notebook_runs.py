@@ -8,6 +8,7 @@ from unittest import mock
 
 import nbformat
 import papermill
+from huggingface_hub import ModelCard
 
 from edge_lib.config import ROOT
 
@@ -49,6 +50,12 @@ def write_startup(folder: Path, code: str) -> Path:
     startup.mkdir(parents=True)
     (startup / "first.py").write_text(code)
     return folder / "ipython"
+
+
+def card_values(folder):
+    """The numbers in the model-index of a saved model's card, by their names."""
+    card = ModelCard.load(folder / "README.md")
+    return {result.metric_name: result.metric_value for result in card.data.eval_results or []}
 
 
 def read_metrics(run: Path) -> dict[str, float]:

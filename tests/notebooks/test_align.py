@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from notebook_outputs import figure_alts, printed_text
-from notebook_runs import run_notebook
+from notebook_runs import card_values, read_metrics, run_notebook
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
@@ -55,6 +55,19 @@ def test_figures_are_saved_with_their_numbers(executed):
     for name in names:
         assert min(Image.open(figures / f"{name}.png").size) > 300
         assert len((figures / f"{name}.csv").read_text().splitlines()) > 1
+
+
+def test_card_has_the_metrics_and_the_limits(executed):
+    best, metrics = executed[0] / "checkpoints/best", read_metrics(executed[0])
+    values = card_values(best)
+    assert len(values) == 6
+    for name, value in values.items():
+        rank, direction = name.split(", ")[:2]
+        key = f"test.{direction.replace(' ', '_')}.{rank.lower().replace('@', '')}"
+        assert value == metrics[key]
+        assert "gallery of 200" in name
+    assert f"group score {metrics['swap.group']:.3f}" in (best / "README.md").read_text()
+    assert {path.stem for path in (best / "figures").iterdir()} == {"recall_by_dim", "swap_probe"}
 
 
 def test_run_folder_describes_the_run(executed):

@@ -1,7 +1,7 @@
 """02_trimodal, executed by papermill as a user would, on a smaller config."""
 
 import pytest
-from notebook_runs import printed_text, read_metrics, run_notebook
+from notebook_runs import card_values, printed_text, read_metrics, run_notebook
 from PIL import Image
 
 from edge_lib.config import load_config
@@ -43,6 +43,18 @@ def test_fusion_beats_the_better_single_modality(executed):
     gains = [executed[2][f"fusion.{s}.gain"] for s in ("concat", "cross_attention", "gated")]
     assert sorted(gains)[-2] > 0  # two of three
     assert executed[2]["fusion.concat.r1_sd"] >= 0
+
+
+def test_cards_have_the_metrics_of_heads_and_fusions(executed):
+    run, _, metrics = executed
+    heads = card_values(run / "checkpoints/best")
+    gallery = "gallery of 200, one right answer"
+    name = f"R@1, audio to text, {gallery}"
+    assert heads[next(n for n in heads if n.startswith(name))] == metrics["test.audio_to_text.r1"]
+    cards = [card_values(run / f"fusion-{seed}/checkpoints/best") for seed in (0, 1)]
+    (name,) = [n for n in cards[0] if n.startswith("R@1, gated of vision + audio")]
+    mean = sum(card[name] for card in cards) / 2
+    assert mean == pytest.approx(metrics["fusion.gated.r1"])
 
 
 def test_figures_and_their_tables_are_written(executed):

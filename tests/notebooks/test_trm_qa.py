@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from notebook_runs import printed_text, read_metrics, run_notebook
+from notebook_runs import card_values, printed_text, read_metrics, run_notebook
 
 from edge_lib.config import FeatureSpec, load_config
 from edge_lib.experiments.trm_qa import QA_SPLITS
@@ -75,6 +75,17 @@ def test_decoder_learns_the_answers_of_each_kind(executed):
     metrics = read_metrics(executed[0])
     assert metrics["qa.plain.em.all"] > 0.8 * metrics["qa.majority.em.all"]
     assert metrics["qa.majority.em"] < 0.3
+
+
+def test_cards_have_the_scores_of_each_decoder(executed):
+    metrics = read_metrics(executed[0])
+    folders = {path.parent for path in executed[0].parent.glob("points/**/best/qa.json")}
+    cards = [values for folder in folders if (values := card_values(folder))]
+    assert len(cards) == 2  # the control without images has none of its own
+    for name in ("plain", "trm"):
+        (card,) = [card for card in cards if any(f", {name}, " in key for key in card)]
+        (value,) = [value for key, value in card.items() if key.startswith("em, basic, ")]
+        assert value == metrics[f"qa.{name}.em"]
 
 
 def test_figures_and_their_tables_are_written(executed):

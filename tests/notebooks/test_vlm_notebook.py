@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 from notebook_outputs import figure_alts, outputs
-from notebook_runs import run_notebook
+from notebook_runs import card_values, run_notebook
 from untrained_aligner import save_untrained_aligner
 
 from edge_lib.config import load_config
@@ -50,6 +50,14 @@ def test_scores_come_with_their_counts_and_controls(executed):
         assert metrics[f"vlm.things{end}"] > 12
     assert metrics["vlm.perplexity"] > 1
     assert metrics["vlm.perplexity.n"] > 100
+
+
+def test_card_has_the_scores_with_the_own_image(executed):
+    run, metrics, _ = executed
+    values = card_values(run / "lora/checkpoints/best")
+    (value,) = [value for name, value in values.items() if name.startswith("em, qa, image: own")]
+    assert value == metrics["vlm.qa_em"]
+    assert not any("another" in name for name in values)
 
 
 def test_quantised_models_take_less_memory_and_train(executed):

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -32,7 +32,7 @@ class PretrainedModel:
         raise NotImplementedError
 
     @classmethod
-    def _read(cls, folder: Path, metadata: dict[str, Any], **options) -> "PretrainedModel":
+    def _read(cls, folder: Path, metadata: dict[str, Any], **options) -> Self:
         """The model that `_write` wrote."""
         raise NotImplementedError
 
@@ -77,7 +77,7 @@ class PretrainedModel:
         local_files_only: bool = False,
         revision: str | None = None,
         **options,
-    ):
+    ) -> Self:
         """Load a model in evaluation mode: one that ships, that `save_pretrained` wrote to a
         folder, or that `push_to_hub` wrote to the Hub, looked up in this order.
 

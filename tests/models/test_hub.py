@@ -189,7 +189,11 @@ def test_file_damaged_before_upload_is_refused(fake_hub, aligner):
         Aligner.from_pretrained(NAME)
 
 
-@pytest.mark.parametrize("change", [flip, lambda x: x[:-1], lambda x: x[:4], lambda x: b""])
+@pytest.mark.parametrize(
+    "change",
+    [flip, lambda x: x[:-1], lambda x: x[:4], lambda x: b""],
+    ids=["flipped bit", "without its last byte", "four bytes", "empty"],
+)
 def test_damaged_weights_of_a_folder_are_refused(aligner, tmp_path, change):
     aligner.save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"

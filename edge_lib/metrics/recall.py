@@ -147,7 +147,9 @@ def recall_table(
     for query, gallery in (direction for a, b in pairs for direction in ((a, b), (b, a))):
         own = Places(rows[gallery])(rows[query])
         index, column = np.nonzero(own >= 0 if strict else own[:, :1] >= 0)
-        rule = _rule(own.shape[1] > 1, strict, equal[query] + equal[gallery])
+        # an equal query has several right items: all of them, but when strict its own alone
+        several = own.shape[1] > 1 or (strict and equal[query] > 0)
+        rule = _rule(several, strict, equal[query] + equal[gallery])
         a, b, query_rows = embeddings[query][index], embeddings[gallery], rows[query][index]
         matched = {
             "query_rows": query_rows,

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -314,3 +315,16 @@ def test_recall_leaves_out_queries_whose_answer_was_skipped():
     recall = recall_table(embeddings, rows, [6], [1], np.arange(6))
     assert recall["recall"].tolist() == [1, 1]
     assert recall["rows"].tolist() == [6, 4]
+
+
+def test_strict_rule_is_told_apart_where_queries_are_equal():
+    """Two pictures share a caption: either is right for it, but strictly its own alone."""
+    vision = torch.eye(3)
+    text = torch.stack([vision[0], vision[0], vision[2]])
+    rows, labels = np.arange(3), {"vision": np.arange(3), "text": np.array([0, 0, 1])}
+    arguments = {"vision": vision, "text": text}, {"vision": rows, "text": rows}, [3], [1], rows
+    either, strict = (recall_table(*arguments, labels=labels, strict=s) for s in (False, True))
+    table = pd.concat([either, strict]).set_index(["query", "rule"]).recall
+    assert table["text", "one right answer, 2 items equal another"] == 1
+    strictly = table["text", "each of several on its own, 2 items equal another"]
+    assert strictly == pytest.approx(2 / 3)

@@ -6,6 +6,7 @@ the rows of a shard and nothing more.
 
 import hashlib
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from edge_lib.sources.select import select_columns
 from edge_lib.sources.tabular import column_names, read_named
 
 SUFFIXES = {".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
+COMPRESSED = {".gz", ".bz2", ".zst"}
 FOLDER = "list"  # of a download
 ROWS, FACTS = "rows.arrow", "list.json"
 
@@ -47,11 +49,17 @@ def list_files(path: Path) -> list[Path]:
     """The files that a path, a glob pattern or a folder stands for. ConfigError if none."""
     if not path.is_dir():
         return match_files([str(path)], "list")
-    files = [file for file in sorted(path.rglob("*")) if SUFFIXES & {*file.suffixes}]
-    files = [file for file in files if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_list(file, path)]
     if not files:
         raise ConfigError(f"list: no file in {path} ends in {', '.join(sorted(SUFFIXES))}")
     return files
+
+
+def _is_list(file: Path, folder: Path) -> bool:
+    """By its name. Hidden folders hold what huggingface_hub remembers of each file."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    suffixes = [suffix for suffix in file.suffixes if suffix not in COMPRESSED]
+    return not hidden and not SUFFIXES.isdisjoint(suffixes[-1:])
 
 
 def list_sha256(path: Path, out: Path) -> str:
@@ -94,6 +102,8 @@ def copy_list(
     if first is None:
         raise ConfigError(f"{files[0]} has no rows")
     _check_urls(first["url"], files[0], form)
+    for leftover in out.glob(f".{FOLDER}.*"):  # of a killed process
+        shutil.rmtree(leftover)
     with whole_folder(out / FOLDER) as folder:
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with pa.ipc.new_file(str(folder / ROWS), first.schema, options=options) as writer:

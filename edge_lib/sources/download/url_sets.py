@@ -45,7 +45,7 @@ class PixmoCapDownload(UrlDownload):
     def list_path(self) -> tuple[Path, Any]:
         if self.list:
             return super().list_path()
-        info = dataset_info(PIXMO_CAP, None)
+        info = dataset_info(PIXMO_CAP, None, self.out)
         names = [f.rfilename for f in info.siblings if f.rfilename.endswith(".parquet")]
         download_files(info, names, self.out / "hub")
         return self.out / "hub", source_of(info)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,6 +95,14 @@ def test_list_is_divided_into_shards(tmp_path):
     ]
 
 
+def test_list_copy_replaces_what_a_killed_process_left(tmp_path):
+    (tmp_path / "a.csv").write_text(to_csv(ROWS))
+    for number in (os.getpid(), 0):
+        (tmp_path / f"out/.list.{number}").mkdir(parents=True)
+    assert copied(tmp_path / "a.csv", tmp_path / "out") == numbered(ROWS)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["list"]
+
+
 def test_list_longer_than_a_part_of_its_reader(tmp_path):
     rows = [{"url": f"https://a.example/{n}", "caption": None} for n in range(2500)]
     path = write_parquet(tmp_path / "a.parquet", rows, caption=pa.string())
@@ -107,7 +116,9 @@ def test_list_of_a_folder_has_all_files_in_order(tmp_path):
     write_parquet(folder / "b.parquet", ROWS[2:4])
     write_parquet(folder / "deep/c.parquet", ROWS[4:])
     write_parquet(folder / "a.parquet", ROWS[:2])
-    for name in (".hidden.parquet", "README.md", "._SUCCESS", ".cache"):
+    (folder / ".cache").mkdir()
+    others = ".hidden.parquet", "README.md", "._SUCCESS", ".cache/a.parquet", "a.parquet.bak"
+    for name in others:
         (folder / name).write_text("no list")
     assert copied(folder, tmp_path / "out") == numbered(ROWS)
     assert copied(folder / "*.parquet", tmp_path / "glob") == numbered(ROWS[:4])

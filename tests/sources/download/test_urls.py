@@ -3,19 +3,21 @@
 import hashlib
 import io
 import json
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_server import serve_files
+from hub_server import COMMIT, add_dataset, use_hub
 from PIL import Image
 from url_runs import fetch_urls, read_rows, statuses
 from url_server import picture
 
 from edge_lib import download, load_config, load_table
 from edge_lib.config import ConfigError
-from edge_lib.sources.download import make_download, url_sets
+from edge_lib.sources.download import make_download
 from edge_lib.sources.download.statuses import STATUSES
+from edge_lib.sources.download.url_sets import PIXMO_CAP
 
 KINDS = "ok", "gone", "half", "text", "same"
 
@@ -199,26 +201,16 @@ def test_pixmo_takes_its_list_from_the_hub_once(tmp_path, server, monkeypatch):
         {"image_url": server.url("ok", n), "caption": f"c {n}", "transcripts": [f"t {n}", "u"]}
         for n in range(5)
     ]
-    requests = []
-
-    def info(repo, revision):
-        requests.append(repo)
-        names = "README.md", "data/train-0.parquet"
-        return SimpleNamespace(
-            id=repo, sha="5e", siblings=[SimpleNamespace(rfilename=n) for n in names]
-        )
-
-    def write(info, names, folder):
-        assert names == ["data/train-0.parquet"]
-        (folder / "data").mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(rows), folder / names[0])
-
-    monkeypatch.setattr(url_sets, "dataset_info", info)
-    monkeypatch.setattr(url_sets, "download_files", write)
-    for _ in range(2):
-        summary = download("pixmo-cap", tmp_path / "out", allow_private=True)
-    assert requests == ["allenai/pixmo-cap"]
-    assert summary["source"] == {"repo": "allenai/pixmo-cap", "revision": "5e"}
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "list.parquet")
+    files = {"README.md": b"", "data/train-0.parquet": (tmp_path / "list.parquet").read_bytes()}
+    with serve_files() as hub:
+        use_hub(monkeypatch, hub)
+        add_dataset(hub, PIXMO_CAP, files)
+        for _ in range(2):
+            summary = download("pixmo-cap", tmp_path / "out", allow_private=True)
+        requests = [path for path, _ in hub.requests]
+    assert requests.count(f"/api/datasets/{PIXMO_CAP}") == 1
+    assert summary["source"] == {"repo": PIXMO_CAP, "revision": COMMIT}
     train = read_rows(tmp_path, "train")
     assert [row["transcripts"] for row in train] == [row["transcripts"] for row in rows]
     assert [row["url"] for row in train] == [row["image_url"] for row in rows]

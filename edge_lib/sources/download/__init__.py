@@ -13,7 +13,7 @@ from edge_lib.config import ConfigError, DataConfig, from_root
 from edge_lib.config.base import did_you_mean
 from edge_lib.config.registry import DOWNLOADS, load_registered
 from edge_lib.runs.files import write_json
-from edge_lib.sources.download.base import Download, path_fields
+from edge_lib.sources.download.base import COMMIT, Download, path_fields
 
 SUMMARY = "download.json"
 
@@ -117,8 +117,9 @@ def _sole_writer(folder: Path, wait: bool) -> Iterator[None]:
 
 def _forget_if_empty(folder: Path) -> None:
     """Other options may follow where wrong ones have written nothing."""
-    if {path.name for path in folder.iterdir()} <= {SUMMARY, ".lock"}:
+    if {path.name for path in folder.iterdir()} <= {SUMMARY, COMMIT, ".lock"}:
         (folder / SUMMARY).unlink()
+        (folder / COMMIT).unlink(missing_ok=True)
 
 
 def _read_summary(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import DatasetInfo
 
 from edge_lib.config import ConfigError
+from edge_lib.sources.download.base import COMMIT
 from edge_lib.sources.download.disk import require_space, write_whole
 
 WORKERS = 4  # files at a time: the Hub counts requests
@@ -24,7 +25,7 @@ def dataset_info(repo: str, revision: str | None, out: Path) -> DatasetInfo:
     """What the Hub knows of a data set, in one request: its commit, files, lengths and card. A
     download that is resumed in the folder `out` has the commit with which it began.
     """
-    pin = out / ".commit"
+    pin = out / COMMIT
     commit = pin.read_text() if pin.exists() else None
     with hub_errors(repo):
         api = HfApi(endpoint=constants.ENDPOINT)

@@ -78,6 +78,7 @@ def test_whole_data_set_has_no_scripts(server, tmp_path):
 def test_wrong_configuration_lists_those_there_are(server, tmp_path):
     with pytest.raises(ConfigError, match=r"'smal'; did you mean 'small'\? allowed: small, large"):
         download("hub", tmp_path, repo="org/birds", config="smal")
+    download("hub", tmp_path, repo="org/birds", config="small")  # nothing was written
 
 
 def test_rows_are_refused_with_what_to_do(tmp_path):

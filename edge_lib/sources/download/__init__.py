@@ -13,9 +13,7 @@ from edge_lib.config import ConfigError, DataConfig, from_root
 from edge_lib.config.base import did_you_mean
 from edge_lib.config.registry import DOWNLOADS, load_registered
 from edge_lib.runs.files import write_json
-from edge_lib.sources.download.base import COMMIT, Download, path_fields
-
-SUMMARY = "download.json"
+from edge_lib.sources.download.base import COMMIT, SUMMARY, Download, path_fields
 
 
 def download(name: str, out: str | Path, **options) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, PlainSerializer
 from edge_lib.config.base import Count, Positive, Section
 from edge_lib.runs.files import absolute_path
 
+SUMMARY = "download.json"  # in `out`: what was downloaded, and counted
 COMMIT = ".commit"  # file in `out`: the commit of the Hub with which a download began
 
 # relative to the working directory, as paths of the command line and of the Python API are

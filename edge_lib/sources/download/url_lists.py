@@ -21,6 +21,7 @@ from edge_lib.config import ConfigError
 from edge_lib.runs.files import whole_folder, write_json
 from edge_lib.sources.arrow import SkippedNames
 from edge_lib.sources.csv_files import read_csv
+from edge_lib.sources.download.base import SUMMARY
 from edge_lib.sources.download.sampling import sample_rows
 from edge_lib.sources.files import match_files
 from edge_lib.sources.parquet import is_parquet, open_parquet
@@ -56,10 +57,13 @@ def list_files(path: Path) -> list[Path]:
 
 
 def _is_list(file: Path, folder: Path) -> bool:
-    """By its name. Hidden folders hold what huggingface_hub remembers of each file."""
+    """By its name. A download from the Hub has its summary beside the files, and hidden folders
+    with what huggingface_hub remembers of each.
+    """
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     suffixes = [suffix for suffix in file.suffixes if suffix not in COMPRESSED]
-    return not hidden and not SUFFIXES.isdisjoint(suffixes[-1:])
+    other = hidden or file.name == SUMMARY
+    return not other and not SUFFIXES.isdisjoint(suffixes[-1:])
 
 
 def list_sha256(path: Path, out: Path) -> str:

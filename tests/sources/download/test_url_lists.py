@@ -117,8 +117,8 @@ def test_list_of_a_folder_has_all_files_in_order(tmp_path):
     write_parquet(folder / "deep/c.parquet", ROWS[4:])
     write_parquet(folder / "a.parquet", ROWS[:2])
     (folder / ".cache").mkdir()
-    others = ".hidden.parquet", "README.md", "._SUCCESS", ".cache/a.parquet", "a.parquet.bak"
-    for name in others:
+    hidden = ".hidden.parquet", "._SUCCESS", ".cache/a.parquet"
+    for name in (*hidden, "README.md", "download.json", "a.parquet.bak"):
         (folder / name).write_text("no list")
     assert copied(folder, tmp_path / "out") == numbered(ROWS)
     assert copied(folder / "*.parquet", tmp_path / "glob") == numbered(ROWS[:4])

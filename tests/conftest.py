@@ -14,7 +14,12 @@ import torch
 from datasets import Dataset
 from fake_hub import TOKEN, FakeHub
 from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
     CLIPVisionConfig,
     CLIPVisionModel,
     Qwen2Config,
@@ -40,6 +45,7 @@ from edge_lib.data.table import SCHEMA, Table
 from edge_lib.experiments.align import train_aligner
 from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
 from edge_lib.features.extract import write_features
+from edge_lib.features.weights import MINILM
 from edge_lib.runs import Run
 from edge_lib.training.launch import launch
 
@@ -148,6 +154,20 @@ def tiny_audio(tmp_path_factory):
     extractor = WhisperFeatureExtractor(feature_size=20, hop_length=320, chunk_length=2)
     extractor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory):
+    """A folder with a random two-layer BERT with MiniLM's tokenizer, at most 60 tokens."""
+    folder = tmp_path_factory.mktemp("text")
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    BertModel(BertConfig(**shape, num_hidden_layers=2)).save_pretrained(folder / "bert")
+    AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder / "bert")
+    transformer = Transformer(str(folder / "bert"), max_seq_length=60)
+    model = SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu")
+    model.save(str(folder / "model"))
+    return folder / "model"
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,6 @@ class OnnxEncoder(Encoder):
     def __init__(self, modality: str, encoder: Encoder, config: EncoderConfig, cache_dir: Path):
         nn.Module.__init__(self)
         self.encoder, self.has_grid = encoder, encoder.has_grid
-        self.prepare, self.truncates = encoder.prepare, encoder.truncates
         inputs, axes = example_inputs(modality, encoder)
         self.grid = encoder(**inputs).grid
         digest = hashlib.sha256(encoder_fingerprint(config).encode()).hexdigest()[:16]
@@ -125,7 +124,12 @@ class OnnxEncoder(Encoder):
                     write_graph(graph, inputs, axes, outputs, temporary / "model.onnx")
         self.path = folder / "model.onnx"
 
-    @torch.no_grad()
+    def prepare(self, items) -> dict[str, Tensor]:
+        return self.encoder.prepare(items)
+
+    def truncates(self, item) -> bool:
+        return self.encoder.truncates(item)
+
     def forward(self, **inputs: Tensor) -> EncoderOutput:
         feed = {name: value.numpy() for name, value in inputs.items()}
         outputs = open_session(self.path).run(None, feed)

@@ -77,9 +77,22 @@ def _save_preprocessing(encoders: Iterable[Encoder], folder: Path) -> None:
         if isinstance(encoder, TextEncoder):
             _save_tokenizer(encoder, folder)
         else:
-            _merge(config, encoder.processor.to_dict())
+            _merge(config, _plain_resize(encoder.processor.to_dict()))
     if config:
         write_json(folder / "preprocessor_config.json", config)
+
+
+def _plain_resize(config: dict) -> dict:
+    """ConvNeXt's processor, which derives resizing and cropping from `crop_pct`, as CLIP's."""
+    if "crop_pct" not in config:
+        return config
+    edge, square = config["size"]["shortest_edge"], ("height", "width")
+    size = dict.fromkeys(square, edge)
+    crop = {"do_center_crop": edge < 384, "crop_size": size}
+    if edge < 384:
+        size = {"shortest_edge": int(edge / config["crop_pct"])}
+    rest = {key: value for key, value in config.items() if key != "crop_pct"}
+    return rest | crop | {"size": size, "image_processor_type": "CLIPImageProcessor"}
 
 
 def _merge(config: dict, other: dict) -> None:

@@ -1,6 +1,8 @@
 """Exported graphs against torch, on real and on awkward inputs; the folder and the command."""
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 
@@ -10,17 +12,22 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx import helper
 from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from edge_lib.config import ConfigError, DecoderConfig, ModalityConfig
 from edge_lib.config.registry import POOLERS
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.vocabulary import BOS, PAD, Vocabulary
-from edge_lib.export.folder import export_model
+from edge_lib.export.folder import SCRIPT, _plain_resize, export_model
 from edge_lib.export.loading import load_model
 from edge_lib.features.onnx import write_graph
 from edge_lib.models import QAModel
 from edge_lib.nn.heads import build_head
+from edge_lib.runs.files import write_json
 
 TEXTS = ["two", "a large red three at the top left", "words " * 80, "ä 日本 🙂", "a blue seven"]
 
@@ -172,9 +179,42 @@ def test_search_script_ranks_pictures_as_torch(aligner, exported, tmp_path):
     assert list(printed) == sorted(expected, key=expected.get, reverse=True)
 
 
-def test_search_script_is_short():
-    from edge_lib.export.folder import SCRIPT
+SQUARE = {"height": 28, "width": 28}
+PROCESSORS = {
+    "clip": (CLIPImageProcessorPil, {"size": {"shortest_edge": 28}, "crop_size": SQUARE}),
+    "square": (SiglipImageProcessorPil, {"size": SQUARE, "resample": 2}),
+    "convnext": (ConvNextImageProcessorPil, {"size": {"shortest_edge": 28}, "crop_pct": 0.8}),
+    "convnext-large": (ConvNextImageProcessorPil, {"size": {"shortest_edge": 384}}),
+}
 
+
+def write_identity(path, shape):
+    """A graph that returns its pixel_values, a batch of items of that shape."""
+    names = ("pixel_values", "copy")
+    values = [helper.make_tensor_value_info(name, 1, ["batch", *shape]) for name in names]
+    node = helper.make_node("Identity", names[:1], names[1:])
+    graph = helper.make_graph([node], "identity", values[:1], values[1:])
+    path.parent.mkdir()
+    onnx.save(helper.make_model(graph, ir_version=10), path)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_search_script_prepares_pictures_as_the_processor(name, tmp_path):
+    processor_class, options = PROCESSORS[name]
+    processor = processor_class(**options, image_mean=[0.4, 0.5, 0.6])
+    images = [pictures(1)[0].resize(size) for size in ((50, 37), (29, 91), (40, 40))]
+    for number, image in enumerate(images):
+        image.save(tmp_path / f"{number}.png")
+    pixels = processor(images, return_tensors="np").pixel_values
+    write_identity(tmp_path / "onnx/vision_model.onnx", pixels.shape[1:])
+    write_json(tmp_path / "preprocessor_config.json", _plain_resize(processor.to_dict()))
+    shutil.copy(SCRIPT, tmp_path)
+    embed = runpy.run_path(str(tmp_path / "search.py"))["embed_pictures"]
+    prepared = embed([tmp_path / f"{number}.png" for number in range(3)])
+    np.testing.assert_allclose(prepared, pixels, rtol=0, atol=1e-6)
+
+
+def test_search_script_is_short():
     assert len(SCRIPT.read_text().splitlines()) <= 40
     assert "torch" not in SCRIPT.read_text()
 

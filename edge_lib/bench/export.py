@@ -1,0 +1,113 @@
+"""Exported graphs through onnxruntime, in float32 and in 8 bits, against torch: cosines, recall,
+size and speed of `tiny-align` on scenes, whose gallery is of twins.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edge_lib.bench.tools import compare
+from edge_lib.config import load_config
+from edge_lib.export.folder import export_model
+from edge_lib.features.encoder import load_encoder
+from edge_lib.features.onnx import open_session
+from edge_lib.metrics.recall import retrieval_ranks
+from edge_lib.models import Aligner
+from edge_lib.sources import load_table
+
+SCENES = "data.scenes.test_size=1000 data.scenes.train_size=4 data.scenes.val_size=4 "
+SCENES += "data.scenes.swap_size=2 data.cache_dir={cache}"
+BATCH = 32
+SUFFIXES = {"onnx": "", "int8": "_quantized"}
+Batches = list[dict[str, np.ndarray]]
+
+
+def export() -> dict[str, float]:
+    """Cosines to torch, R@1 of a thousand twins, size and items per second of both modalities."""
+    torch.set_num_threads(2)
+    aligner = Aligner.from_pretrained("tiny-align")
+    with tempfile.TemporaryDirectory() as folder:
+        export_model(aligner, Path(folder) / "exported", int8=True)
+        onnx, batches = Path(folder) / "exported/onnx", scene_batches(aligner, folder)
+        embeddings = {"torch": {name: embed(aligner, name, batches[name]) for name in batches}}
+        for kind, suffix in SUFFIXES.items():
+            embeddings[kind] = {
+                name: run(onnx / f"{name}_model{suffix}.onnx", batches[name]) for name in batches
+            }
+        result = parity(embeddings)
+        for name, own in batches.items():
+            result |= sizes(onnx, name) | speed(aligner, onnx, name, own[:4])
+    return result
+
+
+def scene_batches(aligner: Aligner, cache: str) -> dict[str, Batches]:
+    """Inputs of the encoders for the images and captions of scenes."""
+    table = load_table(
+        load_config("params/tiny/align.yaml", SCENES.format(cache=cache)).data, "test"
+    )
+    rows = np.arange(len(table))
+    items = {"vision": table.try_decode("vision", rows), "text": table.captions.take(rows)}
+    batches = {}
+    for name, own in items.items():
+        encoder = load_encoder(name, aligner.modalities[name].encoder_config)
+        parts = (own[i : i + BATCH] for i in range(0, len(own), BATCH))
+        prepared = map(encoder.prepare, parts)
+        batches[name] = [{key: x.numpy() for key, x in inputs.items()} for inputs in prepared]
+    return batches
+
+
+def embed(aligner: Aligner, name: str, batches: Batches) -> Tensor:
+    """Embeddings (N, D) of torch, of unit length."""
+    encoder, head = aligner._encoder(name), aligner.heads[name]
+    outputs = []
+    with torch.no_grad():
+        for batch in batches:
+            inputs = {key: torch.from_numpy(x) for key, x in batch.items()}
+            outputs.append(F.normalize(head(encoder(**inputs))[1], dim=1))
+    return torch.cat(outputs)
+
+
+def run(path: Path, batches: Batches) -> Tensor:
+    """Embeddings (N, D) of a graph."""
+    session = open_session(path)
+    return torch.from_numpy(np.concatenate([session.run(None, batch)[0] for batch in batches]))
+
+
+def parity(embeddings: dict[str, dict[str, Tensor]]) -> dict[str, float]:
+    result = {}
+    for kind, own in embeddings.items():
+        for query, gallery in (("vision", "text"), ("text", "vision")):
+            ranks = retrieval_ranks(own[query], own[gallery])
+            result[f"r1.{query}_to_{gallery}.{kind}"] = float((ranks == 0).mean())
+        for name, x in own.items():
+            cosines = (x * embeddings["torch"][name]).sum(1)
+            result[f"cosine.{name}.{kind}.min"] = cosines.min().item()
+            result[f"cosine.{name}.{kind}.mean"] = cosines.mean().item()
+    return result
+
+
+def sizes(onnx: Path, name: str) -> dict[str, float]:
+    """MB of both graphs, and int8 / float32."""
+    size = {k: (onnx / f"{name}_model{s}.onnx").stat().st_size / 1e6 for k, s in SUFFIXES.items()}
+    return {f"mb.{name}.{kind}": mb for kind, mb in size.items()} | {
+        f"mb.{name}.int8_of_fp32": size["int8"] / size["onnx"]
+    }
+
+
+def speed(aligner: Aligner, onnx: Path, name: str, batches: Batches) -> dict[str, float]:
+    """Seconds of the int8 graph (`ours`), the float32 graph and torch, and items per second."""
+    functions = {
+        "ours": partial(run, onnx / f"{name}_model_quantized.onnx", batches),
+        "onnx": partial(run, onnx / f"{name}_model.onnx", batches),
+        "torch": partial(embed, aligner, name, batches),
+    }
+    result = compare(f"seconds.{name}", functions, rounds=9)
+    items = sum(len(next(iter(batch.values()))) for batch in batches)
+    for kind in functions:
+        result[f"items_per_second.{name}.{kind}"] = items / result[f"seconds.{name}.{kind}"]
+    return result

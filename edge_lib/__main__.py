@@ -86,9 +86,10 @@ def export(arguments: Arguments) -> int:
     parser.add_argument("--int8", action="store_true", help="also write graphs in 8 bits")
     options = parser.parse_args(arguments)
     from edge_lib.export.folder import export_model
-    from edge_lib.export.loading import load_model
+    from edge_lib.export.loading import load_model, run_captions
 
-    export_model(load_model(options.run), options.out, options.int8)
+    texts = run_captions(options.run) if options.int8 else ()
+    export_model(load_model(options.run), options.out, options.int8, texts)
     return 0
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_lib.bench.tools import compare
-from edge_lib.config import load_config
+from edge_lib.config import DataConfig, load_config
 from edge_lib.export.folder import export_model
 from edge_lib.features.encoder import load_encoder
 from edge_lib.features.onnx import open_session
@@ -20,7 +20,7 @@ from edge_lib.metrics.recall import retrieval_ranks
 from edge_lib.models import Aligner
 from edge_lib.sources import load_table
 
-SCENES = "data.scenes.test_size=1000 data.scenes.train_size=4 data.scenes.val_size=4 "
+SCENES = "data.scenes.test_size=1000 data.scenes.train_size=4 data.scenes.val_size=128 "
 SCENES += "data.scenes.swap_size=2 data.cache_dir={cache}"
 BATCH = 32
 SUFFIXES = {"onnx": "", "int8": "_quantized"}
@@ -32,8 +32,10 @@ def export() -> dict[str, float]:
     torch.set_num_threads(2)
     aligner = Aligner.from_pretrained("tiny-align")
     with tempfile.TemporaryDirectory() as folder:
-        export_model(aligner, Path(folder) / "exported", int8=True)
-        onnx, batches = Path(folder) / "exported/onnx", scene_batches(aligner, folder)
+        data = load_config("params/tiny/align.yaml", SCENES.format(cache=folder)).data
+        texts = load_table(data, "val").captions.take(range(128))
+        export_model(aligner, Path(folder) / "exported", int8=True, texts=texts)
+        onnx, batches = Path(folder) / "exported/onnx", scene_batches(aligner, data)
         embeddings = {"torch": {name: embed(aligner, name, batches[name]) for name in batches}}
         for kind, suffix in SUFFIXES.items():
             embeddings[kind] = {
@@ -45,11 +47,9 @@ def export() -> dict[str, float]:
     return result
 
 
-def scene_batches(aligner: Aligner, cache: str) -> dict[str, Batches]:
+def scene_batches(aligner: Aligner, data: DataConfig) -> dict[str, Batches]:
     """Inputs of the encoders for the images and captions of scenes."""
-    table = load_table(
-        load_config("params/tiny/align.yaml", SCENES.format(cache=cache)).data, "test"
-    )
+    table = load_table(data, "test")
     rows = np.arange(len(table))
     items = {"vision": table.try_decode("vision", rows), "text": table.captions.take(rows)}
     batches = {}

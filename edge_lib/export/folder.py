@@ -8,11 +8,12 @@ search.py                   searches pictures by text without torch
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
@@ -29,9 +30,13 @@ from edge_lib.training.timing import seconds
 SCRIPT = Path(__file__).with_name("search.py")  # it reads the folder that it is copied to
 
 
-def export_model(model: nn.Module, folder: str | Path, int8: bool = False) -> None:
+def export_model(
+    model: nn.Module, folder: str | Path, int8: bool = False, texts: Sequence[str] = ()
+) -> None:
     """Write an aligner, QA model or VLM as ONNX graphs in float32, and also with matrices in 8 bits
     if `int8`; the folder appears whole or not at all. ConfigError for a model that has no export.
+
+    texts: such as those that will be embedded, on which 8 bits are calibrated; by default words.
 
     Example:
         >>> export_model(Aligner.from_pretrained("runs/.../checkpoints/best"), "exported")
@@ -41,7 +46,10 @@ def export_model(model: nn.Module, folder: str | Path, int8: bool = False) -> No
     with whole_folder(folder) as temporary:
         (temporary / "onnx").mkdir()
         for name, graph in graphs.items():
-            _write(graph, temporary / "onnx" / f"{name}.onnx", type(model).__name__, int8)
+            path = temporary / "onnx" / f"{name}.onnx"
+            _write(graph, path, type(model).__name__)
+            if int8:
+                _write_int8(path, _feeds(graph, texts))
         modules = (graph.module for graph in graphs.values())
         encoders = [module.encoder for module in modules if isinstance(module, SequenceGraph)]
         _save_preprocessing(encoders, temporary)
@@ -57,18 +65,37 @@ def _check_packages() -> None:
         raise ConfigError(f"export needs {', '.join(missing)}; install edge-glass[export]")
 
 
-def _write(graph: Graph, path: Path, model: str, int8: bool) -> None:
+def _write(graph: Graph, path: Path, model: str) -> None:
     """One graph, with a line for its time and size."""
     print(f"{path.name}: ", end="", flush=True)
     arguments = graph.module, graph.inputs, graph.axes, graph.outputs, path, graph.defaults
     spent = seconds(partial(write_graph, *arguments, model=model))
     print(f"{path.stat().st_size / 1e6:.1f} MB in {spent:.0f} s", flush=True)
-    if int8:
-        from edge_lib.export.quantize import quantize_graph
 
-        quantized = path.with_stem(f"{path.stem}_quantized")
-        quantize_graph(path, quantized)
-        print(f"{quantized.name}: {quantized.stat().st_size / 1e6:.1f} MB", flush=True)
+
+def _write_int8(path: Path, feeds: list[dict[str, np.ndarray]]) -> None:
+    from edge_lib.export.quantize import quantize_graph
+
+    quantized = path.with_stem(f"{path.stem}_quantized")
+    quantize_graph(path, quantized, feeds)
+    print(f"{quantized.name}: {quantized.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def _feeds(graph: Graph, texts: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """Typical inputs of a graph of texts; none of others."""
+    encoder = getattr(graph.module, "encoder", None)
+    if not isinstance(encoder, TextEncoder):
+        return []
+    texts = texts or _random_texts(encoder)
+    batches = (texts[i : i + 32] for i in range(0, len(texts), 32))
+    return [{k: x.numpy() for k, x in encoder.prepare(batch).items()} for batch in batches]
+
+
+def _random_texts(encoder: TextEncoder) -> list[str]:
+    """128 texts of 4 to 40 words of the tokenizer."""
+    vocabulary = encoder.model.tokenizer.get_vocab()
+    words, random = sorted(filter(str.isalpha, vocabulary)), np.random.default_rng(0)
+    return [" ".join(random.choice(words, count)) for count in random.integers(4, 41, 128)]
 
 
 def _save_preprocessing(encoders: Iterable[Encoder], folder: Path) -> None:

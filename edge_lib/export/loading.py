@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
-from edge_lib.config import ConfigError
+from edge_lib.config import ConfigError, load_config
 from edge_lib.config.registry import load_registered
 from edge_lib.models import Aligner
 from edge_lib.runs.files import absolute_path
+from edge_lib.sources import load_table
 
 MODELS = {
     "aligner.json": "edge_lib.models:Aligner",
@@ -27,6 +29,19 @@ def load_model(folder: str | Path) -> nn.Module:
             raise ConfigError(str(error)) from None
     path = _saved_model(absolute_path(folder))
     return load_registered(MODELS[path.name]).from_pretrained(path.parent)
+
+
+def run_captions(folder: str | Path, count: int = 128) -> list[str]:
+    """Captions that a run was validated on; none if the folder is no run, or its data are gone."""
+    path = absolute_path(folder) / "config.yaml"
+    if not path.is_file():
+        return []
+    try:
+        captions = load_table(load_config(str(path)).data, "val").captions
+    except (ConfigError, OSError) as error:
+        print(f"{folder}: no captions to calibrate on: {error}")
+        return []
+    return captions.take(np.arange(min(count, len(captions))))
 
 
 def _saved_model(folder: Path) -> Path:

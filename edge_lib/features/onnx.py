@@ -148,4 +148,5 @@ def _session(path: Path, threads: int):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # it warns of inputs that have a default
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

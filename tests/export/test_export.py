@@ -18,16 +18,20 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from edge_lib.config import ConfigError, DecoderConfig, ModalityConfig
+from edge_lib.config import ConfigError, DecoderConfig, ModalityConfig, VLMModelConfig
 from edge_lib.config.registry import POOLERS
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.vocabulary import BOS, PAD, Vocabulary
 from edge_lib.export.folder import SCRIPT, _plain_resize, export_model
-from edge_lib.export.loading import load_model
+from edge_lib.export.loading import load_model, run_captions
 from edge_lib.features.onnx import write_graph
 from edge_lib.models import QAModel
+from edge_lib.models.prefix_sources import PrefixSources
+from edge_lib.models.vlm import VLM
 from edge_lib.nn.heads import build_head
+from edge_lib.runs import Run
 from edge_lib.runs.files import write_json
+from edge_lib.sources import load_table
 
 TEXTS = ["two", "a large red three at the top left", "words " * 80, "ä 日本 🙂", "a blue seven"]
 
@@ -269,3 +273,43 @@ def test_other_answerers_have_no_export(aligner, name, vision, tmp_path):
     config = DecoderConfig(width=16, layers=2, heads=2)
     with pytest.raises(ConfigError, match="only a plain decoder with vision has an ONNX export"):
         export_model(QAModel(aligner, name, config, vocabulary, vision), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["sequence", "tokens"])
+def test_soft_token_graph_equals_torch(aligner, language_folder, kind, tmp_path):
+    """Of a vision head with a sequence of one vector, and of two soft tokens for each."""
+    projector = {"kind": kind, "tokens": 2}
+    config = VLMModelConfig(language={"model": str(language_folder)}, projector=projector)
+    images = pictures(3)
+    features = {"image": aligner.encode("vision", images)}
+    torch.manual_seed(0)
+    vlm = VLM.new(PrefixSources(aligner), config, features).eval()
+    export_model(vlm, tmp_path / "out")
+    inputs = aligner._encoder("vision").prepare(images)
+    results = run(tmp_path / "out/onnx/vision_encoder.onnx", inputs)
+    with torch.no_grad():
+        expected = vlm.soft_tokens("image", features["image"])
+    torch.testing.assert_close(tuple(results), expected, rtol=0, atol=1e-5)
+
+
+# --- 8 bits ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio", "text"])
+def test_quantized_embeddings_are_close_to_torch(aligner, exported, modality):
+    inputs = aligner._encoder(modality).prepare(items(modality, 5))
+    (embeddings,) = run(exported / f"onnx/{modality}_model_quantized.onnx", inputs)
+    expected = aligner.embed(modality, items(modality, 5))
+    assert F.cosine_similarity(embeddings, expected).min() > 0.98
+    model = onnx.load(exported / f"onnx/{modality}_model_quantized.onnx")
+    kinds = {node.op_type for node in model.graph.node}
+    assert "MatMulInteger" in kinds
+    assert "ConvInteger" not in kinds, "onnxruntime does not run it"
+
+
+def test_calibration_texts_are_captions_of_the_run(small_align, tmp_path):
+    config = small_align()
+    run_folder = Run.create(config, "align", tmp_path).folder
+    captions = load_table(config.data, "val").captions
+    assert run_captions(run_folder, 5) == captions.take(range(5))
+    assert run_captions(tmp_path) == [], "no run"

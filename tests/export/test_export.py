@@ -312,4 +312,4 @@ def test_calibration_texts_are_captions_of_the_run(small_align, tmp_path):
     run_folder = Run.create(config, "align", tmp_path).folder
     captions = load_table(config.data, "val").captions
     assert run_captions(run_folder, 5) == captions.take(range(5))
-    assert run_captions(tmp_path) == [], "no run"
+    assert run_captions(tmp_path / "other") == [], "no run"

@@ -42,9 +42,10 @@ def install(folder, *commands):
             return
         shutil.rmtree(folder, ignore_errors=True)
         for command in commands:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            if result.returncode:
-                pytest.skip(f"{' '.join(map(str, command))}: {result.stderr[-300:]}")
+            try:
+                subprocess.run(command, capture_output=True, check=True, timeout=300)
+            except subprocess.SubprocessError as error:
+                pytest.skip(str(error))
         (folder / "ready").touch()
 
 

@@ -21,6 +21,7 @@ from edge_lib.config.modality import EncoderConfig, ModalityConfig
 from edge_lib.config.qa import CurriculumConfig, DecoderConfig, QAConfig
 from edge_lib.config.questions import GQAConfig, QuestionsConfig, VQAv2Config
 from edge_lib.config.scenes import ScenesConfig
+from edge_lib.config.search import QueryConfig, SearchConfig
 from edge_lib.config.sources import (
     CocoConfig,
     ColumnsConfig,

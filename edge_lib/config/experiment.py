@@ -19,6 +19,7 @@ from edge_lib.config.loss import LossConfig
 from edge_lib.config.modalities import MODALITIES
 from edge_lib.config.modality import ModalityConfig
 from edge_lib.config.qa import QAConfig
+from edge_lib.config.search import SearchConfig
 from edge_lib.config.sweep import SweepConfig
 from edge_lib.config.train import TrainConfig
 from edge_lib.config.vlm import VLMConfig
@@ -50,6 +51,7 @@ class ExperimentConfig(Section):
     launch: LaunchConfig = LaunchConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     aligner: AlignerSource | None = None
+    search: SearchConfig | None = None
     sweep: SweepConfig | None = None
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from edge_lib.plots.ablation import pareto, stacked_bars, variant_dots, variant_lines
 from edge_lib.plots.audio import audio_retrieval
 from edge_lib.plots.fusion import fusion_bars, gate_weights
+from edge_lib.plots.map import EmbeddingMap
 from edge_lib.plots.qa import attention_steps, kind_scores, training_curves
 from edge_lib.plots.retrieval import (
     recall_by_dim,
@@ -11,19 +12,25 @@ from edge_lib.plots.retrieval import (
     tsne,
     winoground_scores,
 )
+from edge_lib.plots.search import embedding_map, label_confusion, layout, result_strips
 from edge_lib.plots.style import HIT_COLOUR
 from edge_lib.plots.training import loss_curve, samples, speed_bars
 
 __all__ = [
     "HIT_COLOUR",
+    "EmbeddingMap",
     "attention_steps",
     "audio_retrieval",
+    "embedding_map",
     "fusion_bars",
     "gate_weights",
     "kind_scores",
+    "label_confusion",
+    "layout",
     "loss_curve",
     "pareto",
     "recall_by_dim",
+    "result_strips",
     "retrieval_strip",
     "samples",
     "similarity_heatmap",

@@ -13,6 +13,7 @@ from IPython.display import display
 
 from edge_lib.data.audio import RATE
 from edge_lib.data.table import Table
+from edge_lib.plots.style import modality_style
 
 SIDE, SECONDS = 128, 30  # the most of a picture, in pixels, and of a clip that the browser gets
 MOST_SHOWN = 24  # of the selected points
@@ -51,11 +52,16 @@ class EmbeddingMap:
         self._connect()
 
     def _connect(self) -> None:
-        self.scatter.color(by=self.hue.value)
-        self.hue.observe(lambda change: self.scatter.color(by=change.new), "value")
+        self.colour(self.hue.value)
+        self.hue.observe(lambda change: self.colour(change.new), "value")
         widget = self.scatter.widget
         widget.observe(lambda change: self.hover(change.new), "hovering")
         widget.observe(lambda _: self.select(self.scatter.selection()), "selection")
+
+    def colour(self, column: str) -> None:
+        """Colour the points by a column; modalities as in every figure."""
+        styles = {name: modality_style(name)[0] for name in self.points["modality"].unique()}
+        self.scatter.color(by=column, map=styles if column == "modality" else "auto")
 
     def hover(self, number: int | None) -> None:
         """Give the tooltip a point's picture, which the browser asks for a moment later, and the

@@ -117,19 +117,27 @@ def _as_lists(column: pa.ChunkedArray, where: object) -> pa.ChunkedArray:
     if is_list(column.type):
         return column.cast(TEXTS)
     texts = column.cast(pa.string())
-    if pc.any(pc.match_substring_regex(texts, LIST)).as_py():
-        return pa.chunked_array([[_parse(text, where) for text in texts.to_pylist()]], TEXTS)
+    filled = texts.filter(pc.not_equal(pc.utf8_trim_whitespace(texts), ""))
+    are_lists = pc.match_substring_regex(filled, LIST)
+    if pc.any(are_lists).as_py():
+        refuse = pc.all(are_lists).as_py()  # else one may be a caption in brackets and quotes
+        lists = [_parse(text, where, refuse) for text in texts.to_pylist()]
+        return pa.chunked_array([lists], TEXTS)
     refuse_json(texts, where)
     parts = [pa.ListArray.from_arrays(np.arange(len(p) + 1), p) for p in texts.chunks]
     return pa.chunked_array(parts, TEXTS)
 
 
-def _parse(text: str | None, where: object) -> list[str | None]:
-    """The captions that one text stands for."""
+def _parse(text: str | None, where: object, refuse: bool) -> list[str | None]:
+    """The captions that one text stands for. ConfigError for a list that is not JSON; it is a
+    caption itself unless `refuse`.
+    """
     if text is None or not re.match(LIST, text):
         return [text]
     try:
         values = json.loads(text)
         return [value for value in values if isinstance(value, str)]
     except ValueError:
+        if not refuse:
+            return [text]
         raise ConfigError(f"{where}: a list of captions must be JSON, not {text[:60]}") from None

@@ -171,6 +171,13 @@ def test_table_rejects_python_lists(pictures, load, text):
         load(file)
 
 
+def test_table_keeps_a_caption_in_brackets_and_quotes(pictures, load):
+    captions = ["a", "['b']", "", '["c", "d"]']
+    lines = [{"image": f"{n}.png", "caption": c} for n, c in enumerate(captions)]
+    table = load(write(pictures / "a.csv", lines))
+    assert table.captions == ["a", "['b']", "c", "d"]
+
+
 def test_table_rejects_json_objects_as_captions(pictures, load):
     captions = ['{"short": "a"}', '[{"raw": "b"}]', ""]
     lines = [{"image": f"{n}.png", "caption": c} for n, c in enumerate(captions)]

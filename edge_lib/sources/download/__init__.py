@@ -84,10 +84,13 @@ def _run(name: str, job: Download, wait: bool = False) -> dict[str, Any]:
 
 
 def _write(job: Download, settings: dict[str, Any], wait: bool) -> dict[str, Any]:
+    summary = _read_summary(job.out, settings)
+    if _is_done(job, summary):  # without the lock, as the folder may be read-only
+        return summary
     job.out.mkdir(parents=True, exist_ok=True)
     with _sole_writer(job.out, wait):
         summary = _read_summary(job.out, settings)
-        if summary["complete"] and not job.repeats:
+        if _is_done(job, summary):  # by the process that was waited for
             return summary
         write_json(job.out / SUMMARY, summary | {"complete": False})
         try:
@@ -97,6 +100,10 @@ def _write(job: Download, settings: dict[str, Any], wait: bool) -> dict[str, Any
             raise
         write_json(job.out / SUMMARY, summary)
     return summary
+
+
+def _is_done(job: Download, summary: dict[str, Any]) -> bool:
+    return summary["complete"] and not job.repeats
 
 
 @contextmanager

@@ -93,8 +93,13 @@ def copy_list(
     """Write the rows to fetch, of the list or of a random part, with their numbers in the list.
     source: where the list is from, as JSON, if that is not its path.
 
-    Raises ConfigError for a missing column, or one without URLs.
+    Raises ConfigError for a missing column, one without URLs, and for `out` in the list's folder.
     """
+    if out.resolve().is_relative_to(path.resolve()):
+        raise ConfigError(
+            f"list: {path} contains the folder to write, {out}, whose files would be read as lists "
+            "when the download is resumed; choose another folder"
+        )
     files, skipped = list_files(path), defaultdict(list)
     stamps = _stamps(files)
     facts = {"source": source or str(path), "sha256": _sha256(stamps), "stamps": stamps}

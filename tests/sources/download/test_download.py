@@ -60,6 +60,13 @@ def test_download_is_not_repeated_with_another_number_of_workers(tmp_path):
     assert runs_of(tmp_path) == ["1 None"]
 
 
+def test_download_that_is_complete_takes_no_lock(tmp_path):
+    """Its folder may be read-only, or be checked by another process."""
+    summary = download("numbers", tmp_path)
+    with FileLock(tmp_path / ".lock"):
+        assert download("numbers", tmp_path) == summary
+
+
 def test_download_refuses_a_folder_of_another(tmp_path):
     download("numbers", tmp_path)
     with pytest.raises(ConfigError, match=r"holds another download \(name=numbers\).*rows=3"):

@@ -124,6 +124,13 @@ def test_list_of_a_folder_has_all_files_in_order(tmp_path):
     assert copied(folder / "*.parquet", tmp_path / "glob") == numbered(ROWS[:4])
 
 
+def test_list_of_a_folder_that_holds_the_download_is_an_error(tmp_path):
+    write_parquet(tmp_path / "a.parquet", ROWS)
+    for out in (tmp_path, tmp_path / "out"):
+        with pytest.raises(ConfigError, match="contains the folder to write"):
+            copied(tmp_path, out)
+
+
 def test_list_of_an_empty_folder_is_an_error(tmp_path):
     (tmp_path / "README.md").write_text("")
     with pytest.raises(ConfigError, match=r"no file in .* ends in .*parquet"):
@@ -134,10 +141,12 @@ def test_list_of_an_empty_folder_is_an_error(tmp_path):
 
 def test_list_files_may_disagree_on_other_columns(tmp_path):
     laion = [{"URL": row["url"], "TEXT": row["caption"], "WIDTH": 5} for row in ROWS]
-    write_parquet(tmp_path / "a.parquet", laion[:3], WIDTH=pa.int32())
-    write_parquet(tmp_path / "b.parquet", laion[3:], WIDTH=pa.float64(), TEXT=pa.large_string())
-    form = LaionDownload(out=tmp_path, list=tmp_path).list_format
-    assert copied(tmp_path, tmp_path / "out", form) == numbered(ROWS)
+    folder = tmp_path / "list"
+    folder.mkdir()
+    write_parquet(folder / "a.parquet", laion[:3], WIDTH=pa.int32())
+    write_parquet(folder / "b.parquet", laion[3:], WIDTH=pa.float64(), TEXT=pa.large_string())
+    form = LaionDownload(out=tmp_path, list=folder).list_format
+    assert copied(folder, tmp_path / "out", form) == numbered(ROWS)
 
 
 def test_list_files_that_disagree_on_captions_are_an_error(tmp_path):
@@ -146,7 +155,7 @@ def test_list_files_that_disagree_on_captions_are_an_error(tmp_path):
     with pytest.raises(
         ConfigError, match=r"b.parquet: column 'caption' is int64; caption takes text"
     ):
-        copied(tmp_path, tmp_path / "out")
+        copied(tmp_path / "*.parquet", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])

@@ -124,6 +124,23 @@ def embed(arguments: Arguments) -> int:
     return 0
 
 
+def runs(arguments: Arguments) -> int:
+    """List the runs in a folder: state, config keys that differ, headline metrics.
+
+    Folders that are incomplete, broken or no run are listed as such.
+    """
+    parser = argparse.ArgumentParser(prog="edge-glass runs", description=runs.__doc__)
+    parser.add_argument("folder", nargs="?", help="runs/ by default")
+    parser.add_argument("--csv", action="store_true", help="one table, with a column for each key")
+    options = parser.parse_args(arguments)
+    from edge_lib.runs.comparison import find_runs, list_runs
+    from edge_lib.runs.listing import format_runs
+
+    paths = find_runs(options.folder) if options.folder else find_runs()
+    print(list_runs(paths).to_csv(index=False).strip() if options.csv else format_runs(paths))
+    return 0
+
+
 def bench(arguments: Arguments) -> int:
     """Measure this library against named alternatives."""
     from edge_lib.bench import main
@@ -132,7 +149,7 @@ def bench(arguments: Arguments) -> int:
 
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
-    command.__name__: command for command in (download, extract, sweep, embed, export, bench)
+    command.__name__: command for command in (download, extract, sweep, embed, export, runs, bench)
 }
 
 

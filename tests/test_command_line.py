@@ -37,7 +37,7 @@ def test_command_help_names_its_arguments(name, capsys):
         command_line.main([name, "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    assert {"bench": "--json", "download": "NAME", "export": "--int8"}.get(
+    assert {"bench": "--json", "download": "NAME", "export": "--int8", "runs": "--csv"}.get(
         name, "--overrides"
     ) in printed
 

@@ -2,6 +2,7 @@
 
 from edge_lib.plots.ablation import pareto, stacked_bars, variant_dots, variant_lines
 from edge_lib.plots.audio import audio_retrieval
+from edge_lib.plots.comparison import compared_recall
 from edge_lib.plots.fusion import fusion_bars, gate_weights
 from edge_lib.plots.map import EmbeddingMap
 from edge_lib.plots.qa import attention_steps, kind_scores, training_curves
@@ -21,6 +22,7 @@ __all__ = [
     "EmbeddingMap",
     "attention_steps",
     "audio_retrieval",
+    "compared_recall",
     "embedding_map",
     "fusion_bars",
     "gate_weights",

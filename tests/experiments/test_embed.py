@@ -1,7 +1,9 @@
 """Tables embedded into a Parquet file, and what other libraries read from it."""
 
 import json
+import re
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -11,7 +13,7 @@ from audio_helpers import encode, sine
 from datasets import Dataset
 
 from edge_lib import __main__ as command_line
-from edge_lib.config import ConfigError, ModalityConfig
+from edge_lib.config import ROOT, ConfigError, ModalityConfig
 from edge_lib.experiments import embed
 from edge_lib.experiments.embed import embed_source
 from edge_lib.models import Aligner
@@ -20,6 +22,7 @@ from edge_lib.search import MatryoshkaIndex
 from edge_lib.sources import load_table
 from edge_lib.sources.own_files import data_of_path
 
+DOCS = ROOT / "docs" / "models.md"
 CAPTIONS = ["a red nine", "a small blue one", "seven at the top", "a green two", "three"]
 
 
@@ -224,3 +227,16 @@ def test_command_takes_names_of_columns(tmp_path, capsys):
     frame = pd.read_parquet(tmp_path / "o.parquet")
     assert frame[["id", "text"]].to_numpy().tolist() == [["7", "a red nine"]]
     assert column(frame, "embedding_256").shape == (1, 256)
+
+
+def test_documented_lines_read_the_file(aligner, pictures, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    pytest.importorskip("lancedb")
+    embed_source(aligner, pictures, tmp_path / "pictures.parquet")
+    (code,) = re.findall(r"```python\n(import faiss.*?)```", DOCS.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    names = {}
+    exec(code, names)
+    assert len(names["frame"]) == len(names["rows"]) == names["index"].ntotal == 11
+    assert names["table"].count_rows() == 11

@@ -113,17 +113,24 @@ def test_perceiver_ablation_reports_recall_and_cost_of_two_points(
 
 
 def test_evaluate_measures_an_aligner_from_its_folder(tmp_path, small_align):
-    overrides = f"aligner.config=null aligner.folder={tmp_path}/aligner data.scenes.test_size=24 "
-    overrides += f"data.cache_dir={tmp_path}/cache evaluate.tsne_rows=12 features.num_processes=1"
+    trained = tmp_path / "01_align-tiny-0a1b2c3d"
+    overrides = f"aligner.config=null aligner.folder={trained}/checkpoints/best "
+    overrides += f"data.cache_dir={tmp_path}/cache evaluate.tsne_rows=12 features.num_processes=1 "
+    overrides += "data.scenes.test_size=24"
     config = load_config("params/tiny/evaluate.yaml", overrides)
-    save_untrained_aligner(small_align(), config, ["test"], tmp_path / "aligner")
+    save_untrained_aligner(small_align(), config, ["test"], trained / "checkpoints" / "best")
+    (trained / "config.yaml").write_text("name: tiny")
+    (trained / "metrics.json").write_text('{"test.vision_to_text.r1.dim16": 0.5}')
     metrics, notebook = execute("07_evaluate", tmp_path, "params/tiny/evaluate.yaml", overrides)
     # three captions an image: any of them is found at least as often as each on its own
     assert metrics["test.vision_to_text.r1"] >= metrics["strict.test.vision_to_text.r1"]
     assert metrics["strict.test.vision_to_text.r1"] <= 1 / 3 + 1e-9
     assert metrics["test.text_to_vision.r1"] == metrics["strict.test.text_to_vision.r1"]
     assert 0 <= metrics["vision_text.gap"] <= 2
-    assert figures(tmp_path) >= {"recall_by_dim", "tsne", "similarity", "confusions"}
+    names = {"recall_by_dim", "tsne", "similarity", "confusions", "compared_recall"}
+    assert figures(tmp_path) >= names
+    compared = pd.read_csv(tmp_path / "run/figures/compared_recall.csv")
+    assert compared[["run", "recall"]].to_numpy().tolist() == [[trained.name, 0.5]]
     table = pd.read_csv(tmp_path / "run/figures/recall_by_dim.csv")
     assert set(table.query("query == 'vision'").rows) == {72}
-    assert_figures_have_alt_text(notebook, 4)
+    assert_figures_have_alt_text(notebook, 5)

@@ -12,6 +12,7 @@ BENCHMARKS = {  # modules, imported only when run
     "chats": "tokenising 665,000 conversations with all cores, and opening them again",
     "download": "8,000 URLs of a local server, beside img2dataset: time, memory by rows",
     "export": "exported graphs, in 8 bits too, against torch: cosines, recall, size and time",
+    "lance": "exact search in memory against LanceDB's IVF-PQ on disk: recall, time, bytes",
     "matryoshka": "one-pass Matryoshka loss against a loss per size: time, memory, error",
     "perceiver": "poolers against self-attention over all tokens: time and memory by length",
     "retrieval": "Matryoshka search of 262,144 embeddings against faiss: time, recall, memory",

@@ -114,10 +114,12 @@ def embed(arguments: Arguments) -> int:
     options = vars(parser.parse_args(arguments))
     from edge_lib.experiments.embed import embed_source
     from edge_lib.export.loading import load_model
+    from edge_lib.training.device import local_device
 
     columns = {key: options.pop(key) for key in [*options] if key.endswith("_column")}
     columns = {key: name for key, name in columns.items() if name}
-    counts = embed_source(load_model(options.pop("run")), columns=columns, **options)
+    model = load_model(options.pop("run")).to(local_device())
+    counts = embed_source(model, columns=columns, **options)
     for name, own in counts.items():
         print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in own.items()))
     print(options["out"])

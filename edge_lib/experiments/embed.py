@@ -65,6 +65,8 @@ def embed_source(
     """`write_embeddings` of what a config's data section or `data_of_path` names, by default all
     splits. overrides: of a config. columns: of `data_of_path`. options: dims, dtype.
     """
+    if not isinstance(aligner, Aligner):
+        raise ConfigError(f"only aligners embed, and this is a {type(aligner).__name__}")
     if Path(source).suffix not in (".yaml", ".yml"):
         if overrides:
             raise ConfigError(f"overrides: {source} is not a config (.yaml)")
@@ -102,11 +104,10 @@ def write_embeddings(
         >>> data = data_of_path("pictures")  # edge_lib.sources.own_files
         >>> write_embeddings(aligner, data, ["train"], "pictures.parquet", dims=[64])
     """
-    columns = EmbeddingColumns.of(aligner, dims, dtype)
+    columns, path, counts = EmbeddingColumns.of(aligner, dims, dtype), _output_path(out), {}
     features = features or FeaturesConfig(precision=aligner.precision)
     spec = aligner.feature_spec(features, data.cache_dir)
     stores = _write_stores(spec, {split: load_table(data, split) for split in splits})
-    path, counts = _output_path(out), {}
     with whole_file(path) as temporary, columns.open(temporary, aligner) as writer:
         for (split, name), store in stores.items():
             reader, table = FeatureStore(store.folder), store.table
@@ -171,7 +172,10 @@ def _output_path(out: str | Path) -> Path:
     path = absolute_path(out)
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file, such as {path / 'out.parquet'}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path.parent}: cannot be written to: {error.strerror}") from None
     return path
 
 

@@ -438,3 +438,27 @@ def test_examples_are_captions_alone_in_a_table_without_images(encode_image):
     images, captions = mixed.examples(4)
     assert captions == ["b"]
     assert images[0].size
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["a.png", "data:image/png;base64,AA==", "b.png", None], ["b.png", None, "a.png"]),
+        ([b"content"] * 4, [None] * 3),
+        (
+            [
+                {"bytes": b"x", "path": "inside.png"},
+                None,
+                {"bytes": None, "path": "c.png"},
+                {"bytes": None, "path": None},
+            ],
+            ["c.png", None, None],
+        ),
+    ],
+    ids=["texts", "bytes", "structs"],
+)
+def test_paths_are_those_of_cells_without_content(cells, expected):
+    table = table_of(image=cells)
+    assert table.paths("image", [2, 1, 0]) == expected
+    assert table.select([3, 0, 1, 2], "part", "other").paths("image", [3, 2, 1]) == expected
+    assert table.paths("audio", [0]) == [None]

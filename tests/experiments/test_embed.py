@@ -11,6 +11,7 @@ import pytest
 import torch.nn.functional as F
 from audio_helpers import encode, sine
 from datasets import Dataset
+from torch import nn
 
 from edge_lib import __main__ as command_line
 from edge_lib.config import ROOT, ConfigError, ModalityConfig
@@ -193,8 +194,10 @@ def test_config_embeds_its_splits(aligner, tmp_path, cache_dir):
         ({"splits": ["test"]}, "splits: no split 'test'; .*pictures has train"),
         ({"overrides": "seed=1"}, "overrides: .*pictures is not a config"),
         ({"out": "."}, "is a folder; name a file"),
+        ({"out": "/dev/null/out.parquet"}, "/dev/null: cannot be written to: File exists"),
+        ({"columns": {"image_column": "x"}}, "a folder has no image_column"),
     ],
-    ids=["dims", "dtype", "split", "overrides", "folder"],
+    ids=["dims", "dtype", "split", "overrides", "folder", "unwritable", "column"],
 )
 def test_wrong_option_is_one_error(options, message, aligner, pictures, tmp_path):
     arguments = {"out": tmp_path / "out.parquet"} | options
@@ -203,7 +206,27 @@ def test_wrong_option_is_one_error(options, message, aligner, pictures, tmp_path
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_table_without_an_items_for_the_aligner_is_an_error(aligner, tmp_path):
+def test_other_models_are_refused(pictures, tmp_path):
+    with pytest.raises(ConfigError, match="only aligners embed, and this is a Linear"):
+        embed_source(nn.Linear(1, 1), pictures, tmp_path / "out.parquet")
+
+
+def test_file_of_an_earlier_call_stays_if_the_next_fails(aligner, pictures, tmp_path, monkeypatch):
+    out = tmp_path / "out.parquet"
+    embed_source(aligner, pictures, out, dims=[16])
+    before = out.read_bytes()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embed, "_texts", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        embed_source(aligner, pictures, out, dims=[64])
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if "parquet" in path.name] == [out.name]
+
+
+def test_table_without_items_for_the_aligner_is_an_error(aligner, tmp_path):
     (tmp_path / "a.wav").write_bytes(encode(sine(0.5, 16000), 16000, "WAV"))
     (tmp_path / "t.csv").write_text("path\na.wav\n")
     with pytest.raises(ConfigError, match=r"no row has image or texts, and the aligner embeds"):

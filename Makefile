@@ -46,7 +46,7 @@ showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_
 
 FIGURES := recall_by_dim swap_probe tsne retrieval fusion gate_weights audio_retrieval kept weights confusions \
 	recall costs cost_curves training by_kind answers attention four paired pareto steps chains scenes \
-	width rounds exact_match captions bits queries labels label_confusion duplicates outliers map
+	width rounds exact_match captions bits queries labels label_confusion duplicates outliers
 
 # name of the outcome, notebook, parameters
 define SHOW

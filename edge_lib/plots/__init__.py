@@ -4,7 +4,7 @@ from edge_lib.plots.ablation import pareto, stacked_bars, variant_dots, variant_
 from edge_lib.plots.audio import audio_retrieval
 from edge_lib.plots.comparison import compared_recall
 from edge_lib.plots.fusion import fusion_bars, gate_weights
-from edge_lib.plots.map import EmbeddingMap
+from edge_lib.plots.map import explore_map
 from edge_lib.plots.qa import attention_steps, kind_scores, training_curves
 from edge_lib.plots.retrieval import (
     recall_by_dim,
@@ -19,11 +19,11 @@ from edge_lib.plots.training import loss_curve, samples, speed_bars
 
 __all__ = [
     "HIT_COLOUR",
-    "EmbeddingMap",
     "attention_steps",
     "audio_retrieval",
     "compared_recall",
     "embedding_map",
+    "explore_map",
     "fusion_bars",
     "gate_weights",
     "kind_scores",

@@ -9,13 +9,12 @@ from pathlib import Path
 import ipywidgets
 import pandas as pd
 import soundfile
-from IPython.display import display
 
 from edge_lib.data.audio import RATE
 from edge_lib.data.table import Table
 from edge_lib.plots.style import modality_style
 
-SIDE, SECONDS = 128, 30  # the most of a picture, in pixels, and of a clip that the browser gets
+SIDE, SECONDS = 112, 30  # the most of a picture, in pixels, and of a clip that the browser gets
 MOST_SHOWN = 24  # of the selected points
 BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 
@@ -25,13 +24,22 @@ def is_interactive() -> bool:
     return "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ
 
 
+def explore_map(points: pd.DataFrame, table: Table, csv: Path) -> ipywidgets.VBox | None:
+    """The widgets of an `EmbeddingMap`. None headless, where `plots.embedding_map` is its picture:
+    the executed notebook would hold the code and the state of widgets that nobody can use.
+    """
+    if not is_interactive():
+        return None
+    explorer = EmbeddingMap(points, table, csv)
+    return ipywidgets.VBox([explorer.hue, explorer.view, explorer.player, explorer.strip])
+
+
 class EmbeddingMap:
     """A jupyter-scatter of points. Hovering one shows its picture and caption, and below the map a
     player of its sound; a lasso lists the selected points as a strip and writes them to a file.
 
     points: columns x, y, modality, row, id, caption, group and, optionally, label. table: holds the
     pictures and clips of `row`, decoded when they are shown. csv: the file of selected points.
-    Displays nothing headless: `plots.embedding_map` is its picture.
     """
 
     def __init__(self, points: pd.DataFrame, table: Table, csv: Path):
@@ -42,7 +50,7 @@ class EmbeddingMap:
         data = self.points.assign(picture=BLANK)
         self.scatter = jscatter.Scatter("x", "y", data=data, height=520, axes=False, legend=True)
         shown = [name for name in ("modality", "label", "id", "caption") if name in data]
-        self.scatter.tooltip(True, properties=shown, size="large")
+        self.scatter.tooltip(True, properties=shown, size="small")
         preview = {"preview_type": "image", "preview_image_height": SIDE}
         self.scatter.tooltip(preview="picture", **preview)
         hues = [name for name in ("modality", "label", "group") if name in data]
@@ -50,6 +58,7 @@ class EmbeddingMap:
         self.player = ipywidgets.HTML()
         self.strip = ipywidgets.HTML("Select points with the lasso to list them here.")
         self._connect()
+        self.view = self.scatter.show()
 
     def _connect(self) -> None:
         self.colour(self.hue.value)
@@ -60,7 +69,9 @@ class EmbeddingMap:
 
     def colour(self, column: str) -> None:
         """Colour the points by a column; modalities as in every figure."""
-        styles = {name: modality_style(name)[0] for name in self.points["modality"].unique()}
+        # sorted, as jupyter-scatter numbers them: its legend takes the order of this dict
+        names = sorted(self.points["modality"].unique())
+        styles = {name: modality_style(name)[0] for name in names}
         self.scatter.color(by=column, map=styles if column == "modality" else "auto")
 
     def hover(self, number: int | None) -> None:
@@ -99,11 +110,6 @@ class EmbeddingMap:
         image = f"<img src='{self._picture(number)}' style='max-width:{SIDE}px' alt=''>"
         style = f"width:{SIDE}px;margin:4px"
         return f"<figure style='{style}'>{image}<figcaption>{text}</figcaption></figure>"
-
-    def _ipython_display_(self) -> None:
-        if is_interactive():
-            parts = [self.hue, self.scatter.show(), self.player, self.strip]
-            display(ipywidgets.VBox(parts))
 
 
 def picture_uri(image) -> str:

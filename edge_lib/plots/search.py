@@ -106,7 +106,7 @@ def layout(embeddings, seed: int = 0) -> np.ndarray:
 def embedding_map(points: pd.DataFrame):
     """The map of `layout` without a browser: by modality and, if there is a column label, by label.
 
-    points: columns x, y, modality and optionally label. The table: `points`.
+    points: columns x, y, modality and optionally label. The table: these, and row if it is there.
     """
     hues = [name for name in ("modality", "label") if name in points]
     modalities = dict.fromkeys(points["modality"])
@@ -122,7 +122,7 @@ def embedding_map(points: pd.DataFrame):
         axes.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
         place = {"bbox_to_anchor": (0.5, 1), "ncols": 4, "markerscale": 3}
         sns.move_legend(axes, "lower center", title=hue, **place)
-    return figure, points
+    return figure, points.filter(["modality", "row", "label", "x", "y"])
 
 
 def _frequent(labels: pd.Series) -> pd.Series:

@@ -53,7 +53,9 @@ def test_figures_have_alt_text_and_no_widget_when_headless(executed):
     assert {path.stem for path in (run / "figures").glob("*.png")} == names | {"map"}
     assert len(figure_alts(notebook)) == 7
     assert "Warning" not in printed_text(notebook)
-    assert "widget-view" not in json.dumps(notebook)
+    assert "widget" not in json.dumps(
+        [notebook.metadata, [c.get("outputs") for c in notebook.cells]]
+    )
     assert len(pd.read_csv(run / "figures/map.csv")) == 300
 
 

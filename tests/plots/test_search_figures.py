@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import soundfile
 from audio_helpers import encode, sine
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from edge_lib import plots
+from edge_lib.plots.map import EmbeddingMap
 
 PICTURE = Image.new("RGB", (8, 8), "red")
 RESULTS = pd.DataFrame(
@@ -81,6 +83,7 @@ def test_embedding_map_colours_modalities_and_frequent_labels():
     names = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert len(names) == 11
     assert "other" in names
+    assert table.columns.tolist() == ["modality", "label", "x", "y"]
     assert len(table) == 40
 
 
@@ -101,7 +104,7 @@ def embedding_map(make_table, encode_image, tmp_path):
     points = pd.DataFrame(columns | {"x": 1.0, "y": [0, 1, 2, 3], "group": [0, 0, 1, 2]})
     captions = ["a <b>red</b> three", "a <b>red</b> three", "", ""]
     points = points.assign(id=[*"aabc"], caption=captions, label="l")
-    return plots.EmbeddingMap(points, table, tmp_path / "selection.csv")
+    return EmbeddingMap(points, table, tmp_path / "selection.csv")
 
 
 def decoded(uri):
@@ -147,13 +150,19 @@ def test_map_colours_by_each_choice(embedding_map):
         assert embedding_map.scatter.color()["by"] == name
 
 
+def test_map_legend_has_the_colours_of_the_points(embedding_map):
+    colours = {"vision": "#0072b2", "text": "#d55e00", "audio": "#cc79a7"}
+    widget = embedding_map.scatter.widget
+    legend = {name: to_hex(colour) for name, colour, _ in widget.legend_encoding["color"]["values"]}
+    drawn = [to_hex(widget.color[int(number)]) for number in widget.points[:, 2]]
+    assert legend == colours
+    assert drawn == [colours[name] for name in ("vision", "text", "audio", "vision")]
+
+
 def test_map_is_shown_in_jupyterlab_alone(embedding_map, monkeypatch):
-    shown = []
-    monkeypatch.setattr("edge_lib.plots.map.display", shown.append)
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    monkeypatch.delenv("VSCODE_PID", raising=False)
-    embedding_map._ipython_display_()
-    assert not shown
+    arguments = embedding_map.points, embedding_map.table, embedding_map.csv
+    for name in ("JPY_SESSION_NAME", "VSCODE_PID"):
+        monkeypatch.delenv(name, raising=False)
+    assert plots.explore_map(*arguments) is None
     monkeypatch.setenv("JPY_SESSION_NAME", "08_search.ipynb")
-    embedding_map._ipython_display_()
-    assert len(shown) == 1
+    assert len(plots.explore_map(*arguments).children) == 4

@@ -89,7 +89,7 @@ class EmbeddingMap:
         """Write the points to the file; show the first ones."""
         chosen = self.points.iloc[list(numbers)]
         chosen.to_csv(self.csv, index=False)
-        count = f"{len(chosen):,} points, all in {self.csv.name}"
+        count = f"Selected: {len(chosen):,} points, all of them in {self.csv.name}"
         figures = [self._figure(number) for number in chosen.index[:MOST_SHOWN]]
         self.strip.value = (
             f"<p>{count}</p><div style='display:flex;flex-wrap:wrap'>{''.join(figures)}</div>"
@@ -108,7 +108,7 @@ class EmbeddingMap:
         point = self.points.iloc[number]
         text = html.escape(str(point["caption"] or point["id"])[:200])
         image = f"<img src='{self._picture(number)}' style='max-width:{SIDE}px' alt=''>"
-        style = f"width:{SIDE}px;margin:4px"
+        style = f"width:{SIDE}px;margin:4px;font-size:11px;line-height:1.3"
         return f"<figure style='{style}'>{image}<figcaption>{text}</figcaption></figure>"
 
 

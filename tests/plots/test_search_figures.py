@@ -137,7 +137,7 @@ def test_map_writes_and_shows_the_selected_points(embedding_map, tmp_path):
     embedding_map.scatter.selection([0, 2])
     assert pd.read_csv(tmp_path / "selection.csv")["id"].tolist() == ["a", "b"]
     strip = embedding_map.strip.value
-    assert "2 points" in strip
+    assert "Selected: 2 points" in strip
     assert "a &lt;b&gt;red&lt;/b&gt; three" in strip
     assert strip.count("<img") == 2
 

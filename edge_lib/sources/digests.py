@@ -24,11 +24,11 @@ from edge_lib.config import MODALITIES, ConfigError, from_root
 from edge_lib.data.cells import cell_paths, read_cell
 from edge_lib.data.table import Table
 from edge_lib.runs.files import replace_text
+from edge_lib.runs.progress import progress_bar
 
 THREADS = 16
 MAX_BATCH = 256  # files in one database query
 BATCH = 256  # cells in memory at once
-PROGRESS_SECONDS = 5
 # A file that changed a moment ago may change again without a new time, as file systems have coarse
 # clocks: its digest is not remembered yet.
 UNSETTLED_NS = 100_000_000
@@ -155,14 +155,11 @@ def _digest(path: bytes) -> str:
 
 
 def _with_progress(results: Iterable[list[str]], total: int) -> Iterator[list[str]]:
-    """The results, with a line every few seconds."""
-    count, last = 0, time.monotonic()
-    for result in results:
-        yield result
-        count += len(result)
-        if time.monotonic() - last > PROGRESS_SECONDS:
-            print(f"checked {count:,} of {total:,} files", flush=True)
-            last = time.monotonic()
+    """The results, with a bar of their number."""
+    with progress_bar("check files", total, " files") as bar:
+        for result in results:
+            yield result
+            bar.update(len(result))
 
 
 def _paths(dataset: Dataset, name: str) -> pa.ChunkedArray:

@@ -7,7 +7,7 @@ export GOMP_SPINCOUNT ?= 1000
 # its dependencies include torchvision, which only its image transforms need
 OPEN_CLIP := open-clip-torch==3.3.0
 
-.PHONY: align trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation \
+.PHONY: align stamps trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation \
 	fusion-ablation evaluate search tiny-align test test-fast lab showcase
 
 align: .venv/ready
@@ -28,8 +28,10 @@ backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation evaluate
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 
-stamps: .venv/ready # real pictures and voices, for params/stamps
-	$(BIN)/edge-glass download stamps --out data/stamps
+stamps: .venv/ready # 01 on real pictures, which the notebook downloads
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/01_align.ipynb runs/stamps_01_align.ipynb \
+		-p config params/stamps/align.yaml
 
 fusion-ablation trm-tuning: .venv/ready
 	$(BIN)/edge-glass sweep params/tiny/$(subst -,_,$@).yaml

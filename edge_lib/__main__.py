@@ -61,9 +61,10 @@ def download(arguments: Arguments) -> int:
     from edge_lib.config.registry import DOWNLOADS
     from edge_lib.sources import download as downloads
     from edge_lib.sources.download.flags import parse_flags
+    from edge_lib.sources.download.summary_lines import summary_lines
 
     parser = argparse.ArgumentParser(
-        prog="edge-glass download",
+        usage="edge-glass download NAME --out DIR [options]",
         description=download.__doc__,
         epilog="`edge-glass download NAME --help` describes a data set and its options.",
     )
@@ -71,7 +72,7 @@ def download(arguments: Arguments) -> int:
     name = parser.parse_args(arguments[:1]).name
     options = parse_flags(name, downloads.download_class(name), arguments[1:])
     summary = downloads.download(name, **options)
-    print("\n".join(f"{key}: {value}" for key, value in summary.items()))
+    print("\n".join(summary_lines(summary)))
     return 0
 
 

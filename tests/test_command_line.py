@@ -42,6 +42,13 @@ def test_command_help_names_its_arguments(name, capsys):
     ) in printed
 
 
+def test_make_stamps_runs_the_notebook_on_real_pictures():
+    command = ["make", "--dry-run", "--assume-old", ".venv/ready", "stamps"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "papermill notebooks/01_align.ipynb runs/stamps_01_align.ipynb" in printed
+    assert "-p config params/stamps/align.yaml" in printed
+
+
 def test_unknown_command_lists_commands(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["sweeep"])

@@ -19,7 +19,8 @@ def picture(number):
 
 class UrlServer:
     """KIND/NUMBER is a picture of its own (ok), one that all share (same), half of one (half),
-    text (text), 404 (gone) or 500 while `broken` (flaky). `served` counts requests by URL.
+    text (text), one with X-Robots-Tag (noai), 404 (gone) or 500 while `broken` (flaky).
+    `served` counts requests by URL.
     """
 
     def __enter__(self):
@@ -54,7 +55,8 @@ class UrlServer:
                 path = request.split()[1].decode()
                 url = f"http://127.0.0.1:{self.port}{path}"
                 status, body = self._answer(*path.strip("/").split("/"))
-                head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n"
+                tag = "X-Robots-Tag: noai\r\n" if "/noai/" in path else ""
+                head = f"HTTP/1.1 {status}\r\n{tag}Content-Length: {len(body)}\r\n\r\n"
                 writer.write(head.encode() + body)
                 with self.changed:
                     self.served[url] += 1

@@ -1,7 +1,8 @@
 """Downloads of data sets, written in a form that a source reads as it is."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from edge_lib.config import ConfigError, DataConfig, from_root
 from edge_lib.config.base import did_you_mean
 from edge_lib.config.registry import DOWNLOADS, load_registered
 from edge_lib.runs.files import write_json
-from edge_lib.sources.download.base import COMMIT, SUMMARY, Download, path_fields
+from edge_lib.sources.download.base import SUMMARY, Download, path_fields
 
 
 def download(name: str, out: str | Path, **options) -> dict[str, Any]:
@@ -72,7 +73,9 @@ def make_download(name: str, options: dict[str, Any]) -> Download:
                 f"{name}: unknown option {key!r}; {hint}allowed: {', '.join(allowed)}"
             ) from None
         message = problem["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{name}: {key}: {message} (got {problem['input']!r})") from None
+        given = problem["input"] is not None and problem["type"] != "missing"
+        got = f" (got {problem['input']!r})" if given else ""
+        raise ConfigError(f"{name}: {key}: {message}{got}") from None
 
 
 def _run(name: str, job: Download, wait: bool = False) -> dict[str, Any]:
@@ -84,26 +87,29 @@ def _run(name: str, job: Download, wait: bool = False) -> dict[str, Any]:
 
 
 def _write(job: Download, settings: dict[str, Any], wait: bool) -> dict[str, Any]:
-    summary = _read_summary(job.out, settings)
+    summary = _read_summary(job, settings)
     if _is_done(job, summary):  # without the lock, as the folder may be read-only
         return summary
     job.out.mkdir(parents=True, exist_ok=True)
     with _sole_writer(job.out, wait):
-        summary = _read_summary(job.out, settings)
+        summary = _read_summary(job, settings)
         if _is_done(job, summary):  # by the process that was waited for
             return summary
-        write_json(job.out / SUMMARY, summary | {"complete": False})
+        if summary is None:
+            _clear(job.out)
+        write_json(job.out / SUMMARY, (summary or {"settings": settings}) | {"complete": False})
         try:
             summary = {"settings": settings, "complete": True, **job.run()}
         except ConfigError:
-            _forget_if_empty(job.out)
+            if _has_only(job.out, Download.TRACES):
+                _clear(job.out)
             raise
         write_json(job.out / SUMMARY, summary)
     return summary
 
 
-def _is_done(job: Download, summary: dict[str, Any]) -> bool:
-    return summary["complete"] and not job.repeats
+def _is_done(job: Download, summary: dict[str, Any] | None) -> bool:
+    return summary is not None and summary["complete"] and not job.repeats
 
 
 @contextmanager
@@ -120,26 +126,41 @@ def _sole_writer(folder: Path, wait: bool) -> Iterator[None]:
         lock.release()
 
 
-def _forget_if_empty(folder: Path) -> None:
-    """Other options may follow where wrong ones have written nothing."""
-    if {path.name for path in folder.iterdir()} <= {SUMMARY, COMMIT, ".lock"}:
-        (folder / SUMMARY).unlink()
-        (folder / COMMIT).unlink(missing_ok=True)
+def _read_summary(job: Download, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier call wrote; None without one, or if it had other options and kept nothing.
+    ConfigError if the folder holds another download.
+    """
+    path = job.out / SUMMARY
+    summary = json.loads(path.read_text()) if path.exists() else None
+    if summary is None or summary["settings"] == settings:
+        return summary
+    if _has_only(job.out, job.TRACES):
+        return None
+    raise ConfigError(
+        f"{job.out} holds another download: {_difference(summary['settings'], settings)}; "
+        "choose another folder, or remove it"
+    )
 
 
-def _read_summary(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier call wrote. ConfigError if that was another download."""
-    path = folder / SUMMARY
-    if not path.exists():
-        return {"settings": settings, "complete": False}
-    summary = json.loads(path.read_text())
-    if summary["settings"] != settings:
-        raise ConfigError(
-            f"{folder} holds another download ({_line(summary['settings'])}) than this one "
-            f"({_line(settings)}); choose another folder, or remove it"
-        )
-    return summary
+def _has_only(folder: Path, names: Set[str]) -> bool:
+    return {path.name for path in folder.iterdir()} <= names
 
 
-def _line(settings: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in settings.items())
+def _clear(folder: Path) -> None:
+    """Remove what an earlier call left; of a folder without its summary, nothing."""
+    paths = folder.iterdir() if (folder / SUMMARY).exists() else []
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
+
+
+def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """The name if it differs, else the options that do."""
+    keys = [key for key in earlier | now if earlier.get(key) != now.get(key)]
+    keys = ["name"] if "name" in keys else keys
+    return ", ".join(
+        f"{key} is {earlier.get(key, 'the default')} there, {now.get(key, 'the default')} here"
+        for key in keys
+    )

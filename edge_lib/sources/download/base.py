@@ -23,6 +23,8 @@ class Download(Section):
 
     # how a download is made, not what: these may differ when it is resumed
     PROCESS: ClassVar[frozenset[str]] = frozenset({"out"})
+    # names in `out` that hold nothing of the data set
+    TRACES: ClassVar[frozenset[str]] = frozenset({SUMMARY, COMMIT, ".lock"})
 
     out: LocalPath = Field(description="folder to write")
     rows: Positive | None = Field(None, description="a random part of this many rows (default all)")
@@ -49,9 +51,9 @@ class Download(Section):
 def path_fields(download: type[Download]) -> set[str]:
     """The options that are paths."""
     fields = download.model_fields.items()
-    return {name for name, field in fields if Path in _types(field.annotation)}
+    return {name for name, field in fields if Path in types_of(field.annotation)}
 
 
-def _types(annotation: Any) -> list[Any]:
+def types_of(annotation: Any) -> list[Any]:
     """An annotation and what it is made of: Path | None is made of Path and None."""
-    return [annotation, *(part for inner in get_args(annotation) for part in _types(inner))]
+    return [annotation, *(part for inner in get_args(annotation) for part in types_of(inner))]

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat
 from edge_lib.config.base import Count, Positive
 from edge_lib.sources.download.base import Download, LocalPath
 from edge_lib.sources.download.fetch import FetchLimits
+from edge_lib.sources.download.statuses import TRANSIENT
 from edge_lib.sources.download.url_lists import ListFormat, UrlList, copy_list, list_sha256
 from edge_lib.sources.download.url_run import fetch_list, is_complete, summarise
 from edge_lib.sources.download.url_worker import UrlJob
@@ -28,7 +29,10 @@ class UrlDownload(Download):
         "retries",
         "contact",
         "retry",
+        "allow_private",
+        "ignore_noai",
     }
+    TRACES: ClassVar[frozenset[str]] = Download.TRACES | {"list", "status", "hub"}
     LICENCE: ClassVar[str | None] = None
 
     list: LocalPath = Field(
@@ -41,7 +45,7 @@ class UrlDownload(Download):
     connections: Positive = Field(512, description="open at a time, in all processes together")
     per_host: Positive = Field(8, description="of them to one host")
     timeout: PositiveFloat = Field(20, description="seconds for a whole response")
-    retries: Count = Field(3, description="of failures that pass: timeouts, resets, 429 and 5xx")
+    retries: Count = Field(3, description="of transient failures: timeouts, resets, 429 and 5xx")
     contact: str = Field(
         "",
         pattern="^[ -~]*$",
@@ -57,7 +61,7 @@ class UrlDownload(Download):
     allow_private: bool = Field(False, description="also fetch from addresses of local networks")
     ignore_noai: bool = Field(False, description="also keep what X-Robots-Tag: noai forbids")
     retry: Literal["failed"] | None = Field(
-        None, description="failed: try rows again that failed for reasons that pass"
+        None, description="failed: fetch rows again that had transient failures"
     )
 
     @property
@@ -65,8 +69,15 @@ class UrlDownload(Download):
         raise NotImplementedError
 
     @property
+    def retried(self) -> frozenset[str]:
+        """Statuses of rows that are fetched again: those that options now allow, or ask for."""
+        allowed = {"private_address": self.allow_private, "noai": self.ignore_noai}
+        allowed |= dict.fromkeys(TRANSIENT, self.retry)
+        return frozenset(status for status, again in allowed.items() if again)
+
+    @property
     def repeats(self) -> bool:
-        return bool(self.retry) or not is_complete(self.out)
+        return not is_complete(self.out, self.retried)
 
     def content(self) -> dict[str, Any]:
         digest = {"list_sha256": list_sha256(self.list, self.out)} if self.list else {}
@@ -82,7 +93,7 @@ class UrlDownload(Download):
             path, source = self.list_path()
             size = self.shard_rows, self.rows, self.seed
             copy_list(path, self.list_format, self.out, *size, source)
-        fetch_list(self.out, self.jobs, bool(self.retry))
+        fetch_list(self.out, self.jobs, self.retried)
         summary = summarise(self.out)
         seconds = round(time.monotonic() - start, 1)
         return summary | {"licence": self.LICENCE, "seconds": seconds}
@@ -92,11 +103,11 @@ class UrlDownload(Download):
         cores = cpu_count()
         most = self.processes or cores, self.connections, self.per_host, shards
         limits = FetchLimits(**self.model_dump(include={*FetchLimits.__dataclass_fields__}))
-        decode = self.max_side, self.max_pixels
+        decode, rest = (self.max_side, self.max_pixels), (self.seed, self.retried)
         count = min(most)
         shares = zip(_shares(self.connections, count), _shares(self.per_host, count), strict=True)
         threads = max(1, cores // max(1, count))
-        return [UrlJob(self.out, limits, *share, threads, *decode, self.seed) for share in shares]
+        return [UrlJob(self.out, limits, *share, threads, *decode, *rest) for share in shares]
 
 
 class UrlsDownload(UrlDownload):

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from edge_lib.sources.download.progress import url_progress
 from edge_lib.sources.download.statuses import TRANSIENT
 from edge_lib.sources.download.url_lists import UrlList
 from edge_lib.sources.download.url_processes import run_processes
-from edge_lib.sources.download.url_shards import failed_in_passing, is_finished, shard_files
+from edge_lib.sources.download.url_shards import has_status, is_finished, shard_files
 from edge_lib.sources.download.url_summary import count_rows, repeated_pictures
 from edge_lib.sources.download.url_worker import UrlJob
 
@@ -19,22 +19,23 @@ log = logging.getLogger(__name__)
 PLACEHOLDER_URLS = 10  # a picture that so many URLs give is hardly what each caption describes
 
 
-def is_complete(out: Path) -> bool:
-    """Whether all shards are finished."""
+def is_complete(out: Path, retried: Set[str]) -> bool:
+    """Whether all shards are finished, without rows of statuses that are fetched again."""
     if not UrlList.exists(out):
         return False
-    lengths = enumerate(UrlList(out).lengths())
-    return all(is_finished(shard_files(out, number), length) for number, length in lengths)
+    lengths = UrlList(out).lengths()
+    shards = [(shard_files(out, number), length) for number, length in enumerate(lengths)]
+    return all(is_finished(*shard) and not has_status(shard[0], retried) for shard in shards)
 
 
-def fetch_list(out: Path, make_jobs: Callable[[int], Sequence[UrlJob]], retry: bool) -> None:
-    """Finish all shards. make_jobs: number of shards -> a job for each process. retry: also those
-    with rows that failed for reasons that pass.
+def fetch_list(out: Path, make_jobs: Callable[[int], Sequence[UrlJob]], retried: Set[str]) -> None:
+    """Finish all shards. make_jobs: number of shards -> a job for each process. retried: statuses
+    of rows that are fetched again.
 
     Raises ConfigError for what stops it, such as a full disk; KeyboardInterrupt with a line.
     """
     lengths = UrlList(out).lengths()
-    numbers = _clear_unfinished(out, lengths, retry)
+    numbers = _clear_unfinished(out, lengths, retried)
     done = {*range(len(lengths))} - {*numbers}
     statuses, size = count_rows(_status_files(out, sorted(done)))
     counts = Counter(rows=statuses.total(), alive=statuses["ok"], bytes=size)
@@ -55,6 +56,8 @@ def summarise(out: Path) -> dict[str, Any]:
     alive = failed.pop("ok", 0)
     if not alive:
         retry = "; try again with --retry failed" if TRANSIENT & failed.keys() else ""
+        if "private_address" in failed:
+            retry += "; --allow-private fetches from local networks too"
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in failed.most_common())
         raise ConfigError(f"{out}: no URL gives a picture ({reasons}); see {out}/status{retry}")
     repeated = repeated_pictures(statuses)
@@ -71,7 +74,7 @@ def summarise(out: Path) -> dict[str, Any]:
     }
 
 
-def _clear_unfinished(out: Path, lengths: Sequence[int], retry: bool) -> list[int]:
+def _clear_unfinished(out: Path, lengths: Sequence[int], retried: Set[str]) -> list[int]:
     """The shards to finish, without files that a killed process or a damaged disk has left."""
     leftovers = ".train-*.parquet.*", "status/.*.parquet.*", "partial/.*.journal.*"
     for path in (path for pattern in leftovers for path in out.glob(pattern)):
@@ -84,7 +87,7 @@ def _clear_unfinished(out: Path, lengths: Sequence[int], retry: bool) -> list[in
         finished = is_finished(files, length)
         if not finished:
             files.status.unlink(missing_ok=True)
-        if not finished or files.journal.exists() or (retry and failed_in_passing(files)):
+        if not finished or files.journal.exists() or has_status(files, retried):
             numbers.append(number)
     return numbers
 

@@ -5,6 +5,7 @@ there, two Parquet files replace it.
 """
 
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,6 @@ from edge_lib.sources.download.shard_tables import (
     write_pictures,
     write_status,
 )
-from edge_lib.sources.download.statuses import TRANSIENT
 
 
 class ShardFiles(NamedTuple):
@@ -77,13 +77,12 @@ class UrlShard:
         self.files.journal.unlink()
 
 
-def open_shard(files: ShardFiles, rows: pa.Table) -> UrlShard:
-    """Begin a shard, or go on with it. Of a finished one, take up what failed for a reason that
-    passes.
-    """
+def open_shard(files: ShardFiles, rows: pa.Table, retried: Set[str]) -> UrlShard:
+    """Begin a shard, or go on with it. retried: statuses of rows that are fetched again."""
     if files.status.exists() and not files.journal.exists():
-        _restore_journal(files, rows)
-    kept = [record.fields for record in recover(files.journal)]
+        _restore_journal(files, rows, retried)
+    latest = {record.fields["key"]: record.fields for record in recover(files.journal)}
+    kept = [fields for fields in latest.values() if fields["status"] not in retried]
     known, copies = {fields["key"] for fields in kept}, Counter(first_rows(rows))
     urls = _urls(rows)
     left = {key: urls[key] for key in copies if key not in known}
@@ -105,18 +104,20 @@ def is_finished(files: ShardFiles, length: int) -> bool:
     return count_finished(files.pictures, files.status) == length
 
 
-def failed_in_passing(files: ShardFiles) -> bool:
-    """Whether a finished shard has rows that failed for a reason that passes."""
+def has_status(files: ShardFiles, wanted: Set[str]) -> bool:
+    """Whether a finished shard has rows of one of these statuses."""
+    if not wanted:
+        return False
     statuses = pq.read_table(files.status, columns=["status"])["status"]
-    return not TRANSIENT.isdisjoint(statuses.unique().to_pylist())
+    return not wanted.isdisjoint(statuses.unique().to_pylist())
 
 
-def _restore_journal(files: ShardFiles, rows: pa.Table) -> None:
-    """The journal of a finished shard, without what failed for a reason that passes."""
+def _restore_journal(files: ShardFiles, rows: pa.Table, retried: Set[str]) -> None:
+    """The journal of a finished shard, without the rows that are fetched again."""
     keys, outcomes = first_rows(rows), read_outcomes(files.pictures, files.status)
     with whole_file(files.journal) as temporary:
         journal = Journal(temporary)
         for row, (fields, content) in enumerate(outcomes):
-            if row == keys[row] and fields["status"] not in TRANSIENT:
+            if row == keys[row] and fields["status"] not in retried:
                 journal.append(fields | {"key": row}, content)
         journal.close()

@@ -28,7 +28,9 @@ REPORT_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class UrlJob:
-    """What a process is to do. connections, per_host: the most at a time in this process."""
+    """What a process is to do. connections, per_host: the most at a time in this process; retried:
+    statuses of rows that are fetched again.
+    """
 
     out: Path
     limits: FetchLimits
@@ -38,6 +40,7 @@ class UrlJob:
     max_side: int | None
     max_pixels: int
     seed: int
+    retried: frozenset[str]
 
 
 def run_worker(job: UrlJob, link: Connection) -> None:
@@ -74,7 +77,7 @@ class _Worker:
         self.counts = Counter()
 
     async def run(self) -> None:
-        # the pipe ends when the parent does, by whatever signal
+        # the pipe ends when the parent does, also when that is killed
         asyncio.get_running_loop().add_reader(parent_process().sentinel, os._exit, 1)
         reporter = asyncio.create_task(self._report())
         limits = self.job.limits, self.job.connections, self.job.per_host
@@ -106,7 +109,7 @@ class _Worker:
 
     async def _open(self, number: int) -> None:
         files, rows = shard_files(self.job.out, number), self.list.shard(number)
-        shard = await asyncio.to_thread(open_shard, files, rows)
+        shard = await asyncio.to_thread(open_shard, files, rows, self.job.retried)
         for fields in shard.kept:
             self._count(shard.copies[fields["key"]], fields["status"], fields["bytes"])
         tasks = [(host_of(url), (shard, key, url)) for key, url in shard.left.items()]

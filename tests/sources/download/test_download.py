@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import pytest
 from filelock import FileLock
@@ -12,6 +13,7 @@ from edge_lib.config import ROOT, ConfigError
 from edge_lib.config.registry import DOWNLOADS
 from edge_lib.sources.download import download_missing
 from edge_lib.sources.download.base import Download, LocalPath
+from edge_lib.sources.download.summary_lines import summary_lines
 
 
 class NumbersDownload(Download):
@@ -22,6 +24,7 @@ class NumbersDownload(Download):
     file: LocalPath | None = None
     workers: int = 1
     fail: str | None = None
+    kind: Literal["a", "b"] | None = None
 
     def run(self):
         if self.fail == "disk":
@@ -69,8 +72,32 @@ def test_download_that_is_complete_takes_no_lock(tmp_path):
 
 def test_download_refuses_a_folder_of_another(tmp_path):
     download("numbers", tmp_path)
-    with pytest.raises(ConfigError, match=r"holds another download \(name=numbers\).*rows=3"):
+    with pytest.raises(ConfigError, match=r": rows is the default there, 3 here; choose"):
         download("numbers", tmp_path, rows=3)
+    assert download("numbers", tmp_path)["complete"]
+
+
+def test_download_of_another_name_tells_the_names_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(DOWNLOADS, "letters", DOWNLOADS["numbers"])
+    download("numbers", tmp_path, rows=2)
+    with pytest.raises(ConfigError, match=r": name is numbers there, letters here; choose"):
+        download("letters", tmp_path, rows=3)
+
+
+def test_download_of_killed_run_that_wrote_nothing_takes_other_options(tmp_path):
+    settings = {"name": "numbers", "rows": 2}
+    (tmp_path / "download.json").write_text(json.dumps({"settings": settings, "complete": False}))
+    (tmp_path / ".commit").write_text("old")
+    assert download("numbers", tmp_path, rows=3)["settings"]["rows"] == 3
+    assert not (tmp_path / ".commit").exists()
+
+
+def test_download_leaves_other_files_of_a_folder(tmp_path):
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list/mine").write_text("")
+    with pytest.raises(ConfigError, match="failed"):
+        download("numbers", tmp_path, fail="")
+    assert (tmp_path / "list/mine").exists()
 
 
 def test_download_goes_on_after_a_failure(tmp_path):
@@ -131,6 +158,32 @@ def test_command_takes_options_as_flags(tmp_path, monkeypatch, capsys):
     assert "numbers: 10" in capsys.readouterr().out
 
 
+def test_command_takes_no_abbreviations(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["download", "numbers", "--out", str(tmp_path / "a"), "--row", "5"])
+    assert "unrecognized arguments: --row 5" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_command_prints_lines_without_python(tmp_path, monkeypatch, capsys):
+    counts = {"rows": {"train": 62_700, "val": 79}, "licence": None, "skipped": {}}
+    monkeypatch.setattr(NumbersDownload, "run", lambda self: counts)
+    main(["download", "numbers", "--out", str(tmp_path), "--rows", "3"])
+    assert capsys.readouterr().out == "rows: train 62,700, val 79\n"
+
+
+def test_summary_lines_flatten_what_is_nested():
+    repeated = {"pictures": 1, "most_repeated": [{"urls": 20, "url": "http://a"}]}
+    voices = {"things": {"train": 2}, "voices": {"train": 3}}
+    assert summary_lines({"rows": voices, "repeated": repeated, "seconds": 1.5}) == [
+        "rows, things: train 2",
+        "rows, voices: train 3",
+        "repeated: pictures 1",
+        "repeated, most_repeated: urls 20, url http://a",
+        "seconds: 1.5",
+    ]
+
+
 def test_command_reports_a_wrong_name(tmp_path, capsys):
     assert main(["download", "nummbers", "--out", str(tmp_path)]) == 2
     assert "did you mean 'numbers'" in capsys.readouterr().err
@@ -140,8 +193,10 @@ def test_command_describes_options(capsys):
     with pytest.raises(SystemExit):
         main(["download", "numbers", "--help"])
     printed = capsys.readouterr().out
+    assert "usage: edge-glass download numbers --out DIR [options]\n" in printed
     assert "Numbers, for tests." in printed
-    assert "--workers" in printed
+    for flag in ("--workers N", "--file PATH", "--fail TEXT", "--kind a|b"):
+        assert flag in printed
 
 
 def test_experiment_downloads_what_is_missing(tmp_path, monkeypatch):

@@ -130,9 +130,37 @@ def test_urls_that_are_none_have_a_status(tmp_path, server):
 
 
 def test_urls_refuse_private_addresses_by_default(tmp_path, server):
-    with pytest.raises(ConfigError, match=r"no URL gives a picture \(private_address 3\)"):
-        fetch_urls(tmp_path, [server.url("ok", n) for n in range(3)], allow_private=False)
+    urls = [server.url("ok", n) for n in range(3)]
+    message = r"no URL gives a picture \(private_address 3\); .*--allow-private"
+    with pytest.raises(ConfigError, match=message):
+        fetch_urls(tmp_path, urls, allow_private=False)
     assert not server.served
+    assert fetch_urls(tmp_path, urls, allow_private=True)["alive"] == 3
+
+
+def test_urls_fetch_what_an_option_now_allows(tmp_path, server):
+    """Of a complete download, and once."""
+    urls = [server.url("ok", 1), server.url("noai", 2), server.url("gone", 3)]
+    assert fetch_urls(tmp_path, urls)["skipped"] == {"noai": 1, "gone": 1}
+    server.served.clear()
+    for _ in range(2):
+        assert fetch_urls(tmp_path, urls, ignore_noai=True)["skipped"] == {"gone": 1}
+    assert server.served == {urls[1]: 1}
+    assert [row["image"] for row in read_rows(tmp_path, "train")] == [picture(2), picture(3)]
+
+
+def test_urls_without_a_picture_may_follow_other_options(tmp_path, server):
+    urls = [server.url("gone", n) for n in range(12)]
+    with pytest.raises(ConfigError, match=r"gone 12"):
+        fetch_urls(tmp_path, urls)
+    fetch_urls(tmp_path, [server.url("ok", 1)], max_side=4)
+    assert statuses(tmp_path) == ["ok"]
+
+
+@pytest.mark.parametrize("name", ["cc3m", "laion"])
+def test_urls_without_their_list_say_where_it_is(tmp_path, name):
+    with pytest.raises(ConfigError, match=rf"^{name}: list: name the list; [^(]*$"):
+        download(name, tmp_path / "out")
 
 
 def test_urls_find_pictures_that_several_urls_give(tmp_path, server, caplog):

@@ -44,21 +44,31 @@ GROUP_ROWS = 500
 
 
 def divide_things(things: list[Thing], seed: int) -> dict[str, list[Thing]]:
-    """The things of each split, in their order. Those with an equal picture or clip are in one.
+    """The things of each split, in their order. Those with an equal picture are in one.
     ConfigError if a split has none.
     """
     pixels = np.array([thing.pixels for thing in things], object)
-    clips = [(row, clip.content) for row, x in enumerate(things) for clip in x.clips.values()]
-    firsts: dict[bytes, int] = {}
-    pairs = [(firsts.setdefault(content, row), row) for row, content in clips]
-    links = np.array(pairs, np.int64).reshape(-1, 2).T
-    numbers = divide([pixels], HeldOutConfig(val=HELD_OUT, test=HELD_OUT, seed=seed), links)
+    numbers = divide([pixels], HeldOutConfig(val=HELD_OUT, test=HELD_OUT, seed=seed))
     parts = {name: [] for name in SPLITS}
     for thing, number in zip(things, numbers, strict=True):
         parts[SPLITS[number]].append(thing)
     if not all(parts.values()):
         raise ConfigError(f"{len(things)} things are too few for three splits; raise --rows")
     return parts
+
+
+def drop_shared_clips(parts: dict[str, list[Thing]], skipped: dict[str, list[str]]) -> None:
+    """Leave out clips that a thing of an earlier split has as well, such as "A flower.", so that no
+    recording is in two splits.
+    """
+    earlier: set[bytes] = set()
+    for part in parts.values():
+        for thing in part:
+            shared = [name for name, clip in thing.clips.items() if clip.content in earlier]
+            for language in shared:
+                del thing.clips[language]
+                skipped["clip of an earlier split"].append(f"{thing.id} {language}")
+        earlier |= {clip.content for thing in part for clip in thing.clips.values()}
 
 
 def write_things(path: Path, things: Iterable[Thing]) -> None:

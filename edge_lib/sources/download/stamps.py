@@ -19,6 +19,7 @@ from edge_lib.sources.download.stamp_files import Thing, read_things
 from edge_lib.sources.download.stamp_tables import (
     count_rows,
     divide_things,
+    drop_shared_clips,
     write_things,
     write_voices,
 )
@@ -41,7 +42,7 @@ class StampsDownload(Download):
     """785 drawn and photographed things with descriptions in 77 languages, and 6,258 clips of human
     voices that read them in 14: Debian's tuxpaint-stamps-default (161 MB, GPL-2), by apt-get, or
     from a file. Writes things/*.parquet, a row a thing, and voices/*.parquet, a row a clip; val and
-    test have a tenth of the things each. Equal pictures and equal clips are in one split.
+    test have a tenth of the things each. No picture and no clip is in two splits.
     """
 
     # the summary has the package's version and sum, however it was got
@@ -58,6 +59,7 @@ class StampsDownload(Download):
         if not things:
             raise ConfigError(f"{path} holds no stamps; {WHERE}")
         parts = divide_things(self._sample(things), self.seed)
+        drop_shared_clips(parts, skipped)
         for split, part in parts.items():
             write_things(self.out / "things" / f"{split}-00000.parquet", part)
             write_voices(self.out / "voices" / f"{split}-00000.parquet", part)

@@ -217,22 +217,36 @@ def test_voice_is_of_its_thing(package, tmp_path):
             assert row["spoken"] == (f"Chose {number}." if row["language"] == "fr" else None)
 
 
-def test_equal_pictures_and_equal_clips_are_in_one_split(package, tmp_path):
+def test_equal_pictures_are_in_one_split(package, tmp_path):
     files = many(40)
-    pictures = [(f"twin/{n}", n) for n in range(12)]  # the same pixels in other bytes
-    for name, number in pictures:
-        same = make_thing(name, (number, 99, 7, 255), f"Twin {number}.", {"fr": 5000 + number})
+    for number in range(12):  # the same pixels in other bytes
+        name, colour = f"twin/{number}", (number, 99, 7, 255)
+        same = make_thing(name, colour, f"Twin {number}.", {"fr": 5000 + number})
         png = same[0][1][:-12] + b"\0\0\0\5tEXta\0bcd\xc9\xb9\x00\x16" + same[0][1][-12:]
         files += [(STAMPS + f, png if f.endswith("png") else c) for f, c in same]
-    for number in range(12, 24):  # the same clip under another picture
-        other = make_thing(f"twin/{number}", (0, number, 0, 255), "Clip.", {"fr": 200 + 9 * number})
-        files += [(STAMPS + name, content) for name, content in other]
     download("stamps", tmp_path / "out", file=package(files))
     parts = rows(tmp_path / "out", "things")
     split = {row["id"]: name for name, part in parts.items() for row in part}
     assert {*split.values()} == {"train", "val", "test"}
-    for number in range(24):
+    for number in range(12):
         assert split[f"twin/{number}"] == split[f"kind{number % 3}/thing {number}"]
+
+
+def test_clip_of_an_earlier_split_is_left_out(package, tmp_path):
+    files = many(40)
+    for number in range(24):  # the clip of a thing under another picture
+        other = make_thing(f"twin/{number}", (0, number, 0, 255), "Clip.", {"fr": 200 + 9 * number})
+        files += [(STAMPS + name, content) for name, content in other]
+    summary = download("stamps", tmp_path / "out", file=package(files))
+    voices = rows(tmp_path / "out", "voices")
+    clips = {split: {row["audio"] for row in part} for split, part in voices.items()}
+    assert not clips["train"] & (clips["val"] | clips["test"])
+    assert not clips["val"] & clips["test"]
+    things = rows(tmp_path / "out", "things")
+    split = {row["id"]: name for name, part in things.items() for row in part}
+    pairs = [(f"twin/{n}", f"kind{n % 3}/thing {n}") for n in range(24)]
+    apart = sum(split[twin] != split[thing] for twin, thing in pairs)
+    assert summary["skipped"]["clip of an earlier split"] == apart > 0
 
 
 def test_rows_take_a_random_part(package, tmp_path):

@@ -11,7 +11,7 @@ from edge_lib import download
 from edge_lib.config import ConfigError
 from edge_lib.sources.download import url_processes
 from edge_lib.sources.download.journal import recover
-from edge_lib.sources.download.url_lists import UrlList
+from edge_lib.sources.download.url_list import UrlList
 
 OPTIONS = {"shard_rows": 10, "retries": 0, "allow_private": True, "processes": 2}
 

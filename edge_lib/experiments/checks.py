@@ -21,7 +21,7 @@ from edge_lib.models import Aligner
 from edge_lib.runs import Run
 from edge_lib.runs.notebooks import aligner_folder
 from edge_lib.sources import load_table
-from edge_lib.sources.splits import CONVERSATIONS, QUESTIONS, SPLITS
+from edge_lib.sources.split_names import CONVERSATIONS, QUESTIONS, SPLITS
 
 OpenTable = Callable[[str], Table]  # split -> its table
 

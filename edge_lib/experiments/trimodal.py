@@ -22,7 +22,7 @@ from edge_lib.models import Aligner, Fuser
 from edge_lib.nn.losses import build_loss
 from edge_lib.runs import Run
 from edge_lib.sources import load_table, splits
-from edge_lib.sources.splits import DEGRADED
+from edge_lib.sources.split_names import DEGRADED
 from edge_lib.training.device import process_rank
 from edge_lib.training.fit import fit
 

@@ -21,7 +21,7 @@ from edge_lib.models.saving import model_digest
 from edge_lib.runs import Run
 from edge_lib.runs.files import replace_text
 from edge_lib.sources import kind_sets, load_table
-from edge_lib.sources.splits import QUESTIONS, SPLITS
+from edge_lib.sources.split_names import QUESTIONS, SPLITS
 from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.fit import fit
 

@@ -12,7 +12,7 @@ from edge_lib.experiments.vlm_features import open_prefix_features
 from edge_lib.models.prefix_sources import FUSED
 from edge_lib.nn.decoders.language import load_tokenizer
 from edge_lib.sources import load_table
-from edge_lib.sources.splits import CONVERSATIONS, SPLITS
+from edge_lib.sources.split_names import CONVERSATIONS, SPLITS
 
 CHAT_SPLITS = TRAIN, VAL, TEST = tuple(f"{CONVERSATIONS}{split}" for split in SPLITS)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from edge_lib.config import ConfigError, FilesConfig, from_root
-from edge_lib.sources.splits import SPLITS
+from edge_lib.sources.split_names import SPLITS
 
 SUFFIXES = {
     "image": {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"},

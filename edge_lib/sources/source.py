@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from edge_lib.config import DataConfig
 from edge_lib.data.table import Table
-from edge_lib.sources.splits import SPLITS
+from edge_lib.sources.split_names import SPLITS
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from edge_lib.data.table import Table
 from edge_lib.runs.files import whole_file
 from edge_lib.sources.digests import BATCH, cell_digests
 from edge_lib.sources.select import MEDIA, SPLIT_BY
-from edge_lib.sources.splits import SPLITS
+from edge_lib.sources.split_names import SPLITS
 
 NO_LINKS = np.zeros((2, 0), np.int64)
 KEYS = (SPLIT_BY, "group")  # columns whose equal values stay together

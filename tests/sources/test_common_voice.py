@@ -9,7 +9,7 @@ from audio_helpers import encode, sine
 
 from edge_lib.config import CommonVoiceConfig, ConfigError, DataConfig
 from edge_lib.sources import load_table
-from edge_lib.sources.splits import SPLITS
+from edge_lib.sources.split_names import SPLITS
 
 
 @pytest.fixture

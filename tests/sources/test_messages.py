@@ -15,7 +15,7 @@ from conversation_helpers import assistant, load_conversations, user
 from edge_lib.config import ConfigError, ConversationsConfig
 from edge_lib.data.conversations import read_conversations
 from edge_lib.sources import conversation_rows
-from edge_lib.sources.splits import SPLITS
+from edge_lib.sources.split_names import SPLITS
 
 TURNS = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a cat"}]
 EXPECTED = [user("<image>\nwhat?"), assistant("a cat")]

@@ -11,7 +11,7 @@ import pytest
 from edge_lib.config import ConfigError, DataConfig, load_config
 from edge_lib.sources import load_table
 from edge_lib.sources.caption_questions import caption_questions
-from edge_lib.sources.splits import SPLITS
+from edge_lib.sources.split_names import SPLITS
 
 
 @pytest.fixture

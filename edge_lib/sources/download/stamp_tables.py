@@ -14,7 +14,7 @@ from edge_lib.config import ConfigError, HeldOutConfig
 from edge_lib.runs.files import whole_file
 from edge_lib.sources.download.stamp_files import ENGLISH, Thing
 from edge_lib.sources.split import divide
-from edge_lib.sources.splits import SPLITS
+from edge_lib.sources.split_names import SPLITS
 
 HELD_OUT = 0.1  # share of val, and of test
 THINGS = pa.schema(

@@ -12,7 +12,8 @@ from edge_lib.config.base import Count, Positive
 from edge_lib.sources.download.base import Download, LocalPath
 from edge_lib.sources.download.fetch import FetchLimits
 from edge_lib.sources.download.statuses import TRANSIENT
-from edge_lib.sources.download.url_lists import ListFormat, UrlList, copy_list, list_sha256
+from edge_lib.sources.download.url_list import UrlList
+from edge_lib.sources.download.url_lists import ListFormat, copy_list, list_sha256
 from edge_lib.sources.download.url_run import fetch_list, is_complete, summarise
 from edge_lib.sources.download.url_worker import UrlJob
 

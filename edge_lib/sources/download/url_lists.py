@@ -5,7 +5,6 @@ the rows of a shard and nothing more.
 """
 
 import hashlib
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from edge_lib.sources.arrow import SkippedNames
 from edge_lib.sources.csv_files import read_csv
 from edge_lib.sources.download.base import SUMMARY
 from edge_lib.sources.download.sampling import sample_rows
+from edge_lib.sources.download.url_list import FACTS, FOLDER, ROWS, UrlList
 from edge_lib.sources.files import match_files
 from edge_lib.sources.parquet import is_parquet, open_parquet
 from edge_lib.sources.select import select_columns
@@ -30,8 +30,6 @@ from edge_lib.sources.tabular import column_names, read_named
 
 SUFFIXES = {".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
 COMPRESSED = {".gz", ".bz2", ".zst"}
-FOLDER = "list"  # of a download
-ROWS, FACTS = "rows.arrow", "list.json"
 
 
 @dataclass(frozen=True)
@@ -120,30 +118,6 @@ def copy_list(
                 writer.write_table(table)
         facts["skipped"] = {reason: len(names) for reason, names in skipped.items() if names}
         write_json(folder / FACTS, facts)
-
-
-class UrlList:
-    """The rows of a download: `row` (number in the list), `url`, `caption`, and maybe another.
-
-    facts: source, sha256 and stamps of its files, and skipped: rows that could not be read.
-    """
-
-    def __init__(self, out: Path):
-        self.facts = json.loads((out / FOLDER / FACTS).read_text())
-        self._file = pa.ipc.open_file(pa.memory_map(str(out / FOLDER / ROWS)))
-        self.shards = self._file.num_record_batches
-
-    @staticmethod
-    def exists(out: Path) -> bool:
-        return (out / FOLDER).is_dir()
-
-    def shard(self, number: int) -> pa.Table:
-        return pa.Table.from_batches([self._file.get_batch(number)])
-
-    def lengths(self) -> list[int]:
-        """The rows of each shard."""
-        full, last = len(self.shard(0)), len(self.shard(self.shards - 1))
-        return [full] * (self.shards - 1) + [last]
 
 
 def _stamps(files: Sequence[Path]) -> list[list]:

@@ -9,7 +9,7 @@ from typing import Any
 from edge_lib.config import ConfigError
 from edge_lib.sources.download.progress import url_progress
 from edge_lib.sources.download.statuses import TRANSIENT
-from edge_lib.sources.download.url_lists import UrlList
+from edge_lib.sources.download.url_list import UrlList
 from edge_lib.sources.download.url_processes import run_processes
 from edge_lib.sources.download.url_shards import has_status, is_finished, shard_files
 from edge_lib.sources.download.url_summary import count_rows, repeated_pictures

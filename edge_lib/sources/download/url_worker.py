@@ -16,7 +16,7 @@ from edge_lib.sources.download.content import Picture, check_picture
 from edge_lib.sources.download.dead_hosts import DeadHosts
 from edge_lib.sources.download.fetch import FetchLimits, Response, fetch, make_client
 from edge_lib.sources.download.schedule import Schedule, host_of
-from edge_lib.sources.download.url_lists import UrlList
+from edge_lib.sources.download.url_list import UrlList
 from edge_lib.sources.download.url_shards import UrlShard, open_shard, shard_files
 
 MAX_WAITING = 2000  # URLs that wait for others of their hosts before another shard is opened

@@ -8,7 +8,7 @@ from edge_lib.sources.generated import generated_path, read_generated
 from edge_lib.sources.scenes.probes import swap_metrics
 from edge_lib.sources.scenes.rows import degraded_rows, scene_rows
 from edge_lib.sources.source import Source
-from edge_lib.sources.splits import DEGRADED, SPLITS
+from edge_lib.sources.split_names import DEGRADED, SPLITS
 
 VERSION = 1  # raise it whenever the same config gives different rows
 

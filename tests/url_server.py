@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import math
 import threading
 from collections import Counter
 
@@ -20,11 +21,12 @@ def picture(number):
 class UrlServer:
     """KIND/NUMBER is a picture of its own (ok), one that all share (same), half of one (half),
     text (text), one with X-Robots-Tag (noai), 404 (gone) or 500 while `broken` (flaky).
-    `served` counts requests by URL.
+    `served` counts requests by URL; no more than `limit` are answered in all.
     """
 
     def __enter__(self):
         self.served, self.broken, self.changed = Counter(), True, threading.Condition()
+        self.limit = math.inf
         self._loop, started = asyncio.new_event_loop(), threading.Event()
         self._thread = threading.Thread(target=self._run, args=[started], daemon=True)
         self._thread.start()
@@ -41,7 +43,7 @@ class UrlServer:
     def wait_for(self, requests):
         """Wait until so many requests have come in all."""
         with self.changed:
-            return self.changed.wait_for(lambda: self.served.total() >= requests, 20)
+            return self.changed.wait_for(lambda: self.served.total() >= requests, 60)
 
     def _run(self, started):
         server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -54,6 +56,10 @@ class UrlServer:
             while request := await reader.readuntil(b"\r\n\r\n"):
                 path = request.split()[1].decode()
                 url = f"http://127.0.0.1:{self.port}{path}"
+                while self.served.total() >= self.limit and not reader.at_eof():
+                    await asyncio.sleep(0.01)
+                if reader.at_eof():  # the client was killed
+                    break
                 status, body = self._answer(*path.strip("/").split("/"))
                 tag = "X-Robots-Tag: noai\r\n" if "/noai/" in path else ""
                 head = f"HTTP/1.1 {status}\r\n{tag}Content-Length: {len(body)}\r\n\r\n"

@@ -10,6 +10,8 @@ from PIL.Image import Transpose
 
 from edge_lib.data.grey import is_wide, scale_grey
 
+# Pillow reads others too, EPS among them, for which it starts Ghostscript
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
 MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above it
 MAX_RATIO = 100  # of the sides; resizing the shorter one to 336 makes 11 million pixels of it
 TURNS = {  # EXIF orientation
@@ -25,11 +27,11 @@ TRANSPARENT = "transparent"  # key of `Image.info`: parts of the picture were tr
 
 
 def decode_image(content: bytes) -> Image.Image:
-    """The bytes of any image file that Pillow reads -> its normal form. Raises ValueError for other
-    bytes and as `normalize_image` does, else Pillow's own errors.
+    """An image file of one of `FORMATS` -> its normal form. Raises ValueError for other bytes and
+    as `normalize_image` does, else Pillow's own errors.
     """
     try:
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:  # its text holds the address of the bytes in memory
         raise ValueError("not an image file, or of an unknown format") from None
     return normalize_image(image)

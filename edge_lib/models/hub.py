@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from edge_lib.config import ConfigError
+from edge_lib.config.base import did_you_mean
 from edge_lib.features.weights import ASSETS
 from edge_lib.models.card import CARD, name_in_card
 from edge_lib.runs.files import absolute_path
@@ -49,6 +50,8 @@ def find_model(name: str | Path, file: str, **download) -> Path:
     folder = folder or absolute_path(name)
     if not folder.exists() and isinstance(name, str) and HUB_NAME.fullmatch(name):
         return _download(name, file, **download)
+    if not folder.exists() and (hint := did_you_mean(str(name), SHIPPED)):
+        raise ConfigError(f"{name} is neither shipped nor a folder; {hint.strip()}")
     if download["revision"] is not None:
         raise ConfigError(f"{name} is a folder; only models of the Hub have a revision")
     return folder

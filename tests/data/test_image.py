@@ -314,3 +314,15 @@ def test_truncated_files_are_rejected(format):
 def test_image_without_finite_pixels_is_rejected():
     with pytest.raises(ValueError, match="no finite pixels"):
         normalize_image(Image.fromarray(np.full((4, 4), np.nan, np.float32)))
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO"])
+def test_common_formats_are_decoded(name):
+    content = to_file(Image.new("RGB", (32, 32), "red"), name)
+    assert decode_image(content).getpixel((9, 9))[0] > 250
+
+
+def test_formats_that_run_programs_are_not_decoded(monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(ValueError, match="not an image file, or of an unknown format"):
+        decode_image(to_file(Image.new("RGB", (8, 8)), "EPS"))

@@ -267,6 +267,12 @@ def test_gated_repository_is_refused_in_one_line(fake_hub, aligner):
     assert "access is gated; ask for it" in refusal(Aligner.from_pretrained, NAME)
 
 
+def test_name_near_that_of_a_shipped_model_is_suggested(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refusal(Aligner.from_pretrained, "tiny-aling")
+    assert line == "tiny-aling is neither shipped nor a folder; did you mean 'tiny-align'?"
+
+
 def test_missing_revision_is_named(fake_hub, aligner):
     aligner.push_to_hub(NAME)
     assert refusal(Aligner.from_pretrained, NAME, revision="v9").endswith("no revision 'v9'")

@@ -186,7 +186,7 @@ def test_common_voice_fingerprint_follows_the_clips(load, tmp_path):
 
     write("a.mp3", b"one")
     first = load(*GOOD).fingerprint
-    write("b.mp3", b"two")  # a clip that arrives late
+    write("b.mp3", b"two")  # a clip that is added later
     late = load(*GOOD).fingerprint
     write("a.mp3", b"eno")
     changed = load(*GOOD).fingerprint

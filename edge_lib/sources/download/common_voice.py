@@ -122,7 +122,9 @@ def _archive_errors(archive: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ConfigError(f"{archive} is no whole tar archive ({error}); fetch it again") from None
+        raise ConfigError(
+            f"{archive} is not a complete tar archive ({error}); fetch it again"
+        ) from None
 
 
 def sample_listing(content: bytes, rows: int, seed: int) -> tuple[bytes, list[str]]:

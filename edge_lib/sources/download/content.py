@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from edge_lib.data.image import MAX_PIXELS, MAX_RATIO, normalize_image, turn_of
+from edge_lib.data.image import FORMATS, MAX_PIXELS, MAX_RATIO, normalize_image, turn_of
 from edge_lib.sources.download.statuses import Failure
 
-# Pillow reads others too, EPS among them, for which it starts Ghostscript
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000")
 SIDEWAYS = {
     Transpose.TRANSPOSE,
     Transpose.TRANSVERSE,

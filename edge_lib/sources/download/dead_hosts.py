@@ -1,4 +1,4 @@
-"""Hosts that have stopped to answer, whose URLs would hold up a download for hours."""
+"""Hosts that no longer answer, whose URLs would hold up a download for hours."""
 
 import time
 from collections import Counter
@@ -11,7 +11,7 @@ PROBE_SECONDS = 60  # after which one is
 
 
 class DeadHosts:
-    """Counts failures that pass, in a row, of each host."""
+    """Counts transient failures in a row, by host."""
 
     def __init__(self):
         self._failures: Counter[str] = Counter()

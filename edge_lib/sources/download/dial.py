@@ -39,8 +39,8 @@ class Dialler:
             except TimeoutError:
                 failure = Failure("timeout", "no connection in time")
             except (OSError, ValueError) as error:
-                passing = not isinstance(error, ssl.SSLCertVerificationError)
-                failure = Failure("connection", str(error) or type(error).__name__, passing)
+                transient = not isinstance(error, ssl.SSLCertVerificationError)
+                failure = Failure("connection", str(error) or type(error).__name__, transient)
         raise failure
 
     async def _addresses(self, host: str, port: int) -> list[str]:
@@ -50,8 +50,8 @@ class Dialler:
         except TimeoutError:
             raise Failure("timeout", f"{host[:80]} is not resolved in time") from None
         except (OSError, UnicodeError) as error:
-            passing = getattr(error, "errno", None) != socket.EAI_NONAME
-            raise Failure("connection", f"{host[:80]}: {error}", passing) from None
+            transient = getattr(error, "errno", None) != socket.EAI_NONAME
+            raise Failure("connection", f"{host[:80]}: {error}", transient) from None
         usable = [ip for ip in addresses if self._allow_private or is_public(ip)]
         if not usable:
             raise Failure("private_address", f"{host[:80]} has no public address")

@@ -28,7 +28,7 @@ UNREADABLE = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
 @dataclass(frozen=True)
 class FetchLimits:
     """timeout: seconds for a whole response, and half of it to connect and between two reads;
-    max_bytes: of a body, as sent and unpacked; retries: of failures that may pass; ignore_noai:
+    max_bytes: of a body, as sent and unpacked; retries: of transient failures; ignore_noai:
     take what X-Robots-Tag forbids; contact: an address for the header User-Agent, which some hosts
     ask for; backoff: seconds before the first retry, doubled for each further one.
     """
@@ -67,7 +67,7 @@ async def fetch(client: Client, url: str, limits: FetchLimits) -> Response:
             return Response("ok", None, await _follow(client, url, limits))
         except Failure as error:
             failure = error
-        if not failure.passing or retry == limits.retries:
+        if not failure.transient or retry == limits.retries:
             break
         await asyncio.sleep(limits.backoff * 2**retry * random.uniform(0.5, 1.5))
     return Response(failure.status, failure.error, None)
@@ -130,10 +130,10 @@ def _check_status(client: Client, host: str, response: Connection) -> None:
         return
     kind = KINDS.get(status, "server_error" if 500 <= status < 600 else "refused")
     wait = _retry_after(_header(response, b"retry-after"))
-    passing = kind in TRANSIENT and wait <= MAX_WAIT
-    if passing and wait:
+    transient = kind in TRANSIENT and wait <= MAX_WAIT
+    if transient and wait:
         client.pause(host, wait)
-    raise Failure(kind, f"status {status}", passing)
+    raise Failure(kind, f"status {status}", transient)
 
 
 def _retry_after(value: str) -> float:
@@ -176,7 +176,7 @@ async def _body(response: Connection, limit: int) -> bytes:
 
 
 def _unpacked(response: Connection, body: bytes, limit: int) -> bytes:
-    """The body without its encoding. Encodings that do not exist mean nothing, as to browsers."""
+    """The body without its encoding. Unknown encodings are ignored, as browsers do."""
     if _header(response, b"content-encoding").lower() not in ("gzip", "x-gzip", "deflate"):
         return body
     try:

@@ -1,4 +1,4 @@
-"""Files of data sets on the Hugging Face Hub, with errors that say what is the matter."""
+"""Files of data sets on the Hugging Face Hub, with errors that name the cause."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -88,6 +89,10 @@ def hub_errors(repo: str) -> Iterator[None]:
 def _problem(error: BaseException, repo: str) -> str | None:
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, which forbids downloads"
+    if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):
+        reason = str(error) or type(error).__name__
+        hint = "check the network, or name a mirror by HF_ENDPOINT"
+        return f"cannot reach {constants.ENDPOINT} ({reason}); {hint}"
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision"
     page = f"{constants.ENDPOINT}/datasets/{repo}"

@@ -1,8 +1,8 @@
 """Lengths and sha256 sums of archives, as others have published them.
 
 COCO and Karpathy's splits: TensorFlow Datasets, url_checksums/coco_captions.txt. VQAv2: ParlAI,
-tasks/vqa_v2/build.py. Nobody vouches for GQA's, TextVQA's and Visual Genome's archives: a record
-in `archives/` holds the sums that were computed.
+tasks/vqa_v2/build.py. No sums are published for GQA's, TextVQA's and Visual Genome's archives: a
+record in `archives/` holds those that were computed.
 """
 
 COCO = "http://images.cocodataset.org"

@@ -22,12 +22,12 @@ TRANSIENT = frozenset({"rate_limited", "server_error", "timeout", "connection"})
 
 
 class Failure(Exception):
-    """Why a URL gives nothing. status: of `STATUSES`; error: one line; passing: whether another try
-    soon may end otherwise.
+    """Why a URL gives nothing. status: of `STATUSES`; error: one line; transient: whether another
+    try soon may end otherwise.
     """
 
-    def __init__(self, status: str, error: str, passing: bool | None = None):
+    def __init__(self, status: str, error: str, transient: bool | None = None):
         super().__init__(status, error)
         self.status = status
         self.error = " ".join(error.split())[:200]
-        self.passing = status in TRANSIENT if passing is None else passing
+        self.transient = status in TRANSIENT if transient is None else transient

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import logging
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -14,6 +16,7 @@ from edge_lib.config import ConfigError
 from edge_lib.runs.progress import progress_bar
 from edge_lib.sources.download.disk import full_disk_errors, require_space, write_json
 
+log = logging.getLogger(__name__)
 ATTEMPTS = 6  # in a row that bring no new byte
 LONGEST_WAIT = 120  # seconds, also of Retry-After
 TRANSIENT = {408, 425, 429, *range(500, 600)}
@@ -22,7 +25,7 @@ sleep = time.sleep
 
 
 class TransientError(Exception):
-    """A failure that may pass. wait: the seconds that the server asks for."""
+    """A transient failure. wait: the seconds that the server asks for."""
 
     def __init__(self, message: str, wait: float | None = None):
         super().__init__(message)
@@ -43,7 +46,7 @@ def download_file(client: httpx.Client, url: str, path: Path, size=None, sha256=
     right.
 
     Raises ConfigError for a status that stays, a file that is not the published one, too little
-    space, and failures that do not pass; run again, it goes on.
+    space, and failures that last; run again, it goes on.
     """
     part = PartialFile(path)
     if not path.exists():
@@ -80,7 +83,7 @@ def check_status(response: httpx.Response) -> None:
 
 
 def retry(url: str, action, part: "PartialFile | None" = None):
-    """The action's value. It is repeated after failures that may pass, with growing waits;
+    """The action's value. It is repeated after transient failures, with growing waits;
     ConfigError after ATTEMPTS that bring nothing new.
     """
     failures = 0
@@ -92,7 +95,9 @@ def retry(url: str, action, part: "PartialFile | None" = None):
             failures = 1 if part and part.bytes > before else failures + 1
             if failures == ATTEMPTS:
                 raise ConfigError(f"{url}: {error}; the same command goes on later") from None
-            sleep(min(error.wait if error.wait is not None else 2**failures, LONGEST_WAIT))
+            wait = min(error.wait if error.wait is not None else 2**failures, LONGEST_WAIT)
+            log.warning("%s: %s; try %d of %d in %g s", url, error, failures + 1, ATTEMPTS, wait)
+            sleep(wait)
 
 
 class PartialFile:
@@ -196,8 +201,14 @@ def _response(client: httpx.Client, url: str, headers: dict) -> Iterator[httpx.R
             yield response
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
         raise ConfigError(f"{url}: {error}") from None
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise TransientError(f"cannot reach {urlsplit(url).netloc} ({_detail(error)})") from None
     except httpx.TransportError as error:
-        raise TransientError(str(error) or type(error).__name__) from None
+        raise TransientError(_detail(error)) from None
+
+
+def _detail(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def read_range(client: httpx.Client, url: str, start: int, stop: int) -> bytes:

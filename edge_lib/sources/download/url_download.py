@@ -1,9 +1,11 @@
 """Downloads of pictures whose URLs stand in a list, with captions."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from urllib.request import getproxies_environment
 
 from joblib import cpu_count
 from pydantic import Field, PositiveFloat
@@ -16,6 +18,8 @@ from edge_lib.sources.download.url_list import UrlList
 from edge_lib.sources.download.url_lists import ListFormat, copy_list, list_sha256
 from edge_lib.sources.download.url_run import fetch_list, is_complete, summarise
 from edge_lib.sources.download.url_worker import UrlJob
+
+log = logging.getLogger(__name__)
 
 
 class UrlDownload(Download):
@@ -89,6 +93,7 @@ class UrlDownload(Download):
         return self.list, str(self.list)
 
     def run(self) -> dict[str, Any]:
+        _warn_of_proxies()
         start = time.monotonic()
         if not UrlList.exists(self.out):
             path, source = self.list_path()
@@ -125,6 +130,12 @@ class UrlsDownload(UrlDownload):
     @property
     def list_format(self) -> ListFormat:
         return ListFormat(self.url_column, self.caption_column)
+
+
+def _warn_of_proxies() -> None:
+    if proxies := getproxies_environment().keys() & {"http", "https", "all"}:
+        names = ", ".join(f"{name.upper()}_PROXY" for name in sorted(proxies))
+        log.warning("%s is ignored: URLs of a list are fetched without a proxy", names)
 
 
 def _shares(total: int, count: int) -> list[int]:

@@ -59,9 +59,9 @@ class Cc3mDownload(UrlDownload):
 
     LICENCE = "free for any use, naming Google LLC as the source is asked for"
 
-    list: Annotated[
-        LocalPath | None, _given(f"Train_GCC-training.tsv is to be had from {CC3M}")
-    ] = Field(None, description=f"Train_GCC-training.tsv, from {CC3M}")
+    list: Annotated[LocalPath | None, _given(f"download Train_GCC-training.tsv from {CC3M}")] = (
+        Field(None, description=f"Train_GCC-training.tsv, from {CC3M}")
+    )
 
     @property
     def list_format(self) -> ListFormat:

@@ -119,7 +119,7 @@ def test_missing_archive_says_where_it_is(tmp_path):
 def test_truncated_archive_is_told(archive, tmp_path, share, rows):
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ConfigError, match="is no whole tar archive"):
+    with pytest.raises(ConfigError, match="is not a complete tar archive"):
         download("common-voice", tmp_path / "cv", file=archive, rows=rows)
 
 
@@ -128,7 +128,7 @@ def test_archive_that_ends_inside_a_clip_is_told(tmp_path, mode):
     files = members() | {f"{ROOT}/clips/{clip('train', 5)}": os.urandom(500_000)}
     archive = write_tar(tmp_path / "a.tar", files, mode)
     archive.write_bytes(archive.read_bytes()[:200_000])
-    with pytest.raises(ConfigError, match="is no whole tar archive"):
+    with pytest.raises(ConfigError, match="is not a complete tar archive"):
         download("common-voice", tmp_path / "cv", file=archive)
     assert not (tmp_path / "cv/clips" / clip("train", 5)).exists()
 
@@ -147,14 +147,14 @@ def test_flipped_bit_is_told(archive, tmp_path):
     content = bytearray(archive.read_bytes())
     content[-6] ^= 1  # of the checksum at the end
     archive.write_bytes(content)
-    with pytest.raises(ConfigError, match="is no whole tar archive"):
+    with pytest.raises(ConfigError, match="is not a complete tar archive"):
         download("common-voice", tmp_path / "cv", file=archive)
 
 
 def test_other_file_is_no_archive(tmp_path):
     page = tmp_path / "page.tar.gz"
     page.write_bytes(b"<html>log in</html>" * 100)
-    with pytest.raises(ConfigError, match="is no whole tar archive"):
+    with pytest.raises(ConfigError, match="is not a complete tar archive"):
         download("common-voice", tmp_path / "cv", file=page)
 
 

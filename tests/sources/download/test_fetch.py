@@ -182,14 +182,14 @@ def test_robots_tag_can_be_ignored(server):
 
 def test_connections_are_bounded(server):
     assert set(statuses([server.url("slow")] * 20, connections=3)) == {"ok"}
-    assert server.most_active == 3
+    assert 1 < server.most_active <= 3
 
 
 def test_connections_of_a_host_are_bounded(server):
     resolver = FakeResolver(a_test=[["127.0.0.1"]], b_test=[["127.0.0.1"]])
     urls = [f"http://{host}.test:{server.port}/slow" for host in "ab" * 10]
     assert set(statuses(urls, per_host=2, resolve=resolver)) == {"ok"}
-    assert server.most_active == 4
+    assert 2 < server.most_active <= 4
 
 
 def test_connections_are_kept_alive(server):

@@ -116,6 +116,11 @@ def fails(server, tmp_path, message, **options):
         download("hub", tmp_path, **{"repo": "org/birds", **options})
 
 
+def test_unreachable_hub_is_told_with_its_address(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    fails(server, tmp_path, r"^org/birds: cannot reach http://127\.0\.0\.1:9 \(.*HF_ENDPOINT$")
+
+
 def test_missing_data_set_is_told(server, tmp_path):
     server.files["/api/datasets/org/bird"] = b""
     server.faults["/api/datasets/org/bird"] = [status(404, X_Error_Code="RepoNotFound")]

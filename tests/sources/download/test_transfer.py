@@ -168,11 +168,21 @@ def test_other_length_than_published_is_refused_before_the_body(server, fetch, t
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-def test_passing_failures_are_retried(server, fetch, tmp_path, waits, code):
+def test_transient_failures_are_retried(server, fetch, tmp_path, waits, code):
     server.faults["/a.zip"] = [status(code), status(code, Retry_After="7")]
     fetch()
     assert waits == [2, 7]
     assert_whole(tmp_path)
+
+
+def test_unreachable_host_is_a_line_for_each_try(fetch, server, waits, caplog, monkeypatch):
+    monkeypatch.setattr(server, "url", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"a\.zip: cannot reach 127\.0\.0\.1:9 \(.*goes on"):
+        fetch()
+    lines = caplog.messages
+    assert len(lines) == len(waits) == transfer.ATTEMPTS - 1
+    assert lines[2].startswith("http://127.0.0.1:9/a.zip: cannot reach 127.0.0.1:9 (")
+    assert lines[2].endswith("); try 4 of 6 in 8 s")
 
 
 def test_long_retry_after_is_bounded(server, fetch, waits):

@@ -163,6 +163,16 @@ def test_urls_without_their_list_say_where_it_is(tmp_path, name):
         download(name, tmp_path / "out")
 
 
+def test_urls_say_once_that_a_proxy_is_ignored(tmp_path, server, caplog, monkeypatch):
+    for name in ("http_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert fetch_urls(tmp_path, [server.url("ok", n) for n in range(12)])["alive"] == 12
+    lines = [line for line in caplog.messages if "PROXY" in line]
+    assert lines == [
+        "HTTP_PROXY, HTTPS_PROXY is ignored: URLs of a list are fetched without a proxy"
+    ]
+
+
 def test_urls_find_pictures_that_several_urls_give(tmp_path, server, caplog):
     urls = [server.url("same" if n % 2 else "ok", n) for n in range(40)]
     repeated = fetch_urls(tmp_path, [*urls, *urls[:20]])["repeated"]

@@ -1,5 +1,6 @@
 """URL downloads that are interrupted: nothing is lost, doubled, or fetched again."""
 
+import math
 import os
 import random
 import re
@@ -34,12 +35,15 @@ def test_urls_killed_at_random_moments_loses_and_doubles_nothing(tmp_path, serve
     server.served.clear()
     recorded = {}
     for _ in range(20):
+        server.limit = server.served.total() + generator.randrange(1, 100)
         run = Run(tmp_path, urls, **options)
-        assert server.wait_for(server.served.total() + generator.randrange(120))
+        assert server.wait_for(server.limit)
         run.kill()
         for url in recorded_urls(tmp_path):
             recorded.setdefault(url, server.served[url])
-    assert 500 < len(recorded) < 2000
+    assert recorded
+    assert len(recorded) <= server.served.total() < 2000
+    server.limit = math.inf
     fetch_urls(tmp_path, urls, **options)
     assert tables(tmp_path) == tables(tmp_path / "whole")
     assert {url: server.served[url] for url in recorded} == recorded
@@ -108,7 +112,7 @@ def test_urls_refuses_another_list(tmp_path, server, half_done, complete):
     urls, _ = half_done
     if complete:
         fetch_urls(tmp_path, urls)
-    with pytest.raises(ConfigError, match=r"holds another download .*list_sha256"):
+    with pytest.raises(ConfigError, match=r"holds another download: list_sha256 is"):
         fetch_urls(tmp_path, [*urls, server.url("ok", 99)])
 
 

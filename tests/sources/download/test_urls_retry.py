@@ -1,4 +1,4 @@
-"""`retry="failed"`: rows that failed for reasons that pass are taken up again."""
+"""`retry="failed"`: rows with transient failures are fetched again."""
 
 import pytest
 from url_runs import Run, fetch_urls, read_rows, statuses

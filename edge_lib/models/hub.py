@@ -21,7 +21,7 @@ from edge_lib.config import ConfigError
 from edge_lib.config.base import did_you_mean
 from edge_lib.features.weights import ASSETS
 from edge_lib.models.card import CARD, name_in_card
-from edge_lib.runs.files import absolute_path
+from edge_lib.runs.files import absolute_path, sha256_of
 
 SHIPPED = {"tiny-align": ASSETS / "tiny-align"}
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -85,15 +85,9 @@ def _is_intact(path: Path) -> bool:
     # one step: the next may lead to a store that several repositories share, of other names
     digest = path.readlink().name
     if re.fullmatch("[0-9a-f]{64}", digest):
-        return sha256(path) == digest
+        return sha256_of(path) == digest
     blob = b"blob %d\0%b" % (path.stat().st_size, path.read_bytes())
     return not re.fullmatch("[0-9a-f]{40}", digest) or hashlib.sha1(blob).hexdigest() == digest
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def upload_model(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from edge_lib.config import ConfigError
 from edge_lib.models.card import Backbone, write_card
-from edge_lib.models.hub import find_model, sha256, upload_model
-from edge_lib.runs.files import read_saved, whole_folder, write_json
+from edge_lib.models.hub import find_model, upload_model
+from edge_lib.runs.files import read_saved, sha256_of, whole_folder, write_json
 
 DIGESTS = "sha256"  # key of the metadata: the digest of each file of weights beside it
 
@@ -62,7 +62,7 @@ class PretrainedModel:
         """
         with whole_folder(folder) as temporary:
             metadata = self._write(temporary)
-            digests = {p.name: sha256(p) for p in sorted(temporary.glob("*.safetensors"))}
+            digests = {p.name: sha256_of(p) for p in sorted(temporary.glob("*.safetensors"))}
             write_json(temporary / self.FILE, metadata | {DIGESTS: digests})
             write_card(self, temporary, model_digest(temporary))
 
@@ -139,7 +139,7 @@ def read_metadata(folder: Path, name: str) -> dict[str, Any]:
     for file, digest in metadata.pop(DIGESTS, {}).items():  # older versions saved none
         if not (folder / file).is_file():
             raise ConfigError(f"{folder / file} is missing: copy the whole folder")
-        if sha256(folder / file) != digest:
+        if sha256_of(folder / file) != digest:
             is_pointer = (folder / file).read_bytes()[:8] == b"version "  # it is cloned without LFS
             reason = "run `git lfs pull`" if is_pointer else "its content is not what was saved"
             raise ConfigError(f"{folder / file} is damaged: {reason}")

@@ -1,5 +1,6 @@
 """Read saved models, and write files and folders atomically."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,12 @@ from edge_lib.config import ConfigError
 def absolute_path(path: str | Path) -> Path:
     """`path`, taken relative to the working directory like every path of the Python API."""
     return Path(path).expanduser().absolute()
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_saved(folder: str | Path, name: str) -> dict:

@@ -1,6 +1,8 @@
 """Progress of work over two seconds: a bar on a terminal or in a notebook, else lines."""
 
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -25,3 +27,11 @@ def progress_bar(name: str, total: int | None, unit: str = "B", initial: int = 0
     interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
     options = {} if interactive else log
     return tqdm(desc=name, total=total, unit=unit, initial=initial, unit_scale=True, delay=DELAY, **options)
+
+
+def track(items: Iterable[Any], name: str, total: int | None, unit: str) -> Iterator[Any]:
+    """The items, counted by a `progress_bar`."""
+    with progress_bar(name, total, unit) as bar:
+        for item in items:
+            yield item
+            bar.update()

@@ -17,6 +17,12 @@ def test_short_work_shows_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_tracked_items_are_counted(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "DELAY", 1e-9)
+    assert [*progress.track(iter("abc"), "read", None, " files")] == ["a", "b", "c"]
+    assert capsys.readouterr().err.splitlines()[-1].startswith("read: 3.00 files")
+
+
 def test_longer_work_shows_lines(monkeypatch, capsys):
     monkeypatch.setattr(progress, "DELAY", 1e-9)
     with progress.progress_bar("check", 2, " files") as bar:

@@ -19,6 +19,7 @@ import soundfile
 
 from edge_lib.data.image import decode_image
 from edge_lib.data.skipped import Skipped
+from edge_lib.runs.progress import track
 from edge_lib.sources.arrow import SkippedNames
 from edge_lib.sources.files import is_utf8
 
@@ -54,7 +55,7 @@ def read_things(files: Iterable[tuple[str, bytes | None]], skipped: SkippedNames
     """The things of an archive, by id. skipped: gets the names of what is left out."""
     parts, clips = _group_files(files, skipped)
     things = []
-    for name in sorted(parts):
+    for name in track(sorted(parts), "check pictures", len(parts), " pictures"):
         thing = _read_thing(name, parts[name])
         if isinstance(thing, Skipped):
             skipped[thing.reason].append(name)
@@ -70,7 +71,8 @@ def read_things(files: Iterable[tuple[str, bytes | None]], skipped: SkippedNames
 def _group_files(files: Iterable[tuple[str, bytes | None]], skipped: SkippedNames):
     """Thing -> suffix -> content, and thing -> language -> content of the clip."""
     parts, clips = defaultdict(dict), defaultdict(dict)
-    for name, content in sorted(dict(files).items()):
+    contents = dict(track(files, "read stamps", None, " files"))
+    for name, content in sorted(contents.items()):
         if not (root := re.match(ROOTS, name)):
             continue
         path = PurePosixPath(name[root.end() :])
@@ -142,11 +144,12 @@ def _add_clips(things: list[Thing], clips: dict, skipped: SkippedNames) -> None:
     rows = [(thing, *clip) for thing in things for clip in sorted(clips[thing.id].items())]
     with ThreadPoolExecutor() as pool:
         checked = pool.map(check_clip, [content for *_, content in rows])
-    for (thing, language, content), seconds in zip(rows, checked, strict=True):
-        if isinstance(seconds, Skipped):
-            skipped[seconds.reason].append(f"{thing.id} {language}")
-        else:
-            thing.clips[language] = Clip(content, seconds)
+        checked = track(checked, "check clips", len(rows), " clips")
+        for (thing, language, content), seconds in zip(rows, checked, strict=True):
+            if isinstance(seconds, Skipped):
+                skipped[seconds.reason].append(f"{thing.id} {language}")
+            else:
+                thing.clips[language] = Clip(content, seconds)
 
 
 def check_clip(content: bytes | None) -> float | Skipped:

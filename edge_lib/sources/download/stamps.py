@@ -1,9 +1,9 @@
 """Debian's tuxpaint-stamps-default: pictures of things, and voices that describe them."""
 
-import hashlib
 import logging
 import random
 import shutil
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from edge_lib.config import ConfigError, from_root
 from edge_lib.data.skipped import skip_line
-from edge_lib.runs.files import write_json
+from edge_lib.runs.files import sha256_of, write_json
 from edge_lib.sources.download.base import Download, LocalPath
 from edge_lib.sources.download.deb import apt_download, archive_files, deb_field, is_deb
 from edge_lib.sources.download.stamp_files import Thing, read_things
@@ -27,6 +27,7 @@ from edge_lib.sources.download.stamp_tables import (
 log = logging.getLogger(__name__)
 
 PACKAGE = "tuxpaint-stamps-default"
+MEGABYTES = 161
 SHA256 = {"2022.06.04-1": "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"}
 LICENCE = (
     "GPL-2 or later (the package's copyright file); upstream's CONTRIBUTORS.txt names others for "
@@ -54,6 +55,14 @@ class StampsDownload(Download):
 
     def run(self) -> dict[str, Any]:
         path, facts = self._package()
+        try:
+            return facts | self._write(path)
+        except KeyboardInterrupt:
+            line = f"interrupted; {path} is kept, and the same command reads it from the start"
+            raise KeyboardInterrupt(line) from None
+
+    def _write(self, path: Path) -> dict[str, Any]:
+        """The tables of a package; what was counted."""
         skipped = defaultdict(list)
         things = read_things(archive_files(path), skipped)
         if not things:
@@ -65,7 +74,7 @@ class StampsDownload(Download):
             write_voices(self.out / "voices" / f"{split}-00000.parquet", part)
         skipped = {reason: names for reason, names in skipped.items() if names}
         self._tell(skipped)
-        return facts | count_rows(parts) | {"skipped": {r: len(n) for r, n in skipped.items()}}
+        return count_rows(parts) | {"skipped": {r: len(n) for r, n in skipped.items()}}
 
     def _sample(self, things: list[Thing]) -> list[Thing]:
         if self.rows is None or self.rows >= len(things):
@@ -93,8 +102,11 @@ class StampsDownload(Download):
 def _from_apt() -> tuple[Path, dict[str, str]]:
     if not shutil.which("apt-get"):
         raise ConfigError(f"stamps: no apt-get on this machine; {WHERE}")
+    folder = from_root("runs/cache/downloads") / PACKAGE
     try:
-        path = apt_download(PACKAGE, from_root("runs/cache/downloads") / PACKAGE)
+        if not [*folder.glob("*.deb")]:
+            print(f"apt-get fetches {PACKAGE} ({MEGABYTES} MB)", file=sys.stderr, flush=True)
+        path = apt_download(PACKAGE, folder)
     except ConfigError as error:
         raise ConfigError(f"stamps: {error}; try apt-get update, or {WHERE}") from None
     # other distributions build the same version anew
@@ -103,8 +115,7 @@ def _from_apt() -> tuple[Path, dict[str, str]]:
 
 def _describe(path: Path) -> dict[str, str]:
     """Origin, version and sum of a package. ConfigError for a .deb of another."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     version = deb_field(path, "Version") if is_deb(path) else None
     if version and (package := deb_field(path, "Package")) != PACKAGE:
         raise ConfigError(f"{path} is the package {package}; {WHERE}")

@@ -1,6 +1,5 @@
 """A large file over HTTP: resumed where it stopped, checked, and named when it is whole."""
 
-import hashlib
 import json
 import logging
 import re
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from edge_lib.config import ConfigError
+from edge_lib.runs.files import sha256_of
 from edge_lib.runs.progress import progress_bar
 from edge_lib.sources.download.disk import full_disk_errors, require_space, write_json
 
@@ -63,11 +63,6 @@ def content_length(client: httpx.Client, url: str) -> int | None:
             return _length(response)
 
     return retry(url, ask)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_status(response: httpx.Response) -> None:

@@ -5,42 +5,31 @@ from collections import Counter
 
 import pytest
 
-from edge_lib.sources.download import progress
+from edge_lib.runs import progress
 from edge_lib.sources.download.progress import url_progress
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A list that holds the time."""
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
+@pytest.fixture(autouse=True)
+def _without_delay(monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 0)
+    monkeypatch.setattr(progress, "DELAY", 1e-9)
 
 
-def test_progress_in_a_log_is_a_line_every_half_minute(clock, capsys):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_counts_rows_of_this_and_earlier_calls(monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with url_progress(1000, Counter(rows=200, alive=100, bytes=3_000_000)) as bar:
-        for seconds in (10, 29, 31, 59, 61):
-            clock[0] = 100.0 + seconds
-            bar.add(Counter(rows=100, alive=80, bytes=1_000_000))
-        clock[0] = 170.0
-    assert capsys.readouterr().out.splitlines() == [
-        "500 of 1,000 rows, 10 rows/s, 68% alive, 6.0 MB",
-        "700 of 1,000 rows, 8 rows/s, 71% alive, 8.0 MB",
-        "700 of 1,000 rows, 7 rows/s, 71% alive, 8.0 MB",
-    ]
+        bar.add(Counter(rows=250, alive=240, bytes=1_000_000))
+        bar.add(Counter(rows=50, alive=0, bytes=2_500_000_000))
+    printed = capsys.readouterr()
+    assert "500/1.00k" in printed.err
+    assert "68% alive, 2.50 GB" in printed.err
+    assert printed.out == ""  # which is for the summary
 
 
-def test_progress_of_nothing_is_a_line(clock, capsys):
-    with url_progress(0, Counter()):
-        pass
-    assert capsys.readouterr().out == "0 of 0 rows, 0 rows/s, 0% alive, 0.0 MB\n"
-
-
-def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with url_progress(1000, Counter(rows=250, alive=250)) as bar:
-        bar.add(Counter(rows=250, alive=0, bytes=2_500_000_000))
-    shown = capsys.readouterr().err
-    assert "50%" in shown
-    assert "500/1.00k" in shown
-    assert "50% alive, 2.50 GB" in shown
+def test_progress_in_a_log_is_lines(capsys):
+    with url_progress(100, Counter()) as bar:
+        bar.add(Counter(rows=50, alive=50))
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("fetch:") for line in lines)
+    assert "100% alive, 0.0 MB" in lines[-1]

@@ -336,6 +336,24 @@ def test_package_comes_from_apt(version, package, tmp_path, monkeypatch):
     assert summary["verified"] == "by apt-get when it was fetched"
 
 
+def test_fetch_by_apt_is_announced(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "from_root", lambda _: tmp_path)
+    monkeypatch.setattr(module.shutil, "which", lambda _: "/usr/bin/apt-get")
+    monkeypatch.setattr(module, "apt_download", lambda name, folder: package())
+    download("stamps", tmp_path / "out", rows=15)
+    assert "apt-get fetches tuxpaint-stamps-default (161 MB)" in capsys.readouterr().err
+
+
+def test_interrupted_reading_says_what_is_kept(package, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "read_things", interrupt)
+    path = package()
+    with pytest.raises(KeyboardInterrupt, match=rf"{path} is kept, .* reads it from the start"):
+        download("stamps", tmp_path / "out", file=path)
+
+
 def test_failed_apt_is_one_line(tmp_path, monkeypatch):
     def fail(name, folder):
         raise ConfigError(f"apt-get download {name}: Unable to locate package {name}")

@@ -64,7 +64,8 @@ def download(arguments: Arguments) -> int:
     from edge_lib.sources.download.summary_lines import summary_lines
 
     parser = argparse.ArgumentParser(
-        usage="edge-glass download NAME --out DIR [options]",
+        prog="edge-glass download",
+        usage="%(prog)s NAME --out DIR [options]",
         description=download.__doc__,
         epilog="`edge-glass download NAME --help` describes a data set and its options.",
     )

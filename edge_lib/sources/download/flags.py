@@ -18,7 +18,8 @@ def parse_flags(name: str, download: type[Download], arguments: Sequence[str]) -
     fields = {f"--{key.replace('_', '-')}": info for key, info in download.model_fields.items()}
     required = [f"{flag} {_metavar(flag, i)}" for flag, i in fields.items() if i.is_required()]
     parser = argparse.ArgumentParser(
-        usage=" ".join(["edge-glass download", name, *required, "[options]"]),
+        prog=f"edge-glass download {name}",
+        usage=" ".join(["%(prog)s", *required, "[options]"]),
         description=inspect.getdoc(download),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

@@ -161,7 +161,10 @@ def test_command_takes_options_as_flags(tmp_path, monkeypatch, capsys):
 def test_command_takes_no_abbreviations(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["download", "numbers", "--out", str(tmp_path / "a"), "--row", "5"])
-    assert "unrecognized arguments: --row 5" in capsys.readouterr().err
+    assert (
+        "edge-glass download numbers: error: unrecognized arguments: --row 5"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "a").exists()
 
 

@@ -46,6 +46,7 @@ def checkout(tmp_path_factory):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     _draw_pictures(folder / "pictures")
+    (folder / "runs").mkdir()
     return folder
 
 

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import os
 from pathlib import Path
 
 import ipywidgets
@@ -13,22 +12,18 @@ import soundfile
 from edge_lib.data.audio import RATE
 from edge_lib.data.table import Table
 from edge_lib.plots.style import modality_style
+from edge_lib.runs.progress import in_open_notebook
 
 SIDE, SECONDS = 112, 30  # the most of a picture, in pixels, and of a clip that the browser gets
 MOST_SHOWN = 24  # of the selected points
 BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 
 
-def is_interactive() -> bool:
-    """Whether the kernel was started by JupyterLab or VS Code, not by papermill."""
-    return "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ
-
-
 def explore_map(points: pd.DataFrame, table: Table, csv: Path) -> ipywidgets.VBox | None:
     """The widgets of an `EmbeddingMap`. None headless, where `plots.embedding_map` is its picture:
     the executed notebook would hold the code and the state of widgets that nobody can use.
     """
-    if not is_interactive():
+    if not in_open_notebook():
         return None
     explorer = EmbeddingMap(points, table, csv)
     return ipywidgets.VBox([explorer.hue, explorer.view, explorer.player, explorer.strip])

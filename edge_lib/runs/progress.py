@@ -1,10 +1,12 @@
-"""Progress of work over two seconds: a bar on a terminal or in a notebook, else lines."""
+"""Progress of work over two seconds: a bar on a terminal or in an open notebook, else lines."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from multiprocessing import parent_process
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 SECONDS = 30  # between lines
 DELAY = 2  # before anything is shown
@@ -21,12 +23,25 @@ class _Lines:
         sys.stderr.flush()
 
 
+def in_open_notebook() -> bool:
+    """Whether this is a kernel that JupyterLab or VS Code started, not papermill: in a notebook that
+    is executed headlessly, widgets would only add their state to the file.
+    """
+    started = "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ
+    return started and parent_process() is None  # the environment is inherited
+
+
 def progress_bar(name: str, total: int | None, unit: str = "B", initial: int = 0) -> tqdm:
     """`update(n)` adds n of the unit; a line of a log comes every 30 s."""
-    log = {"file": _Lines(), "mininterval": SECONDS, "maxinterval": SECONDS, "ncols": 79}
-    interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
-    options = {} if interactive else log
-    return tqdm(desc=name, total=total, unit=unit, initial=initial, unit_scale=True, delay=DELAY, **options)
+    options = {"desc": name, "total": total, "unit": unit, "initial": initial, "delay": DELAY}
+    options["unit_scale"] = True
+    if in_open_notebook():
+        from tqdm.auto import tqdm as widget  # imports ipywidgets
+
+        return widget(**options)
+    if not sys.stderr.isatty():
+        options |= {"file": _Lines(), "mininterval": SECONDS, "maxinterval": SECONDS, "ncols": 79}
+    return tqdm(**options)
 
 
 def track(items: Iterable[Any], name: str, total: int | None, unit: str) -> Iterator[Any]:

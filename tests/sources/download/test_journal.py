@@ -16,6 +16,13 @@ def write(path, records=RECORDS):
     journal.close()
 
 
+def written(folder):
+    """A journal of RECORDS: its path, its bytes, and where each record ends."""
+    path = folder / "a"
+    write(path)
+    return path, path.read_bytes(), [record.start + record.size for record in recover(path)]
+
+
 def contents(path):
     data = path.read_bytes()
     return [(r.fields, data[r.start : r.start + r.size]) for r in recover(path)]
@@ -35,10 +42,7 @@ def test_journal_may_be_missing_or_empty(tmp_path, content):
 
 
 def test_journal_cut_anywhere_keeps_whole_records(tmp_path):
-    path = tmp_path / "a"
-    write(path)
-    whole = path.read_bytes()
-    ends = [record.start + record.size for record in recover(path)]
+    path, whole, ends = written(tmp_path)
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         expected = RECORDS[: sum(end <= length for end in ends)]
@@ -48,10 +52,7 @@ def test_journal_cut_anywhere_keeps_whole_records(tmp_path):
 
 
 def test_journal_with_a_damaged_byte_keeps_the_records_before_it(tmp_path):
-    path = tmp_path / "a"
-    write(path)
-    whole = path.read_bytes()
-    ends = [record.start + record.size for record in recover(path)]
+    path, whole, ends = written(tmp_path)
     for position in range(len(whole)):
         damaged = bytearray(whole)
         damaged[position] ^= 0x40

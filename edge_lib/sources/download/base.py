@@ -2,11 +2,12 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from edge_lib.config.base import Count, Positive, Section
+from edge_lib.config.flags import types_of
 from edge_lib.runs.files import absolute_path
 
 SUMMARY = "download.json"  # in `out`: what was downloaded, and counted
@@ -52,8 +53,3 @@ def path_fields(download: type[Download]) -> set[str]:
     """The options that are paths."""
     fields = download.model_fields.items()
     return {name for name, field in fields if Path in types_of(field.annotation)}
-
-
-def types_of(annotation: Any) -> list[Any]:
-    """An annotation and what it is made of: Path | None is made of Path and None."""
-    return [annotation, *(part for inner in get_args(annotation) for part in types_of(inner))]

@@ -6,39 +6,61 @@ A change of what it is needs another `FORMAT` in `features/store.py`.
 
 import io
 import math
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import soundfile
 
+from edge_lib.data.unusable import UnusableItem
+
 RATE = 16000  # Hz, of all decoded sound
 RATES = (1000, 768_000)  # Hz, of files; others would make billions of samples or filter taps
 MIN_SAMPLES = 400  # 25 ms, a frame of Whisper's and AST's spectrograms
+BLOCK = 1 << 20  # samples of all channels that are read at once
 MAX_PEAK = 16  # floats go from -1 to 1; above this, they are no sound or have another scale
 
 
-def decode_audio(content: bytes) -> np.ndarray:
+def decode_audio(content: bytes, max_seconds: float = math.inf) -> np.ndarray:
     """The bytes of any file that soundfile reads (FLAC, WAV, MP3, OGG) -> its normal form. Raises
-    ValueError as `normalize_audio` does, soundfile's own error for a file that it cannot read.
+    UnusableItem for a longer clip and as `normalize_audio` does, soundfile's own error for a file
+    that it cannot read.
     """
-    return normalize_audio(*soundfile.read(io.BytesIO(content), dtype="float32"))
+    with soundfile.SoundFile(io.BytesIO(content)) as file:
+        _check_rate(file.samplerate)
+        return normalize_audio(_read_mono(file, max_seconds), file.samplerate)
 
 
 def normalize_audio(samples: np.ndarray, rate: int = RATE) -> np.ndarray:
     """Samples (n,) or (n, channels) at `rate` Hz -> (m,) float32 at 16 kHz, m >= MIN_SAMPLES.
 
     Channels are averaged; integers are scaled to -1..1 by the range of their type; a clip that is
-    too short for one frame of an encoder is padded with silence. ValueError for no samples, for
+    too short for one frame of an encoder is padded with silence. UnusableItem for no samples, for
     samples that are not finite or far over 1, and for a rate of no sound.
     """
     if not samples.size:
-        raise ValueError("no samples")
-    if not RATES[0] <= rate <= RATES[1]:
-        raise ValueError(f"{rate} Hz, allowed are {RATES[0]} to {RATES[1]} Hz")
+        raise UnusableItem("no samples")
+    _check_rate(rate)
     if not np.abs(clip := _mono(samples)).max() <= MAX_PEAK:  # true for NaN, too
-        raise ValueError(f"samples that are not finite, or not within -{MAX_PEAK}..{MAX_PEAK}")
+        raise UnusableItem(f"samples that are not finite, or not within -{MAX_PEAK}..{MAX_PEAK}")
     clip = resample(clip, rate)
     return np.pad(clip, (0, max(0, MIN_SAMPLES - len(clip))))
+
+
+def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> np.ndarray:
+    """(n,) float32, read in parts: a small file may hold very many samples or a thousand channels,
+    and the number in its header may be wrong.
+    """
+    parts, length, size = [], 0, max(1, BLOCK // file.channels)
+    while len(part := file.read(size, dtype="float32")):
+        parts.append(_mono(part))
+        if (length := length + len(part)) > max_seconds * file.samplerate:
+            raise UnusableItem(f"longer than {max_seconds:g} s")
+    return np.concatenate(parts or [np.empty(0, np.float32)])
+
+
+def _check_rate(rate: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UnusableItem(f"{rate} Hz, allowed are {RATES[0]} to {RATES[1]} Hz")
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:
@@ -58,7 +80,7 @@ def resample(clip: np.ndarray, rate: int) -> np.ndarray:
     return scipy_signal().resample_poly(clip, up, down, window=taps).astype(np.float32)
 
 
-@cache
+@lru_cache(2)  # up to 60 MB each, at a rate that shares no factor with 16 kHz
 def _polyphase(rate: int) -> tuple[int, int, np.ndarray]:
     """Factors and low-pass filter of `resample_poly`, which would design it for each clip."""
     common = math.gcd(rate, RATE)

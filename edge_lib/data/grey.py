@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
+from edge_lib.data.unusable import UnusableItem
+
 WHITE = (1, 255, 4095, 65535)  # values of white that such pixels come in
 SCALED_TO_16_BITS = ("PNG", "PPM", "JPEG2000")  # by the format, or by Pillow when it reads it
 
@@ -18,7 +20,7 @@ def scale_grey(image: Image.Image) -> Image.Image:
 
     White is what the file says, else the smallest of `WHITE` that no pixel exceeds, else the
     largest pixel. Black is 0 or, where pixels are negative, -1 (with white at 1) or the smallest
-    pixel. Pixels that are NaN are black. ValueError if no pixel is finite.
+    pixel. Pixels that are NaN are black. UnusableItem if no pixel is finite.
     """
     pixels = _pixels(image)
     black, white = _black_and_white(pixels, _stated_white(image), image.mode == "F")
@@ -58,7 +60,7 @@ def _stated_white(image: Image.Image) -> int | None:
 def _black_and_white(pixels: np.ndarray, stated: int | None, floats: bool) -> tuple[float, float]:
     finite = pixels[np.isfinite(pixels)]
     if not finite.size:
-        raise ValueError("no finite pixels")
+        raise UnusableItem("no finite pixels")
     low, high = finite.min(), finite.max()
     slack = 0.1 * floats  # resizing overshoots
     white = stated or next((value for value in WHITE if high <= value * (1 + slack)), high)

@@ -4,11 +4,14 @@ A change of what it looks like needs another `FORMAT` in `features/store.py`.
 """
 
 import io
+from collections.abc import Sequence
 
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from edge_lib.data.bombs import check_bomb
 from edge_lib.data.grey import is_wide, scale_grey
+from edge_lib.data.unusable import UnusableItem
 
 # Pillow reads others too, EPS among them, for which it starts Ghostscript
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
@@ -26,14 +29,18 @@ TURNS = {  # EXIF orientation
 TRANSPARENT = "transparent"  # key of `Image.info`: parts of the picture were transparent
 
 
-def decode_image(content: bytes) -> Image.Image:
-    """An image file of one of `FORMATS` -> its normal form. Raises ValueError for other bytes and
-    as `normalize_image` does, else Pillow's own errors.
+def decode_image(
+    content: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+) -> Image.Image:
+    """An image file of one of `formats` -> its normal form. Raises UnusableItem for other bytes,
+    for files that are small and costly, and as `normalize_image` does, else Pillow's own errors.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=formats)
     except UnidentifiedImageError:  # its text holds the address of the bytes in memory
-        raise ValueError("not an image file, or of an unknown format") from None
+        raise UnusableItem("not an image file, or of an unknown format") from None
+    _check_size(*image.size, max_pixels)
+    check_bomb(image, content, max_pixels)
     return normalize_image(image)
 
 
@@ -42,10 +49,10 @@ def normalize_image(image: Image.Image) -> Image.Image:
 
     Transparent parts become white: what lies under them, which `convert("RGB")` would show, is
     arbitrary. `info` of the result says whether there were any. Pixels of more than 8 bits are
-    scaled as in `scale_grey`. ValueError for too many pixels, sides that differ over 100-fold, or
+    scaled as in `scale_grey`. UnusableItem for too many pixels, sides that differ over 100-fold, or
     no finite pixel.
     """
-    _check_size(*image.size)
+    _check_size(*image.size, MAX_PIXELS)
     image = _upright(scale_grey(image) if is_wide(image) else image)
     rgb, transparent = _to_rgb(image)
     rgb.info = {TRANSPARENT: transparent}
@@ -65,14 +72,14 @@ def blank_image() -> Image.Image:
     return Image.new("RGB", (64, 64))
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     """Before the pixels are decoded: a small file may hold very many."""
     if not width * height:
-        raise ValueError(f"an image of {width} x {height} pixels")
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, over {MAX_PIXELS:,}")
+        raise UnusableItem(f"an image of {width} x {height} pixels")
+    if width * height > max_pixels:
+        raise UnusableItem(f"{width} x {height} pixels, over {max_pixels:,}")
     if max(width, height) > MAX_RATIO * min(width, height):
-        raise ValueError(f"{width} x {height} pixels: a ratio over {MAX_RATIO}:1")
+        raise UnusableItem(f"{width} x {height} pixels: a ratio over {MAX_RATIO}:1")
 
 
 def _upright(image: Image.Image) -> Image.Image:

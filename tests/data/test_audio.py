@@ -1,11 +1,13 @@
 """Audio: any file becomes mono float32 at 16 kHz."""
 
+import bombs
 import numpy as np
 import pytest
 import soundfile
 from audio_helpers import encode, sine
 
 from edge_lib.data.audio import RATE, decode_audio, normalize_audio
+from edge_lib.data.unusable import UnusableItem
 from edge_lib.sources.scenes.speech import to_flac
 
 
@@ -108,3 +110,47 @@ def test_floats_somewhat_over_one_are_kept():
 def test_decode_rejects_files_that_are_not_audio(content):
     with pytest.raises(soundfile.LibsndfileError):
         decode_audio(content)
+
+
+# --- length ----------------------------------------------------------------------------------
+
+
+def test_decode_takes_clips_up_to_a_length():
+    clip = encode(sine(0.5, 8000), 8000)
+    assert len(decode_audio(clip, max_seconds=0.5)) == RATE // 2
+    with pytest.raises(UnusableItem, match=r"longer than 0\.49 s"):
+        decode_audio(clip, max_seconds=0.49)
+
+
+def test_decode_reads_no_more_than_the_allowed_length(monkeypatch):
+    """A small FLAC of silence may last for hours."""
+    monkeypatch.setattr("edge_lib.data.audio.BLOCK", 8000)
+    read, lengths = soundfile.SoundFile.read, []
+
+    def count(file, frames, **options):
+        lengths.append(frames)
+        return read(file, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", count)
+    with pytest.raises(UnusableItem, match="longer than 1 s"):
+        decode_audio(bombs.flac(60), max_seconds=1)
+    assert sum(lengths) <= 1.5 * RATE
+
+
+def test_decode_mixes_channels_in_parts_as_in_one(monkeypatch):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 6)).astype(np.float32)
+    content = encode(noise, RATE, subtype="FLOAT")
+    monkeypatch.setattr("edge_lib.data.audio.BLOCK", 1000)
+    np.testing.assert_array_equal(decode_audio(content), normalize_audio(noise))
+
+
+def test_decode_reads_wav_of_unknown_length():
+    """As it is written to a pipe: the sizes in its header are the largest numbers."""
+    content = bytearray(encode(sine(0.3, RATE), RATE))
+    content[4:8] = content[40:44] = b"\xff" * 4
+    np.testing.assert_allclose(decode_audio(bytes(content)), sine(0.3, RATE), atol=2**-15)
+
+
+def test_decode_refuses_a_rate_before_it_reads():
+    with pytest.raises(UnusableItem, match="999 Hz"):
+        decode_audio(encode(sine(1.0, 999), 999), max_seconds=0.1)

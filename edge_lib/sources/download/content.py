@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from edge_lib.data.bombs import check_bomb
 from edge_lib.data.image import FORMATS, MAX_PIXELS, MAX_RATIO, normalize_image, turn_of
+from edge_lib.data.unusable import UnusableItem
 from edge_lib.sources.download.statuses import Failure
 
 SIDEWAYS = {
@@ -45,6 +47,8 @@ def check_picture(content: bytes, max_side: int | None, max_pixels: int) -> Pict
             size = _size(image)
     except Failure as failure:
         return Picture(failure.status, failure.error)
+    except UnusableItem as bomb:
+        return Picture("too_many_pixels", str(bomb))
     return Picture("ok", None, content, hashlib.sha256(content).hexdigest(), *size)
 
 
@@ -59,6 +63,7 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     except Exception as error:  # Pillow's parsers raise nearly anything
         raise _corrupt(error) from None
     _check_size(*image.size, min(max_pixels, MAX_PIXELS))
+    check_bomb(image, content, MAX_PIXELS)
     return image
 
 

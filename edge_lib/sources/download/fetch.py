@@ -27,7 +27,8 @@ UNREADABLE = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """timeout: seconds for a whole response, and half of it to connect and between two reads;
+    """hosts: that may be fetched from, as in the header Host, None for all; timeout: seconds for a
+    whole response, and half of it to connect and between two reads;
     max_bytes: of a body, as sent and unpacked; retries: of transient failures; ignore_noai:
     take what X-Robots-Tag forbids; contact: an address for the header User-Agent, which some hosts
     ask for; backoff: seconds before the first retry, doubled for each further one.
@@ -41,6 +42,7 @@ class FetchLimits:
     ignore_noai: bool = False
     contact: str = ""
     backoff: float = 0.5
+    hosts: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ async def fetch(client: Client, url: str, limits: FetchLimits) -> Response:
 async def _follow(client: Client, url: str, limits: FetchLimits) -> bytes:
     """The content at the end of the redirects."""
     for _ in range(limits.redirects + 1):
-        answer = await _get(client, parse_url(url), limits)
+        address = parse_url(url)
+        if limits.hosts is not None and address.authority not in limits.hosts:
+            raise Failure("not_allowed", address.authority)
+        answer = await _get(client, address, limits)
         if isinstance(answer, bytes):
             return answer
         url = join_url(url, answer)

@@ -11,6 +11,7 @@ STATUSES = {
     "too_large": "more bytes than allowed",
     "redirects": "too many, or one that leads nowhere",
     "not_http": "a scheme other than http and https",
+    "not_allowed": "a host that is not among the allowed ones",
     "private_address": "an address that is not of the public internet",
     "noai": "X-Robots-Tag forbids the use",
     "bad_url": "not a URL",

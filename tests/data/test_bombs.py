@@ -1,0 +1,53 @@
+"""Small files that are costly to decode are refused before they are."""
+
+import numpy as np
+import pytest
+from bombs import jpeg_scans, png, tiff_tile
+from image_helpers import to_file
+from PIL import Image
+
+from edge_lib.data.bombs import MAX_SCANS
+from edge_lib.data.image import decode_image
+from edge_lib.data.unusable import UnusableItem
+from edge_lib.sources.download.content import check_picture
+
+
+def test_bomb_of_tiff_tiles_is_refused():
+    """Its tile would be decoded whole: 16,000 x 16,000 pixels for 16 x 16."""
+    with pytest.raises(UnusableItem, match="tiles of 256,000,000 pixels"):
+        decode_image(tiff_tile(16000, content=bytes(8)))
+
+
+def test_bomb_check_takes_usual_tiles():
+    assert decode_image(tiff_tile(256)).size == (16, 16)
+
+
+def test_bomb_of_jpeg_scans_is_refused():
+    assert decode_image(jpeg_scans(MAX_SCANS)).size == (64, 48)
+    with pytest.raises(UnusableItem, match="over 100 scans"):
+        decode_image(jpeg_scans(MAX_SCANS + 1))
+
+
+def test_bomb_check_counts_scans_of_the_picture_itself():
+    """A film behind the picture, as phones write it, or a thumbnail holds the same bytes."""
+    exif = b"Exif\0\0" + b"\xff\xda" * 200
+    jpeg = to_file(Image.new("RGB", (16, 12), "red"), "JPEG", exif=exif) + b"\xff\xda" * 200
+    assert decode_image(jpeg).size == (16, 12)
+
+
+def test_bomb_check_reads_restarts_and_stuffed_bytes():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    jpeg = to_file(Image.fromarray(noise), "JPEG", quality=100, restart_marker_blocks=1)
+    assert jpeg.count(b"\xff\xd0") == 2
+    assert decode_image(jpeg + b"\xff\xda" * 200).size == (64, 64)
+
+
+def test_bomb_of_a_download_is_refused():
+    picture = check_picture(jpeg_scans(MAX_SCANS + 1), None, 10**6)
+    assert (picture.status, picture.error) == ("too_many_pixels", "a JPEG of over 100 scans")
+
+
+def test_bomb_check_uses_the_limit_that_is_given():
+    assert decode_image(png(50, 40), max_pixels=2000).size == (50, 40)
+    with pytest.raises(UnusableItem, match="50 x 41 pixels, over 2,000"):
+        decode_image(png(50, 41), max_pixels=2000)

@@ -1,0 +1,144 @@
+"""URLs of clients: allowed hosts only, public addresses only, at every redirect.
+
+The cases of vLLM's CVE-2025-6242 (hosts that were not checked after a redirect) and CVE-2026-24779
+(the host that was checked is not the one that was dialled).
+"""
+
+import asyncio
+
+import pytest
+from sources.download.hostile_server import JPEG, ROUTES, HostileServer, Route, redirect
+
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.media import load_media
+from edge_lib.serving.remote import Fetcher
+from edge_lib.serving.settings import ServeSettings
+from edge_lib.sources.download import dial
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """On 127.0.0.2, which counts as public here."""
+    is_public = dial.is_public
+    monkeypatch.setattr(dial, "is_public", lambda ip: ip == "127.0.0.2" or is_public(ip))
+    with HostileServer("127.0.0.2") as server:
+        yield server
+
+
+class Names:
+    """A name server: pictures.test and evil.test are the server, inside.test is private."""
+
+    def __init__(self):
+        self.resolved = []
+
+    async def __call__(self, host, port):
+        self.resolved.append(host)
+        if host in ("pictures.test", "evil.test"):
+            return ["127.0.0.2"]
+        return ["127.0.0.1"] if host == "inside.test" else dial._look_up(host, port, 0)
+
+
+def fetch(url, hosts, names=None, **limits):
+    settings = ServeSettings(allow_urls=hosts, **limits)
+
+    async def run():
+        async with Fetcher(settings, names or Names()) as fetcher:
+            return (await load_media("image", url, settings, fetcher, "images.3")).content
+
+    return asyncio.run(run())
+
+
+def refusal(*args, **options):
+    with pytest.raises(ApiError) as info:
+        fetch(*args, **options)
+    assert (info.value.status, info.value.param) == (400, "images.3")
+    return info.value.code
+
+
+def test_url_of_an_allowed_host_is_fetched(server):
+    host = f"Pictures.test:{server.port}"
+    assert fetch(f"http://pictures.test:{server.port}/picture.jpg", [host]) == JPEG
+    assert fetch(f"HTTP://PICTURES.test.:{server.port}/redirect/3", [host]) == JPEG
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://evil.test:{port}/picture.jpg",
+        "http://pictures.test/picture.jpg",
+        "https://pictures.test:{port}@evil.test/",
+        "http://pictures.test:{port}@evil.test:{port}/",
+        "http://evil.test:{port}\\@pictures.test:{port}/picture.jpg",
+        "http://pictures.test:{port}\\@evil.test:{port}/picture.jpg",
+        "http://evil.test:{port}/\\@pictures.test:{port}/picture.jpg",
+        "http://evil.test:{port}#@pictures.test:{port}/picture.jpg",
+        "http://evil.test:{port}?@pictures.test:{port}/picture.jpg",
+        "http://pictures.test.evil.test:{port}/",
+        "http://evil.test:{port}/pictures.test:{port}",
+        "http://pictures.test:{port}:{port}/",
+        "http://pictures.test%2eevil.test:{port}/",
+        "http://pictures.test%00.evil.test:{port}/",
+        "http:///pictures.test:{port}/",
+        "http://[pictures.test]:{port}/",
+        "http://127.0.0.2:{port}/picture.jpg",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://2130706434:{port}/",
+    ],
+)
+def test_url_of_another_host_is_neither_resolved_nor_fetched(server, url):
+    names = Names()
+    code = refusal(url.format(port=server.port), [f"pictures.test:{server.port}"], names)
+    assert code in ("url_not_allowed", "fetch_failed")
+    assert server.requests == names.resolved == []
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("http://evil.test:{port}/picture.jpg", "url_not_allowed"),
+        ("//evil.test:{port}/picture.jpg", "url_not_allowed"),
+        ("http://pictures.test/picture.jpg", "url_not_allowed"),
+        ("https://pictures.test:{port}@evil.test:{port}/", "fetch_failed"),
+        ("http://127.0.0.2:{port}/picture.jpg", "url_not_allowed"),
+        ("http://inside.test:{port}/picture.jpg", "fetch_failed"),
+        ("file:///etc/passwd", "fetch_failed"),
+    ],
+)
+def test_url_of_a_redirect_is_checked(server, monkeypatch, target, code):
+    location = target.format(port=server.port)
+    monkeypatch.setitem(ROUTES, "away", Route("ok", redirect(location)))
+    hosts = [f"pictures.test:{server.port}", f"inside.test:{server.port}"]
+    assert refusal(f"http://pictures.test:{server.port}/away", hosts) == code
+    assert server.requests == ["away"]
+
+
+def test_url_of_an_allowed_name_with_a_private_address_is_refused(server):
+    hosts = [f"inside.test:{server.port}", f"127.0.0.1:{server.port}"]
+    for host in hosts:
+        assert refusal(f"http://{host}/picture.jpg", hosts) == "fetch_failed"
+    assert server.requests == []
+
+
+def test_url_of_a_name_that_turns_private_is_dialled_as_checked(server):
+    answers = [["127.0.0.2"], ["127.0.0.1"]]
+
+    async def rebind(host, port):
+        return answers.pop(0)
+
+    host = f"pictures.test:{server.port}"
+    assert fetch(f"http://{host}/picture.jpg", [host], rebind) == JPEG
+    assert answers == [["127.0.0.1"]]
+
+
+@pytest.mark.parametrize("path", ["large", "endless", "gzip-bomb", "404", "500", "redirect/6"])
+def test_url_that_gives_nothing_is_an_error_of_the_client(server, path):
+    host = f"pictures.test:{server.port}"
+    assert refusal(f"http://{host}/{path}", [host], max_body_bytes=1_000_000) == "fetch_failed"
+
+
+def test_url_errors_hold_no_address(server):
+    with pytest.raises(ApiError) as info:
+        fetch("http://pictures.test:1/", ["pictures.test:1"])
+    assert info.value.message == (
+        "the URL gives nothing: name not resolved, refused, reset, TLS, HTTP, or a wrong length"
+    )

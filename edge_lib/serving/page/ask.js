@@ -1,0 +1,179 @@
+// Questions about the picture and the recording; answers are shown as they are generated.
+
+import { call, callJson, events } from "./api.js";
+import { announce, byId, element } from "./dom.js";
+import { inputs } from "./inputs.js";
+import { dataUri } from "./media.js";
+
+const DESCRIBE = "Describe the image.";
+let messages = []; // the conversation so far, about one picture and recording
+let running = null; // AbortController of the answer that is being generated
+let model = null;
+
+/** card: of GET /v1/models. */
+export function startAsk(card) {
+  model = card;
+  byId("question-form").onsubmit = (event) => {
+    event.preventDefault();
+    ask(byId("question").value.trim());
+  };
+  byId("question").onkeydown = (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    byId("question-form").requestSubmit();
+  };
+  byId("describe").hidden = !card.capabilities.caption;
+  byId("describe").onclick = describe;
+  byId("stop").onclick = () => running?.abort();
+  byId("restart").onclick = restart;
+  inputs.addEventListener("change", () => {
+    messages = [];
+    showState();
+  });
+  showState();
+}
+
+const takes = (kind) => model.capabilities.generate.includes(kind);
+const picture = () => (takes("image") ? inputs.picture : null);
+const clip = () => (takes("audio") ? inputs.clip : null);
+
+async function ask(text) {
+  if (running || (!text && !clip())) return;
+  byId("question").value = "";
+  const turn = addTurn(text);
+  const done = await answer(turn, async (signal) => {
+    const content = messages.length ? text : await contentParts(text);
+    const asked = [...messages, { role: "user", content }];
+    remember(asked, await streamed(turn, asked, signal));
+  });
+  if (!done) byId("question").value ||= text;
+}
+
+async function contentParts(text) {
+  const parts = [];
+  if (picture()) parts.push({ type: "image_url", image_url: { url: await dataUri(picture()) } });
+  if (clip()) {
+    const data = (await dataUri(clip())).split(",")[1];
+    parts.push({ type: "input_audio", input_audio: { data, format: "wav" } });
+  }
+  if (text) parts.push({ type: "text", text });
+  return parts;
+}
+
+/** Show the answer to messages in a turn as it comes; returns it. */
+async function streamed(turn, asked, signal) {
+  const start = performance.now();
+  const options = { stream: true, stream_options: { include_usage: true } };
+  const json = { model: model.id, messages: asked, ...options };
+  const response = await call("v1/chat/completions", { json, signal });
+  let first = 0;
+  let reply = "";
+  const facts = {};
+  for await (const event of events(response)) {
+    const choice = event.choices[0];
+    reply += choice?.delta?.content ?? "";
+    if (reply) first ||= performance.now() - start;
+    turn.answer.textContent = reply;
+    facts.reason = choice?.finish_reason ?? facts.reason;
+    facts.tokens = event.usage?.completion_tokens ?? facts.tokens;
+  }
+  turn.facts.textContent = summary(facts, first, performance.now() - start);
+  return reply;
+}
+
+function summary({ tokens, reason }, first, total) {
+  const cut = reason === "length" ? " · cut at the limit of tokens" : "";
+  const start = first < total ? `, the first after ${seconds(first)}` : "";
+  return `${tokens} tokens in ${seconds(total)}${start}${cut}`;
+}
+
+const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(2)} s`;
+
+async function describe() {
+  if (running || !picture()) return;
+  messages = [];
+  const turn = addTurn(DESCRIBE);
+  await answer(turn, async (signal) => {
+    const start = performance.now();
+    const image = await dataUri(picture());
+    const reply = await callJson("caption", { json: { image, prompt: DESCRIBE }, signal });
+    const [{ text, finish_reason }] = reply.choices;
+    turn.answer.textContent = text;
+    const time = performance.now() - start;
+    const facts = { tokens: reply.usage.completion_tokens, reason: finish_reason };
+    turn.facts.textContent = summary(facts, time, time);
+    remember([{ role: "user", content: await contentParts(DESCRIBE) }], text);
+  });
+}
+
+/** Let the next question continue from here, if the model can. */
+function remember(asked, reply) {
+  if (model.capabilities.multi_turn === false) return;
+  messages = [...asked, { role: "assistant", content: reply }];
+}
+
+/** Run what fills in a turn. Shows its error; announces the answer once it is whole. Resolves to
+ * whether there is one.
+ */
+async function answer(turn, fill) {
+  running = new AbortController();
+  turn.answer.setAttribute("aria-busy", "true");
+  showState();
+  let done = false;
+  try {
+    await fill(running.signal);
+    done = true;
+    announce(turn.answer.textContent || "The answer is empty.");
+  } catch (error) {
+    const stopped = error.name === "AbortError";
+    turn.facts.textContent = stopped ? "Stopped." : error.message;
+    turn.facts.classList.toggle("error", !stopped);
+    announce(turn.facts.textContent);
+  }
+  turn.answer.setAttribute("aria-busy", "false");
+  running = null;
+  showState();
+  return done;
+}
+
+function addTurn(text) {
+  const first = messages.length === 0;
+  const asked = element("p", { className: "asked" });
+  if (first && picture()) asked.append(thumbnail(picture()));
+  asked.append(element("span", {}, text));
+  if (first && clip()) asked.append(element("span", { className: "facts" }, "with the recording"));
+  const answer = element("p", { className: "answer" });
+  const facts = element("p", { className: "facts" });
+  byId("turns").append(element("li", { className: first ? "turn first" : "turn" }, asked, answer, facts));
+  asked.parentElement.scrollIntoView({ block: "nearest" });
+  return { answer, facts };
+}
+
+function thumbnail(blob) {
+  const image = element("img", { src: URL.createObjectURL(blob), alt: "About the picture:" });
+  image.onload = () => URL.revokeObjectURL(image.src);
+  return image;
+}
+
+function restart() {
+  running?.abort();
+  messages = [];
+  byId("turns").replaceChildren();
+  showState();
+  byId("question").focus();
+}
+
+function showState() {
+  byId("send").hidden = Boolean(running);
+  byId("stop").hidden = !running;
+  byId("describe").disabled = !picture() || Boolean(running);
+  byId("restart").hidden = byId("turns").children.length === 0;
+  byId("question-hint").textContent = hint();
+}
+
+function hint() {
+  if (messages.length) return "The next question continues this conversation.";
+  const sent = [picture() && "the picture", clip() && "the recording"].filter(Boolean);
+  if (sent.length) return `Sent with the question: ${sent.join(" and ")}.`;
+  return takes("image") ? "Without a picture, the model answers from the question alone." : "";
+}

@@ -1,0 +1,112 @@
+// Rows of the index that are nearest to a text, the picture or the recording.
+
+import { call, callJson } from "./api.js";
+import { announce, byId, element, fillDims } from "./dom.js";
+import { inputs } from "./inputs.js";
+import { dataUri } from "./media.js";
+
+const PAGE = 12; // results
+let query = null; // {label, text | image | audio}
+let count = PAGE;
+let latest = 0; // number of the last search: results of earlier ones are dropped
+
+/** card: of GET /v1/models. */
+export function startSearch({ capabilities: { embed, dims } }) {
+  fillDims(byId("search-dim"), dims);
+  byId("search-dim").onchange = () => query && search();
+  byId("query").hidden = !embed.includes("text");
+  byId("search-form").onsubmit = (event) => {
+    event.preventDefault();
+    const text = byId("query").value.trim();
+    if (text) begin({ label: `“${text}”`, text });
+  };
+  startButton("by-picture", embed.includes("vision"), "picture", "images");
+  startButton("by-clip", embed.includes("audio"), "clip", "audio");
+  byId("more").onclick = () => {
+    count += PAGE;
+    search();
+  };
+}
+
+function startButton(id, available, name, field) {
+  const button = byId(id);
+  button.hidden = !available;
+  inputs.addEventListener("change", () => (button.disabled = !inputs[name]));
+  const label = name === "picture" ? "the picture" : "the recording";
+  button.onclick = async () => begin({ label, [field]: [await dataUri(inputs[name])] });
+}
+
+function begin(what) {
+  query = what;
+  count = PAGE;
+  byId("hits").replaceChildren();
+  return search();
+}
+
+async function search() {
+  const number = ++latest;
+  const status = byId("search-status");
+  status.classList.remove("error");
+  status.textContent = "Searching …";
+  byId("more").hidden = true;
+  const dim = Number(byId("search-dim").value);
+  try {
+    const start = performance.now();
+    const { hits } = await request(dim);
+    if (number !== latest) return;
+    const time = Math.round(performance.now() - start);
+    status.textContent = `${hits.length} rows nearest to ${query.label}, ${dim} dims, ${time} ms.`;
+    showHits(hits);
+    byId("more").hidden = hits.length < count;
+  } catch (error) {
+    if (number !== latest) return;
+    status.classList.add("error");
+    status.textContent = error.message;
+  }
+}
+
+function request(dim) {
+  const { label, text, ...media } = query;
+  if (text === undefined) return callJson("search", { json: { ...media, k: count, dim } });
+  return callJson(`search?${new URLSearchParams({ q: text, k: count, dim })}`);
+}
+
+function showHits(hits) {
+  const list = byId("hits");
+  const kept = list.children.length; // of "More results", where the focus may be
+  const same = [...list.children].every((node, i) => node.dataset.row === String(hits[i]?.row));
+  if (!same) list.replaceChildren();
+  list.append(...hits.slice(same ? kept : 0).map(hitElement));
+}
+
+function hitElement(hit) {
+  const text = hit.text ?? hit.id ?? `row ${hit.row}`;
+  const node = element("li", { className: hit.picture ? "hit" : "hit words", "data-row": hit.row });
+  if (hit.picture) node.append(thumbnail(hit));
+  const facts = `${hit.score.toFixed(3)} · ${hit.modality}`;
+  node.append(element("span", {}, text), element("span", { className: "facts number" }, facts));
+  return node;
+}
+
+/** The picture of a row, as a button that makes it the input. Fetched, because the API key is sent
+ * in a header, which `src` cannot do.
+ */
+function thumbnail(hit) {
+  const image = element("img", { alt: "Use this picture" });
+  image.onload = () => URL.revokeObjectURL(image.src);
+  const button = element("button", { type: "button", className: "thumb" }, image);
+  call(hit.picture.replace(/^\//, ""))
+    .then((response) => response.blob())
+    .then((blob) => {
+      image.src = URL.createObjectURL(blob);
+      button.onclick = () => use(blob);
+    })
+    .catch(() => button.remove());
+  return button;
+}
+
+async function use(blob) {
+  await inputs.setPicture(blob);
+  announce("This picture is now your picture.");
+  byId("inputs").scrollIntoView({ block: "nearest" });
+}

@@ -36,24 +36,25 @@ export function startAsk(card) {
 const takes = (kind) => model.capabilities.generate.includes(kind);
 const picture = () => (takes("image") ? inputs.picture : null);
 const clip = () => (takes("audio") ? inputs.clip : null);
+const given = () => ({ picture: picture(), clip: clip() });
 
 async function ask(text) {
   if (running || (!text && !clip())) return;
   byId("question").value = "";
-  const turn = addTurn(text);
+  const turn = addTurn(text, given());
   const done = await answer(turn, async (signal) => {
-    const content = messages.length ? text : await contentParts(text);
+    const content = messages.length ? text : await contentParts(text, given());
     const asked = [...messages, { role: "user", content }];
     remember(asked, await streamed(turn, asked, signal));
   });
   if (!done) byId("question").value ||= text;
 }
 
-async function contentParts(text) {
+async function contentParts(text, { picture, clip }) {
   const parts = [];
-  if (picture()) parts.push({ type: "image_url", image_url: { url: await dataUri(picture()) } });
-  if (clip()) {
-    const data = (await dataUri(clip())).split(",")[1];
+  if (picture) parts.push({ type: "image_url", image_url: { url: await dataUri(picture) } });
+  if (clip) {
+    const data = (await dataUri(clip)).split(",")[1];
     parts.push({ type: "input_audio", input_audio: { data, format: "wav" } });
   }
   if (text) parts.push({ type: "text", text });
@@ -92,17 +93,18 @@ const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(2)} s`;
 async function describe() {
   if (running || !picture()) return;
   messages = [];
-  const turn = addTurn(DESCRIBE);
+  const seen = { picture: picture() };
+  const turn = addTurn(DESCRIBE, seen);
   await answer(turn, async (signal) => {
     const start = performance.now();
-    const image = await dataUri(picture());
+    const image = await dataUri(seen.picture);
     const reply = await callJson("caption", { json: { image, prompt: DESCRIBE }, signal });
     const [{ text, finish_reason }] = reply.choices;
     turn.answer.textContent = text;
     const time = performance.now() - start;
     const facts = { tokens: reply.usage.completion_tokens, reason: finish_reason };
     turn.facts.textContent = summary(facts, time, time);
-    remember([{ role: "user", content: await contentParts(DESCRIBE) }], text);
+    remember([{ role: "user", content: await contentParts(DESCRIBE, seen) }], text);
   });
 }
 
@@ -131,22 +133,25 @@ async function answer(turn, fill) {
     announce(turn.facts.textContent);
   }
   turn.answer.setAttribute("aria-busy", "false");
+  turn.node.scrollIntoView({ block: "nearest" });
   running = null;
   showState();
   return done;
 }
 
-function addTurn(text) {
+function addTurn(text, { picture, clip }) {
   const first = messages.length === 0;
   const asked = element("p", { className: "asked" });
-  if (first && picture()) asked.append(thumbnail(picture()));
+  if (first && picture) asked.append(thumbnail(picture));
   asked.append(element("span", {}, text));
-  if (first && clip()) asked.append(element("span", { className: "facts" }, "with the recording"));
+  if (first && clip) asked.append(element("span", { className: "facts" }, "with the recording"));
   const answer = element("p", { className: "answer" });
   const facts = element("p", { className: "facts" });
-  byId("turns").append(element("li", { className: first ? "turn first" : "turn" }, asked, answer, facts));
-  asked.parentElement.scrollIntoView({ block: "nearest" });
-  return { answer, facts };
+  const className = first ? "turn first" : "turn";
+  const node = element("li", { className }, asked, answer, facts);
+  byId("turns").append(node);
+  node.scrollIntoView({ block: "nearest" });
+  return { node, answer, facts };
 }
 
 function thumbnail(blob) {

@@ -39,14 +39,14 @@ async function untilReady() {
 
 function inputsOf({ generate, embed }) {
   const takes = new Set();
-  if (generate.includes("image") || embed.includes("vision")) takes.add("picture");
-  if (generate.includes("audio") || embed.includes("audio")) takes.add("clip");
+  if (generate?.includes("image") || embed.includes("vision")) takes.add("picture");
+  if (generate?.includes("audio") || embed.includes("audio")) takes.add("clip");
   return takes;
 }
 
-function available({ generate, caption, embed, search }) {
+function available({ generate, embed, search }) {
   const usable = {
-    ask: generate.length > 0 || caption,
+    ask: generate !== null,
     search,
     compare: embed.includes("text") && embed.length > 1,
   };

@@ -6,6 +6,7 @@ import { inputs } from "./inputs.js";
 import { dataUri } from "./media.js";
 
 const PAGE = 12; // results
+const MOST = 96; // the server gives 100 at most
 let query = null; // {label, text | image | audio}
 let count = PAGE;
 let latest = 0; // number of the last search: results of earlier ones are dropped
@@ -57,7 +58,7 @@ async function search() {
     const time = Math.round(performance.now() - start);
     status.textContent = `${hits.length} rows nearest to ${query.label}, ${dim} dims, ${time} ms.`;
     showHits(hits);
-    byId("more").hidden = hits.length < count;
+    byId("more").hidden = hits.length < count || count >= MOST;
   } catch (error) {
     if (number !== latest) return;
     status.classList.add("error");

@@ -6,10 +6,16 @@ const KEY = "edge-glass-api-key"; // kept until the tab is closed
 let dialog = null; // the promise of the open key dialog: parallel calls share it
 
 export class ServerError extends Error {
-  constructor(message, code, requestId) {
-    super(requestId ? `${message} (request ${requestId})` : message);
+  constructor(message, code, requestId, hint) {
+    const request = requestId && `(Request ${requestId}.)`;
+    super([sentence(message), hint, request].filter(Boolean).join(" "));
     this.code = code;
   }
+}
+
+function sentence(text) {
+  const whole = /[.!?]$/.test(text) ? text : `${text}.`;
+  return whole[0].toUpperCase() + whole.slice(1);
 }
 
 /** Fetch a path of the server, with `json` as its body if given. Asks for the key when one is
@@ -47,8 +53,8 @@ async function errorOf(response) {
   const body = await response.json().catch(() => ({}));
   const { message, code, request_id } = body.error ?? {};
   const wait = response.headers.get("Retry-After");
-  const hint = response.status === 429 && wait ? ` Try again in ${wait} s.` : "";
-  return new ServerError((message ?? `Error ${response.status}.`) + hint, code, request_id);
+  const hint = response.status === 429 && wait ? `Try again in ${wait} s.` : "";
+  return new ServerError(message ?? `Error ${response.status}`, code, request_id, hint);
 }
 
 /** Resolves to whether a key was entered. refused: the key that the server did not take, if any. */

@@ -4,6 +4,7 @@ import { call, callJson, events } from "./api.js";
 import { announce, byId, element } from "./dom.js";
 import { inputs } from "./inputs.js";
 import { dataUri } from "./media.js";
+import { partsButton } from "./parts.js";
 
 const DESCRIBE = "Describe the image.";
 let messages = []; // the conversation so far, about one picture and recording
@@ -41,11 +42,14 @@ const given = () => ({ picture: picture(), clip: clip() });
 async function ask(text) {
   if (running || (!text && !clip())) return;
   byId("question").value = "";
-  const turn = addTurn(text, given());
+  const [earlier, items] = [messages, given()];
+  const turn = addTurn(text, items);
   const done = await answer(turn, async (signal) => {
-    const content = messages.length ? text : await contentParts(text, given());
-    const asked = [...messages, { role: "user", content }];
-    remember(asked, await streamed(turn, asked, signal));
+    const content = earlier.length ? text : await contentParts(text, items);
+    const asked = [...earlier, { role: "user", content }];
+    const reply = await streamed(turn, asked, signal);
+    if (items.picture) turn.node.append(partsButton(items.picture, asked, model.id));
+    remember(earlier, asked, reply);
   });
   if (!done) byId("question").value ||= text;
 }
@@ -92,25 +96,25 @@ const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(2)} s`;
 
 async function describe() {
   if (running || !picture()) return;
-  messages = [];
-  const seen = { picture: picture() };
-  const turn = addTurn(DESCRIBE, seen);
+  const [earlier, items] = [(messages = []), { picture: picture() }];
+  const turn = addTurn(DESCRIBE, items);
   await answer(turn, async (signal) => {
     const start = performance.now();
-    const image = await dataUri(seen.picture);
+    const image = await dataUri(items.picture);
     const reply = await callJson("caption", { json: { image, prompt: DESCRIBE }, signal });
     const [{ text, finish_reason }] = reply.choices;
     turn.answer.textContent = text;
     const time = performance.now() - start;
     const facts = { tokens: reply.usage.completion_tokens, reason: finish_reason };
     turn.facts.textContent = summary(facts, time, time);
-    remember([{ role: "user", content: await contentParts(DESCRIBE, seen) }], text);
+    const content = await contentParts(DESCRIBE, items);
+    remember(earlier, [{ role: "user", content }], text);
   });
 }
 
-/** Let the next question continue from here, if the model can. */
-function remember(asked, reply) {
-  if (model.capabilities.multi_turn === false) return;
+/** Let the next question continue from here, if the model can and the picture is still the same. */
+function remember(earlier, asked, reply) {
+  if (messages !== earlier || model.capabilities.multi_turn === false) return;
   messages = [...asked, { role: "assistant", content: reply }];
 }
 

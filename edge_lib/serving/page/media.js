@@ -17,14 +17,15 @@ export function dataUri(blob) {
 
 /** A picture file that the server takes. Throws Error if the browser cannot decode it. */
 export async function pictureFor(blob) {
-  const image = await decoded(blob);
+  const image = await loaded(blob);
   const { naturalWidth: width, naturalHeight: height } = image;
   const small = blob.size <= MAX_BYTES && Math.max(width, height) <= 2 * MAX_SIDE;
   if (small && SENT_AS_THEY_ARE.includes(blob.type)) return blob;
   return redrawn(image, Math.min(1, MAX_SIDE / Math.max(width, height)));
 }
 
-async function decoded(blob) {
+/** A picture file as an <img>. Throws Error if the browser cannot decode it. */
+export async function loaded(blob) {
   const image = new Image();
   image.src = URL.createObjectURL(blob);
   try {

@@ -4,6 +4,7 @@ Commands import what they need themselves, so that `--help` answers at once.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -128,6 +129,35 @@ def embed(arguments: Arguments) -> int:
     return 0
 
 
+def serve(arguments: Arguments) -> int:
+    """Serve a trained model: a REST API with OpenAI's routes, and a page.
+
+    Paths are relative to the working directory. The API is described at /docs. Answers are greedy
+    unless a client gives a temperature.
+    """
+    from edge_lib.config.flags import add_flags, parse_section
+    from edge_lib.serving.settings import ServeSettings
+
+    parser = argparse.ArgumentParser(
+        prog="edge-glass serve",
+        usage="%(prog)s RUN [options]",
+        description=serve.__doc__,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run, a saved model, its name, or an export")
+    add_flags(parser, ServeSettings)
+    options = vars(parser.parse_args(arguments))
+    run = options.pop("run")
+    if key := os.environ.get("EDGE_GLASS_API_KEY"):
+        options.setdefault("api_key", key)
+    settings = parse_section("serve", ServeSettings, options)
+    from edge_lib.serving.server import serve as serve_model
+
+    serve_model(run, settings)
+    return 0
+
+
 def runs(arguments: Arguments) -> int:
     """List the runs in a folder: state, config keys that differ, headline metrics.
 
@@ -153,7 +183,8 @@ def bench(arguments: Arguments) -> int:
 
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
-    command.__name__: command for command in (download, extract, sweep, embed, export, runs, bench)
+    command.__name__: command
+    for command in (download, extract, sweep, embed, export, serve, runs, bench)
 }
 
 

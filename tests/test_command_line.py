@@ -37,9 +37,13 @@ def test_command_help_names_its_arguments(name, capsys):
         command_line.main([name, "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    assert {"bench": "--json", "download": "NAME", "export": "--int8", "runs": "--csv"}.get(
-        name, "--overrides"
-    ) in printed
+    assert {
+        "bench": "--json",
+        "download": "NAME",
+        "export": "--int8",
+        "runs": "--csv",
+        "serve": "RUN",
+    }.get(name, "--overrides") in printed
 
 
 def test_make_stamps_runs_the_notebook_on_real_pictures():

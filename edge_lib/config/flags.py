@@ -1,11 +1,18 @@
-"""The fields of a section as flags of the command line: `max_side` is `--max-side`."""
+"""The fields of a section as flags of the command line, `max_side` as `--max-side`, and their
+values.
+"""
 
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from edge_lib.config.base import did_you_mean
+from edge_lib.config.errors import ConfigError
+
+S = TypeVar("S", bound=BaseModel)
 
 
 def flags_of(section: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -22,6 +29,24 @@ def add_flags(parser: ArgumentParser, section: type[BaseModel]) -> None:
         elif list in map(get_origin, types_of(info.annotation)):
             kind["nargs"] = "+"
         parser.add_argument(flag, help=_help(info), required=info.is_required(), **kind)
+
+
+def parse_section(name: str, section: type[S], options: dict[str, Any]) -> S:
+    """A section of these values. ConfigError names the first wrong one. name: what it is for."""
+    try:
+        return section(**options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key, allowed = ".".join(map(str, problem["loc"])), section.model_fields
+        if problem["type"] == "extra_forbidden":
+            hint = did_you_mean(key, allowed)
+            raise ConfigError(
+                f"{name}: unknown option {key!r}; {hint}allowed: {', '.join(allowed)}"
+            ) from None
+        message = problem["msg"].removeprefix("Value error, ")
+        given = problem["input"] is not None and problem["type"] != "missing"
+        got = f" (got {problem['input']!r})" if given else ""
+        raise ConfigError(f"{name}: {key}: {message}{got}") from None
 
 
 def metavar(flag: str, info: FieldInfo) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from edge_lib.config import ConfigError, DataConfig, from_root
 from edge_lib.config.base import did_you_mean
+from edge_lib.config.flags import parse_section
 from edge_lib.config.registry import DOWNLOADS, load_registered
 from edge_lib.runs.files import write_json
 from edge_lib.sources.download.base import SUMMARY, Download, path_fields
@@ -61,21 +61,7 @@ def download_class(name: str) -> type[Download]:
 
 def make_download(name: str, options: dict[str, Any]) -> Download:
     """A download with its options, checked. ConfigError names the first wrong one."""
-    job = download_class(name)
-    try:
-        return job(**options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key, allowed = ".".join(map(str, problem["loc"])), job.model_fields
-        if problem["type"] == "extra_forbidden":
-            hint = did_you_mean(key, allowed)
-            raise ConfigError(
-                f"{name}: unknown option {key!r}; {hint}allowed: {', '.join(allowed)}"
-            ) from None
-        message = problem["msg"].removeprefix("Value error, ")
-        given = problem["input"] is not None and problem["type"] != "missing"
-        got = f" (got {problem['input']!r})" if given else ""
-        raise ConfigError(f"{name}: {key}: {message}{got}") from None
+    return parse_section(name, download_class(name), options)
 
 
 def _run(name: str, job: Download, wait: bool = False) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""Bodies of requests: JSON or a form with files, within limits, validated."""
+
+from itertools import groupby
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request
+
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.settings import ServeSettings
+
+B = TypeVar("B", bound=BaseModel)
+MAX_VALUES = 300_000  # in JSON; parsing more would keep all other requests waiting
+MARKS = (b",", b"[", b"{", b"\\")  # each begins a value, or an escape
+FORM = {"max_files": 64, "max_fields": 100, "max_part_size": 1_000_000}
+LISTS = {"images", "audio", "texts", "stop"}  # fields of a form that may be repeated
+
+
+async def read_body(request: Request) -> tuple[Any, bool]:
+    """The content of a body, and whether it is JSON, whose values have types."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json" or kind.endswith("+json"):
+        return _parse_json(await request.body()), True
+    if kind == "multipart/form-data":
+        async with request.form(**FORM) as form:
+            return await _form_values(form), False
+    raise ApiError(415, "send application/json or multipart/form-data, named in Content-Type")
+
+
+def _parse_json(body: bytes) -> Any:
+    if sum(map(body.count, MARKS)) > MAX_VALUES:
+        raise ApiError(413, f"the body holds more than {MAX_VALUES:,} values or escapes")
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, f"the body is not JSON: {error}", "invalid_json") from None
+
+
+async def _form_values(form: FormData) -> dict[str, Any]:
+    """Files as bytes; a list for fields that may be repeated."""
+    values: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        content = await value.read() if isinstance(value, UploadFile) else value
+        if name in LISTS:
+            values.setdefault(name, []).append(content)
+        else:
+            values[name] = content
+    return _parse_fields(values)
+
+
+def _parse_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Messages are JSON in a form as well."""
+    if isinstance(text := values.get("messages"), str):
+        values["messages"] = _parse_json(text.encode())
+    return values
+
+
+def parse(model: type[B], value: Any, settings: ServeSettings, strict: bool, at: str = "") -> B:
+    """The validated value; ApiError that names what is wrong first. at: its place, with a dot."""
+    try:
+        return model.model_validate(value, strict=strict, context=settings)
+    except ValidationError as error:
+        raise validation_error(error.errors(include_url=False, include_input=False), at) from None
+    except ApiError as error:
+        raise error.at(f"{at}{error.param}") from None
+
+
+def validation_error(problems: list[ErrorDetails], at: str = "") -> ApiError:
+    """Of pydantic's first problem."""
+    problem = problems[0]
+    parts = [key for key, _ in groupby(problem["loc"])]  # a kind of part and its key are the same
+    place = at + ".".join(str(part) for part in parts if part not in {"body", "query", "path"})
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown parameter"
+    param = place.removesuffix(".") or None
+    return ApiError(400, f"{param}: {message}" if param else message, param=param)
+
+
+async def read_one(request: Request, model: type[B]) -> B:
+    """A body that is one item."""
+    value, strict = await read_body(request)
+    return parse(model, value, request.app.state.settings, strict)
+
+
+async def read_items(request: Request, model: type[B]) -> tuple[list[B], bool]:
+    """A body that is one item or a list of items, and whether it is a list."""
+    value, strict = await read_body(request)
+    settings = request.app.state.settings
+    if not isinstance(value, list):
+        return [parse(model, value, settings, strict)], False
+    if not 1 <= len(value) <= settings.max_items:
+        raise ApiError(400, f"expected 1 to {settings.max_items} items, got {len(value)}")
+    return [parse(model, item, settings, strict, f"{n}.") for n, item in enumerate(value)], True

@@ -1,0 +1,83 @@
+"""/v1/chat/completions, whole or as server-sent events."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.sse import EventSourceResponse
+
+from edge_lib.serving.bodies import read_one
+from edge_lib.serving.generation.request import Answer, GenerationRequest
+from edge_lib.serving.inputs import read_part
+from edge_lib.serving.openapi import body
+from edge_lib.serving.routes.answers import collect, new_id, submit, total_usage
+from edge_lib.serving.routes.chat_events import chat_events
+from edge_lib.serving.routes.dependencies import ServiceOf, Streams, unless_gone
+from edge_lib.serving.routes.models import check_name
+from edge_lib.serving.schemas.chat import (
+    AnswerMessage,
+    AudioPart,
+    ChatChoice,
+    ChatRequest,
+    ChatResponse,
+    ImagePart,
+    Message,
+    TextPart,
+)
+from edge_lib.serving.schemas.examples import CHAT
+
+router = APIRouter(tags=["OpenAI"])
+STREAMED = {"description": "The answer; with stream, events", "content": {"text/event-stream": {}}}
+
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Continue a conversation",
+    response_model=ChatResponse,
+    responses={200: STREAMED},
+    openapi_extra=body(ChatRequest, CHAT),
+)
+async def chat(request: Request, service: ServiceOf, streams: Streams) -> Any:
+    chat_request = await read_one(request, ChatRequest)
+    check_name(service, chat_request.model)
+    await submit(service, await _requests(request, chat_request), streams)
+    head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": service.name}
+    if chat_request.stream:
+        include_usage = chat_request.stream_options.include_usage
+        return EventSourceResponse(chat_events(head, streams, include_usage))
+    answers = await unless_gone(request, collect(streams))
+    return ChatResponse(**head, choices=_choices(answers), usage=total_usage(answers))
+
+
+async def _requests(request: Request, chat_request: ChatRequest) -> list[GenerationRequest]:
+    """One for each of the n answers."""
+    media = {"image": [], "audio": []}
+    for param, part in chat_request.items():
+        item = await read_part(request, part, param)
+        media[item.kind].append(item)
+    messages = [_message(message) for message in chat_request.messages]
+    return [GenerationRequest(messages, media, s) for s in chat_request.samplings()]
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """As the engine takes it, with the items apart."""
+    role = "system" if message.role == "developer" else message.role
+    return {"role": role, "content": [_part(part) for part in message.content]}
+
+
+def _part(part: TextPart | ImagePart | AudioPart) -> dict[str, str]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    return {"type": "image" if isinstance(part, ImagePart) else "audio"}
+
+
+def _choices(answers: Sequence[Answer]) -> list[ChatChoice]:
+    return [
+        ChatChoice(
+            index=index,
+            message=AnswerMessage(content=answer.text),
+            finish_reason=answer.finish_reason,
+        )
+        for index, answer in enumerate(answers)
+    ]

@@ -1,0 +1,69 @@
+"""What routes need: the loaded service, a key, and streams that end with the request."""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import ClientDisconnect
+
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.generation.request import Stream
+from edge_lib.serving.service import Service
+
+T = TypeVar("T")
+BEARER = HTTPBearer(auto_error=False, description="the server's --api-key, if it has one")
+
+
+def authorize(
+    request: Request,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
+) -> None:
+    """ApiError 401 unless the client has the key; any wrong one is compared for as long."""
+    key = request.app.state.settings.api_key
+    given = credentials.credentials.encode("latin-1", "replace") if credentials else b""
+    if key and not hmac.compare_digest(given, key.get_secret_value().encode()):
+        raise ApiError(
+            401, "send the API key as a bearer token in Authorization", "invalid_api_key"
+        )
+
+
+def loaded_service(request: Request) -> Service:
+    """ApiError 503 while the model loads."""
+    if request.app.state.service is None:
+        raise ApiError(503, "the model is loading", "loading", retry_after=1)
+    return request.app.state.service
+
+
+async def own_streams() -> AsyncIterator[list[Stream]]:
+    """Streams of a request; they leave the batch when it ends, also if the client left."""
+    streams: list[Stream] = []
+    try:
+        yield streams
+    finally:
+        for stream in streams:
+            stream.cancel()
+
+
+ServiceOf = Annotated[Service, Depends(loaded_service)]
+Streams = Annotated[list[Stream], Depends(own_streams)]
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of work, which is cancelled if the client leaves; the body has been read."""
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        watch.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,135 @@
+"""/embed and /v1/embeddings."""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+
+from edge_lib.serving.bodies import read_one
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.inputs import MODALITIES, read_media, read_part
+from edge_lib.serving.media import in_thread
+from edge_lib.serving.openapi import body
+from edge_lib.serving.routes.dependencies import ServiceOf, unless_gone
+from edge_lib.serving.routes.models import check_name
+from edge_lib.serving.schemas.chat import ImagePart, TextPart
+from edge_lib.serving.schemas.embed import (
+    EmbeddingItem,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    EmbedRequest,
+    EmbedResponse,
+)
+from edge_lib.serving.schemas.examples import EMBED, EMBEDDINGS
+from edge_lib.serving.service import Service
+
+router = APIRouter()
+
+
+@router.post(
+    "/embed",
+    summary="Embed texts, pictures and sounds",
+    tags=["embed"],
+    openapi_extra=body(EmbedRequest, EMBED, form=True),
+)
+async def embed(request: Request, service: ServiceOf) -> EmbedResponse:
+    items = await read_one(request, EmbedRequest)
+    dim = check_dim(service, items.dim, "dim")
+    vectors = await unless_gone(request, embed_fields(request, service, items))
+    if not vectors:
+        raise ApiError(400, "give texts, images or audio")
+    rows = {name: cut(own, dim, items.normalize).tolist() for name, own in vectors.items()}
+    return EmbedResponse(model=service.name, dim=dim, **rows)
+
+
+@router.post(
+    "/v1/embeddings",
+    summary="Embed texts, and pictures and sounds as parts of a message",
+    tags=["OpenAI"],
+    openapi_extra=body(EmbeddingsRequest, EMBEDDINGS),
+)
+async def embeddings(request: Request, service: ServiceOf) -> EmbeddingsResponse:
+    items = await read_one(request, EmbeddingsRequest)
+    check_name(service, items.model)
+    dim = check_dim(service, items.dimensions, "dimensions")
+    vectors = await unless_gone(request, _embed_parts(request, service, items.input))
+    rows = cut(vectors, dim, normalize=True)
+    encode = _base64 if items.encoding_format == "base64" else np.ndarray.tolist
+    data = [EmbeddingItem(index=n, embedding=encode(row)) for n, row in enumerate(rows)]
+    return EmbeddingsResponse(model=service.name, data=data)
+
+
+async def embed_fields(request: Request, service: Service, items: Any) -> dict[str, np.ndarray]:
+    """Embeddings (N, D) of the items of each field of a body that has some."""
+    fields = {name: getattr(items, name) for name in MODALITIES if getattr(items, name)}
+    limit = request.app.state.settings.max_items
+    if sum(map(len, fields.values())) > limit:
+        raise ApiError(400, f"at most {limit} items are allowed in all")
+    contents = {
+        name: items if name == "texts" else await read_media(request, name, items)
+        for name, items in fields.items()
+    }
+    vectors = await asyncio.gather(
+        *(_embed(service, MODALITIES[name], own, name) for name, own in contents.items())
+    )
+    return dict(zip(contents, vectors, strict=True))
+
+
+async def _embed(service: Service, modality: str, items: list, param: str) -> np.ndarray:
+    """Embeddings (N, D) of texts, or of media, which are decoded first."""
+    if service.embedder is None or modality not in service.embedder.modalities:
+        raise ApiError(404, f"{service.name} does not embed {modality}", "no_such_task", param)
+    if modality == "text":
+        if blank := [n for n, text in enumerate(items) if not text.strip()]:
+            raise ApiError(400, "a text is empty", param=f"{param}.{blank[0]}")
+    else:
+        items = await asyncio.gather(*(in_thread(item.decode) for item in items))
+    return await service.embedder.embed(modality, items)
+
+
+async def _embed_parts(request: Request, service: Service, parts: Sequence) -> np.ndarray:
+    """Embeddings (N, D) of parts of any kinds, in their order."""
+    modalities = [_modality(part) for part in parts]
+    vectors: dict[int, np.ndarray] = {}
+    for modality in dict.fromkeys(modalities):
+        places = [n for n, own in enumerate(modalities) if own == modality]
+        items = [
+            parts[n].text
+            if modality == "text"
+            else await read_part(request, parts[n], f"input.{n}")
+            for n in places
+        ]
+        vectors |= zip(places, await _embed(service, modality, items, "input"), strict=True)
+    return np.stack([vectors[n] for n in range(len(parts))])
+
+
+def _modality(part: Any) -> str:
+    if isinstance(part, TextPart):
+        return "text"
+    return "vision" if isinstance(part, ImagePart) else "audio"
+
+
+def check_dim(service: Service, dim: int | None, param: str) -> int:
+    """The size of embeddings: the largest by default. ApiError for one that was not trained."""
+    dims = service.embedder.dims if service.embedder else []
+    if dim is None and dims:
+        return max(dims)
+    if dim not in dims:
+        allowed = ", ".join(map(str, sorted(dims))) or "none"
+        raise ApiError(400, f"{param} is one of {allowed}, not {dim}", param=param)
+    return dim
+
+
+def cut(vectors: np.ndarray, dim: int, normalize: bool) -> np.ndarray:
+    """The first columns (N, dim), of unit length if wanted."""
+    vectors = np.asarray(vectors[:, :dim], np.float32)
+    if not normalize:
+        return vectors
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+
+
+def _base64(row: np.ndarray) -> str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode()

@@ -1,0 +1,85 @@
+"""/search: the rows of the index that are nearest to a text, a picture or a sound."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from edge_lib.serving.bodies import parse, read_one
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.media import in_thread
+from edge_lib.serving.openapi import body
+from edge_lib.serving.routes.dependencies import ServiceOf, unless_gone
+from edge_lib.serving.routes.embed import embed_fields
+from edge_lib.serving.schemas.examples import SEARCH
+from edge_lib.serving.schemas.search import HitBody, ItemKind, SearchRequest, SearchResponse
+from edge_lib.serving.service import Service
+
+if TYPE_CHECKING:
+    from edge_lib.serving.index import Hit, SearchIndex
+
+router = APIRouter(prefix="/search", tags=["search"])
+
+
+@router.get("", summary="Search by text")
+async def search_text(
+    request: Request,
+    service: ServiceOf,
+    q: Annotated[str, Query(description="a text")],
+    k: Annotated[int | None, Query(description="hits")] = None,
+    dim: Annotated[int | None, Query(description="size of the embeddings")] = None,
+    modality: Annotated[ItemKind | None, Query(description="of the hits")] = None,
+) -> SearchResponse:
+    values = {"texts": [q], "k": k, "dim": dim, "modality": modality}
+    query = parse(SearchRequest, values, request.app.state.settings, strict=True)
+    return await unless_gone(request, _search(request, service, query))
+
+
+@router.post(
+    "",
+    summary="Search by a picture, a sound or a text",
+    openapi_extra=body(SearchRequest, SEARCH, form=True),
+)
+async def search_item(request: Request, service: ServiceOf) -> SearchResponse:
+    query = await read_one(request, SearchRequest)
+    return await unless_gone(request, _search(request, service, query))
+
+
+@router.get("/pictures/{row}", summary="The thumbnail of a row", response_class=Response)
+async def picture(row: int, service: ServiceOf) -> Response:
+    index = _index(service)
+    if not 0 <= row < len(index) or (content := await in_thread(index.picture, row)) is None:
+        raise ApiError(404, f"row {row} has no picture")
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return Response(content, media_type="image/jpeg", headers=headers)
+
+
+async def _search(request: Request, service: Service, query: SearchRequest) -> SearchResponse:
+    index = _index(service)
+    dim = query.dim or max(index.dims)
+    if dim not in index.dims:
+        allowed = ", ".join(map(str, sorted(index.dims)))
+        raise ApiError(400, f"dim is one of {allowed}, not {dim}", param="dim")
+    vectors = [*(await embed_fields(request, service, query)).values()]
+    if len(vectors) != 1:
+        raise ApiError(400, "give one text, picture or sound")
+    hits = await in_thread(index.search, vectors[0][0], query.k, dim, query.modality)
+    return SearchResponse(hits=[_body(hit) for hit in hits])
+
+
+def _index(service: Service) -> "SearchIndex":
+    if service.index is None:
+        raise ApiError(404, "the server has no index; start it with --index", "no_such_task")
+    return service.index
+
+
+def _body(hit: "Hit") -> HitBody:
+    picture = f"/search/pictures/{hit.row}" if hit.has_picture else None
+    return HitBody(
+        row=hit.row,
+        score=hit.score,
+        id=hit.id,
+        text=hit.text,
+        modality=hit.modality,
+        picture=picture,
+    )

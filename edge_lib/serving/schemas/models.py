@@ -1,0 +1,36 @@
+"""/v1/models."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class Capabilities(BaseModel):
+    """generate: kinds of items of a prompt, None if the model does not generate. multi_turn:
+    whether it takes earlier turns. embed: kinds of items it embeds. dims: sizes of its embeddings.
+    search: whether there is an index.
+    """
+
+    generate: list[str] | None
+    caption: bool
+    multi_turn: bool
+    embed: list[str]
+    dims: list[int]
+    search: bool
+
+
+class ModelInfo(BaseModel):
+    """A model of this server."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "edge-glass"
+    capabilities: Capabilities
+
+
+class ModelList(BaseModel):
+    """The models of this server: one."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]

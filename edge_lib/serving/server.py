@@ -1,0 +1,40 @@
+"""The server process: listens at once, loads in the background, finishes what runs at its end."""
+
+import logging
+import signal
+import sys
+
+import uvicorn
+
+from edge_lib.serving.app import create_app
+from edge_lib.serving.metrics import Metrics
+from edge_lib.serving.service import load_service
+from edge_lib.serving.settings import ServeSettings
+
+
+def serve(run: str, settings: ServeSettings) -> None:
+    """Serve what `run` names until SIGINT or SIGTERM. ConfigError if it cannot be loaded."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("edge_glass.serving").setLevel(logging.INFO)
+    metrics, errors = Metrics(), []
+    app = create_app(lambda: load_service(run, settings, metrics), settings, metrics)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        server_header=False,
+        log_level="warning",
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+    )
+    server = uvicorn.Server(config)
+
+    def fail(error: Exception) -> None:
+        errors.append(error)
+        server.should_exit = True
+
+    app.state.on_failure = fail
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # called again once all is finished
+    server.run()
+    if errors:
+        raise errors[0]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_lib.config import ConfigError
 from edge_lib.runs.files import absolute_path
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
@@ -44,7 +43,7 @@ class Service:
 
 def load_service(run: str, settings: ServeSettings, metrics: Metrics) -> Service:
     """Load what `run` names: a run, a saved model, an export, or a model that ships or lies on the
-    Hub. ConfigError if there is none, or if the index does not fit it.
+    Hub. ConfigError if there is none, or if another model embedded the index.
     """
     service = Service(settings.name or _name(run), settings, metrics)
     if (absolute_path(run) / "onnx").is_dir():
@@ -75,8 +74,8 @@ def _add_model(service: Service, run: str) -> None:
     from edge_lib.models.aligner import Aligner
     from edge_lib.models.qa import QAModel
     from edge_lib.serving.embedding import EmbedQueue, TorchEmbedder
-    from edge_lib.serving.generation.engine import VLMEngine
     from edge_lib.serving.generation.qa import QAEngine
+    from edge_lib.serving.generation.vlm import VLMEngine
     from edge_lib.training.device import local_device
 
     model, parts = load_model(run).to(local_device()), (service.settings, service.metrics)
@@ -92,7 +91,5 @@ def _add_model(service: Service, run: str) -> None:
 def _add_index(service: Service, path: Path) -> None:
     from edge_lib.serving.index import SearchIndex
 
-    index, widest = SearchIndex(path), max(service.embedder.dims)
-    if max(index.dims) > widest:
-        raise ConfigError(f"{path}: embeddings of {max(index.dims)} dims; the model has {widest}")
-    service.index = index
+    service.index = SearchIndex(path)
+    service.index.check_model(service.embedder.model_sha256)

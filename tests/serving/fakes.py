@@ -96,7 +96,7 @@ class FakeIndex:
     """Three rows, found in their order."""
 
     def __init__(self):
-        self.dims, self.queries = [2, 4], []
+        self.dims, self.modalities, self.queries = [2, 4], ("vision",), []
 
     def __len__(self):
         return 3

@@ -60,6 +60,9 @@ async def _search(request: Request, service: Service, query: SearchRequest) -> S
     if dim not in index.dims:
         allowed = ", ".join(map(str, sorted(index.dims)))
         raise ApiError(400, f"dim is one of {allowed}, not {dim}", param="dim")
+    if query.modality and query.modality not in index.modalities:
+        allowed = ", ".join(index.modalities)
+        raise ApiError(400, f"the index holds {allowed}", param="modality")
     vectors = [*(await embed_fields(request, service, query)).values()]
     if len(vectors) != 1:
         raise ApiError(400, "give one text, picture or sound")

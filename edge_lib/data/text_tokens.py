@@ -3,6 +3,7 @@
 Special tokens that somebody typed, such as `<|im_end|>`, are text and end no turn: before the chat
 template renders a message each is replaced by a mark, and afterwards its characters are tokenised
 in the place of the mark. (`apply_chat_template` has an option for the same, but gives no offsets.)
+So are placeholders in a `messages.literal`.
 """
 
 import re
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers.decoders import ByteLevel
 
-from edge_lib.data.messages import PLACEHOLDERS, Messages
+from edge_lib.data.messages import ESCAPE, PLACEHOLDERS, Messages, literal
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerFast
@@ -47,12 +48,14 @@ class TextTokenizer:
         self.tokenizer, self.backend = tokenizer, tokenizer.backend_tokenizer
         added = tokenizer.added_tokens_decoder.values()
         special = {token.content for token in added if token.special} - {*PLACEHOLDERS.values()}
+        special |= {literal(mark) for mark in PLACEHOLDERS.values()}
         special = sorted(map(re.escape, special), key=len, reverse=True)
-        self.special = re.compile("|".join(special) or r"(?!)")
+        self.special = re.compile("|".join(special))
 
     def mark(self, messages: Messages) -> tuple[Messages, list[str]]:
         """The messages with marks in place of special tokens, and these tokens in order."""
         literals = [t for message in messages for t in self.special.findall(message["content"])]
+        literals = [token.replace(ESCAPE, "") for token in literals]
         if not literals:
             return messages, literals
         contents = (self.special.sub(MARK, message["content"]) for message in messages)

@@ -136,15 +136,22 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         """Token ids (B, S), mask (B, S) False on padding, and the features of the placeholders'
         items, in order -> vectors (B, S, W), mask (B, S) that is False on padded soft tokens too.
         """
+        soft = {name: self.soft_tokens(name, features) for name, features in prefixes.items()}
+        return self.embed_soft_tokens(ids, mask, soft)
+
+    def embed_soft_tokens(
+        self, ids: Tensor, mask: Tensor, soft: dict[str, tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """`embed`, for the items' soft tokens (N, T, W) and their mask (N, T) by placeholder."""
         positions = {name: ids == token for name, token in self.chat.placeholders.items()}
         words = ids.masked_fill(torch.stack([*positions.values()]).any(0), 0)
         embedded = self.get_input_embeddings()(words)
         for name, position in positions.items():
-            if not position.any() and name not in prefixes:
+            if not position.any() and name not in soft:
                 continue
-            if name not in prefixes:
+            if name not in soft:
                 raise ValueError(f"<{name}> without {name}")
-            tokens, valid = self.soft_tokens(name, prefixes[name])
+            tokens, valid = soft[name]
             if valid.numel() != position.sum():
                 count = int(position.sum()) // valid.shape[1]
                 raise ValueError(f"{len(valid)} of {name} for {count} placeholders <{name}>")

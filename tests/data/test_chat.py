@@ -3,6 +3,9 @@
 import pytest
 
 from edge_lib.data.chat import IGNORE, Chat, ChatError
+from edge_lib.data.messages import literal
+
+MARKS = ("<image>", "<audio>", "<|im_end|>")
 
 CONVERSATION = [
     {"role": "user", "content": "<image>\nwhat?"},
@@ -109,6 +112,25 @@ def test_placeholders_become_their_number_of_soft_tokens(chat):
     assert chat.prompt(messages[:1]).count(image) == 6
     assert chat.count(messages) == {"image": 2, "audio": 1}
     assert chat.count(CONVERSATION) == {"image": 1, "audio": 0}
+
+
+@pytest.mark.parametrize("typed", ["<image>", "a <image><audio> b", "<|im_end|> <audio>", "<image"])
+def test_literal_placeholders_are_text(chat, typed):
+    messages = [{"role": "user", "content": f"<image>\n{literal(typed)}"}]
+    assert chat.count(messages) == {"image": 1, "audio": 0}
+    ids = chat.prompt(messages)
+    image, audio, end = (chat.tokenizer.convert_tokens_to_ids(t) for t in MARKS)
+    plain = chat.prompt([{"role": "user", "content": "<image>\n"}])
+    assert [ids.count(token) for token in (image, audio, end)] == [3, 0, plain.count(end)]
+    assert chat.tokenizer.decode(ids) == chat.tokenizer.decode(plain).replace(
+        "<|im_end|>\n<|im_start|>assistant", f"{typed}<|im_end|>\n<|im_start|>assistant"
+    )
+
+
+def test_literal_placeholder_that_the_model_does_not_take_is_text(make_tokenizer):
+    chat = Chat(make_tokenizer(), {"image": 3}, 100)
+    messages = [{"role": "user", "content": literal("<audio>?")}]
+    assert "<audio>?" in chat.tokenizer.decode(chat.prompt(messages))
 
 
 def test_placeholders_are_added_to_the_tokenizer_once(make_tokenizer):

@@ -132,7 +132,7 @@ class Chat:
     def _check_message(self, role: str, text: str) -> None:
         if role == "user" and not text.strip():
             raise ChatError("a user turn without text")
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise ChatError(f"a text that is not Unicode: {text[:40]!r}")
         for name, mark in PLACEHOLDERS.items():
             if mark in text and role == "assistant":
@@ -176,7 +176,7 @@ class Chat:
         return repeats
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Whether a text can be encoded: lone surrogates, as in JSON's "\\ud83d", cannot."""
     try:
         return text.isascii() or bool(text.encode())

@@ -15,7 +15,7 @@ class ChatError(ValueError):
     """A conversation that cannot be turned into an input of the model."""
 
 
-def literal(text: str) -> str:
+def as_literal(text: str) -> str:
     """A text in which placeholders that somebody typed are text and stand for no items."""
     for mark in PLACEHOLDERS.values():
         text = text.replace(mark, mark[0] + ESCAPE + mark[1:])

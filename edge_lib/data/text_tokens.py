@@ -3,7 +3,7 @@
 Special tokens that somebody typed, such as `<|im_end|>`, are text and end no turn: before the chat
 template renders a message each is replaced by a mark, and afterwards its characters are tokenised
 in the place of the mark. (`apply_chat_template` has an option for the same, but gives no offsets.)
-So are placeholders in a `messages.literal`.
+So are placeholders in a `messages.as_literal`.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers.decoders import ByteLevel
 
-from edge_lib.data.messages import ESCAPE, PLACEHOLDERS, Messages, literal
+from edge_lib.data.messages import ESCAPE, PLACEHOLDERS, Messages, as_literal
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerFast
@@ -48,7 +48,7 @@ class TextTokenizer:
         self.tokenizer, self.backend = tokenizer, tokenizer.backend_tokenizer
         added = tokenizer.added_tokens_decoder.values()
         special = {token.content for token in added if token.special} - {*PLACEHOLDERS.values()}
-        special |= {literal(mark) for mark in PLACEHOLDERS.values()}
+        special |= {as_literal(mark) for mark in PLACEHOLDERS.values()}
         special = sorted(map(re.escape, special), key=len, reverse=True)
         self.special = re.compile("|".join(special))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from edge_lib.data.chat import IGNORE, Chat, ChatError
-from edge_lib.data.messages import literal
+from edge_lib.data.messages import as_literal
 
 MARKS = ("<image>", "<audio>", "<|im_end|>")
 
@@ -116,7 +116,7 @@ def test_placeholders_become_their_number_of_soft_tokens(chat):
 
 @pytest.mark.parametrize("typed", ["<image>", "a <image><audio> b", "<|im_end|> <audio>", "<image"])
 def test_literal_placeholders_are_text(chat, typed):
-    messages = [{"role": "user", "content": f"<image>\n{literal(typed)}"}]
+    messages = [{"role": "user", "content": f"<image>\n{as_literal(typed)}"}]
     assert chat.count(messages) == {"image": 1, "audio": 0}
     ids = chat.prompt(messages)
     image, audio, end = (chat.tokenizer.convert_tokens_to_ids(t) for t in MARKS)
@@ -129,7 +129,7 @@ def test_literal_placeholders_are_text(chat, typed):
 
 def test_literal_placeholder_that_the_model_does_not_take_is_text(make_tokenizer):
     chat = Chat(make_tokenizer(), {"image": 3}, 100)
-    messages = [{"role": "user", "content": literal("<audio>?")}]
+    messages = [{"role": "user", "content": as_literal("<audio>?")}]
     assert "<audio>?" in chat.tokenizer.decode(chat.prompt(messages))
 
 

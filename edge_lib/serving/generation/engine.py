@@ -1,0 +1,159 @@
+"""The base of generating engines: requests are checked and prepared in the event loop and threads
+beside it, and answered by the model's thread.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edge_lib.data.messages import PLACEHOLDERS, as_literal
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.generation.encoding import PrefixEncoder
+from edge_lib.serving.generation.prefix_cache import PrefixCache, SoftTokens
+from edge_lib.serving.generation.request import GenerationRequest, Stream
+from edge_lib.serving.generation.rows import Batch, Prompt, Row
+from edge_lib.serving.generation.sampling import RowSampler
+from edge_lib.serving.generation.text_stream import TextStream
+from edge_lib.serving.generation.worker import Worker
+from edge_lib.serving.metrics import Metrics
+from edge_lib.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from edge_lib.serving.media import Media
+
+Messages = str | Sequence[dict[str, Any]]  # as in `GenerationRequest`
+
+
+class Engine:
+    """A `Generator`. Subclasses say how a model is run.
+
+    batch: the model's rows. ends: tokens that end an answer. max_tokens: of an answer, by default.
+    max_positions: of a prompt and its answer together.
+    """
+
+    accepts: frozenset[str]
+    multi_turn: bool
+
+    def __init__(
+        self,
+        batch: Batch,
+        ends: frozenset[int],
+        max_tokens: int,
+        max_positions: int,
+        settings: ServeSettings,
+        metrics: Metrics,
+    ):
+        self.settings, self.max_tokens, self.max_positions = settings, max_tokens, max_positions
+        self._worker = Worker(batch, self.encode, ends, settings, metrics)
+        cache = PrefixCache(settings.prefix_cache_mb * 2**20)
+        worker = self._worker
+        self._encoder = PrefixEncoder(worker.put, worker.arrivals, cache, metrics)
+        self._preparing, self._stopping = 0, False
+        metrics.queue.labels("generate").set_function(lambda: self.backlog)
+
+    def tokenize(self, messages: Messages, counts: dict[str, int]) -> list[int]:
+        """Token ids of a prompt with so many items for each placeholder. Called in a thread;
+        ValueError for a prompt that cannot be used.
+        """
+        raise NotImplementedError
+
+    def encode(self, name: str, items: list[tuple]) -> list[SoftTokens]:
+        """Of decoded items for a placeholder. Called in the model's thread."""
+        raise NotImplementedError
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens. Called in the model's thread."""
+        raise NotImplementedError
+
+    def group(self, media: dict[str, list["Media"]]) -> dict[str, list[tuple["Media", ...]]]:
+        """The items for each placeholder."""
+        return {name: [(item,) for item in items] for name, items in media.items() if items}
+
+    @property
+    def backlog(self) -> int:
+        """The number of requests that wait or are prepared."""
+        return self._preparing + self._worker.backlog
+
+    async def submit(self, request: GenerationRequest) -> Stream:
+        if self._stopping:
+            raise ApiError(503, "the server is stopping", "stopping", retry_after=5)
+        if self.backlog >= self.settings.max_queue:
+            raise ApiError(429, "too many requests wait", "queue_full", retry_after=1)
+        self._preparing += 1
+        try:
+            row = await self._row(request)
+        finally:
+            self._preparing -= 1
+        self._worker.put(row)
+        return row.stream
+
+    def start(self) -> None:
+        self._worker.start(asyncio.get_running_loop())
+
+    async def stop(self) -> None:
+        self._stopping = True
+        while self._preparing or not self._encoder.idle:
+            await asyncio.sleep(0.01)
+        self._worker.put(None)
+        await asyncio.to_thread(self._worker.join)
+
+    async def _row(self, request: GenerationRequest) -> Row:
+        began, sampling = time.monotonic(), request.sampling
+        prompt = await self._prompt(request)
+        left = max(1, self.max_positions - len(prompt.ids))
+        return Row(
+            prompt=prompt,
+            stream=Stream(len(prompt.ids)),
+            max_tokens=min(sampling.max_tokens or self.max_tokens, left),
+            sampler=RowSampler(sampling),
+            text=TextStream(self.decode, sampling.stop),
+            began=began,
+        )
+
+    async def _prompt(self, request: GenerationRequest) -> Prompt:
+        for kind, items in request.media.items():
+            if items and kind not in self.accepts:
+                raise ApiError(400, f"the model takes no {kind}", "unsupported_media")
+        try:
+            items = self.group(request.media)
+            counts = {name: len(own) for name, own in items.items()}
+            with self._worker.arrivals:
+                ids = await asyncio.to_thread(self.tokenize, request.messages, counts)
+        except ValueError as error:
+            raise ApiError(400, str(error), "invalid_prompt") from None
+        self._check_length(len(ids))
+        return Prompt(ids, {name: await self._encode_all(name, own) for name, own in items.items()})
+
+    def _check_length(self, length: int) -> None:
+        limit = self.settings.max_prompt_tokens
+        if limit and length > limit:
+            raise ApiError(400, f"a prompt of {length} tokens, over {limit}", "prompt_too_long")
+
+    async def _encode_all(self, name: str, items: list[tuple["Media", ...]]) -> list[SoftTokens]:
+        encode = (self._encode_item(name, number, item) for number, item in enumerate(items))
+        return await asyncio.gather(*encode)
+
+    async def _encode_item(self, name: str, number: int, item: tuple["Media", ...]) -> SoftTokens:
+        try:
+            return await self._encoder.encode(name, item)
+        except ApiError as error:  # perhaps of another request with the same item
+            raise error.at(item[0].param or f"{name}.{number}") from None
+
+
+def prompt_texts(messages: Messages, kinds: Sequence[str]) -> Messages:
+    """Messages whose contents are texts; placeholders for parts of these kinds."""
+    if isinstance(messages, str):
+        return messages
+    return [{**message, "content": _text(message["content"], kinds)} for message in messages]
+
+
+def _text(content: str | list[dict], kinds: Sequence[str]) -> str:
+    if isinstance(content, str):
+        return content
+    texts = (
+        as_literal(part["text"]) if part["type"] == "text" else PLACEHOLDERS[part["type"]]
+        for part in content
+        if part["type"] in ("text", *kinds)
+    )
+    return "\n".join(texts)

@@ -1,0 +1,87 @@
+"""Generation by a vision-language model."""
+
+import copy
+import sys
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge_lib.config import MODALITIES
+from edge_lib.config.registry import load_registered
+from edge_lib.data.messages import ChatError
+from edge_lib.data.prompts import as_messages
+from edge_lib.models.vlm import VLM
+from edge_lib.serving.generation.decoding import CausalBatch
+from edge_lib.serving.generation.engine import Engine, Messages, prompt_texts
+from edge_lib.serving.generation.prefix_cache import SoftTokens
+from edge_lib.serving.generation.rows import Prompt
+from edge_lib.serving.metrics import Metrics
+from edge_lib.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from edge_lib.serving.media import Media
+
+
+class VLMEngine(Engine):
+    """A `Generator` of a VLM; it answers as `VLM.generate` does."""
+
+    multi_turn = True
+
+    def __init__(self, vlm: VLM, settings: ServeSettings, metrics: Metrics):
+        self.vlm = vlm.eval()
+        self.accepts = frozenset({"image", "audio"} if vlm.fused else vlm.chat.num_soft_tokens)
+        # one of its own for the model's thread: an encoding tokenizer cannot decode at that time
+        self._decoder, self._lock = copy.deepcopy(vlm.chat.tokenizer), Lock()
+        longest = max(map(len, self._decoder.get_vocab()))
+        self._max_characters = longest * vlm.chat.max_length
+        text_config = vlm.language.config.get_text_config()
+        positions = getattr(text_config, "max_position_embeddings", sys.maxsize)
+        ends, default = _end_tokens(vlm), vlm.config.max_new_tokens
+        super().__init__(CausalBatch(vlm), ends, default, positions, settings, metrics)
+        self._warm_up()
+
+    def tokenize(self, messages: Messages, counts: dict[str, int]) -> list[int]:
+        texts = prompt_texts(messages, [*self.vlm.chat.num_soft_tokens])
+        texts = as_messages(self.vlm.chat, texts, counts)
+        length = sum(len(message["content"]) for message in texts)
+        if length > self._max_characters:  # tokenising them would take long
+            raise ChatError(f"{length:,} characters are more than the model's limit")
+        with self._lock:
+            return self.vlm.chat.prompt(texts)
+
+    def group(self, media: dict[str, list["Media"]]) -> dict[str, list[tuple["Media", ...]]]:
+        if not self.vlm.fused:
+            return super().group(media)
+        images, clips = (media.get(kind, []) for kind in ("image", "audio"))
+        if len(images) != len(clips):
+            raise ChatError(f"{len(images)} images to fuse with {len(clips)} clips")
+        return {"image": [*zip(images, clips, strict=True)]} if images else {}
+
+    def encode(self, name: str, items: list[tuple]) -> list[SoftTokens]:
+        kinds = ("image", "audio") if self.vlm.fused else (name,)
+        lists = dict(zip(kinds, map(list, zip(*items, strict=True)), strict=True))
+        tokens, masks = self.vlm.soft_tokens(name, self.vlm.encode_items(lists)[name])
+        # copies: each would keep all of the batch in memory
+        return [SoftTokens(t.clone(), m.clone()) for t, m in zip(tokens, masks, strict=True)]
+
+    def decode(self, ids: list[int]) -> str:
+        return self._decoder.decode(ids, skip_special_tokens=True)
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """Load encoders, which happens when they are first used, and allocate memory."""
+        blanks = {m.column: load_registered(m.blank) for m in MODALITIES.values() if m.placeholder}
+        kinds, soft = ("image", "audio"), {}
+        for name in self.vlm.chat.num_soft_tokens:
+            item = tuple(blanks[k]() for k in (kinds if self.vlm.fused else (name,)))
+            soft[name] = self.encode(name, [item])
+        batch, counts = CausalBatch(self.vlm), dict.fromkeys(soft, 1)
+        batch.join([Prompt(self.tokenize("?", counts), soft)])
+        batch.advance([0])
+
+
+def _end_tokens(vlm: VLM) -> frozenset[int]:
+    """Those at which `generate` of transformers stops."""
+    ends = vlm.language.generation_config.eos_token_id
+    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

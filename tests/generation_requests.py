@@ -1,0 +1,40 @@
+"""Requests to generating engines, and the items in them."""
+
+import hashlib
+
+import numpy as np
+from PIL import Image
+
+from edge_lib.serving.generation.request import GenerationRequest, Sampling
+
+
+class FakeMedia:
+    """A picture or clip without bytes. decoded: how often it was decoded."""
+
+    def __init__(self, kind, item, param=None):
+        self.kind, self.item, self.param, self.decoded = kind, item, param, 0
+        self.key = hashlib.sha256(np.asarray(item).tobytes()).hexdigest()
+
+    def decode(self):
+        self.decoded += 1
+        if isinstance(self.item, Exception):
+            raise self.item
+        return self.item
+
+
+def picture(seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def clip(seed):
+    return np.random.default_rng(seed).normal(0, 0.1, 8000).astype(np.float32)
+
+
+def request(messages="what is it?", images=(), audio=(), **sampling):
+    """A GenerationRequest of pictures and clips."""
+    media = {
+        "image": [i if isinstance(i, FakeMedia) else FakeMedia("image", i) for i in images],
+        "audio": [a if isinstance(a, FakeMedia) else FakeMedia("audio", a) for a in audio],
+    }
+    return GenerationRequest(messages, media, Sampling(**sampling))

@@ -2,14 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from edge_lib.serving.generation.prefix_cache import PrefixCache, SoftTokens
 from edge_lib.serving.generation.worker import Arrivals, EncodeJob
+from edge_lib.serving.media import Media, in_thread
 from edge_lib.serving.metrics import Metrics
-
-if TYPE_CHECKING:
-    from edge_lib.serving.media import Media
 
 MAX_DECODED = 8  # items in memory that wait to be encoded; a picture may take 60 MB
 
@@ -32,7 +29,7 @@ class PrefixEncoder:
     def idle(self) -> bool:
         return not self._running
 
-    async def encode(self, name: str, item: tuple["Media", ...]) -> SoftTokens:
+    async def encode(self, name: str, item: tuple[Media, ...]) -> SoftTokens:
         """Of an item for a placeholder; it is a pair if an image and a clip are fused. ApiError if
         it cannot be used.
         """
@@ -44,7 +41,7 @@ class PrefixEncoder:
         # shielded: others may wait for the same item when a client leaves
         return soft or await asyncio.shield(self._task(key, item))
 
-    def _task(self, key: tuple, item: tuple["Media", ...]) -> asyncio.Task:
+    def _task(self, key: tuple, item: tuple[Media, ...]) -> asyncio.Task:
         """What encodes an item, once for all that wait for it."""
         if key not in self._running:
             self._running[key] = task = asyncio.create_task(self._produce(key, item))
@@ -55,10 +52,10 @@ class PrefixEncoder:
         del self._running[key]
         task.cancelled() or task.exception()  # it is known, even if all clients left
 
-    async def _produce(self, key: tuple, item: tuple["Media", ...]) -> SoftTokens:
+    async def _produce(self, key: tuple, item: tuple[Media, ...]) -> SoftTokens:
         async with self._slots:
             with self._arrivals:
-                decoded = [await asyncio.to_thread(media.decode) for media in item]
+                decoded = [await in_thread(media.decode) for media in item]
             job = EncodeJob(key[0], tuple(decoded), asyncio.get_running_loop().create_future())
             self._put(job)
             soft = await job.result

@@ -5,7 +5,7 @@ beside it, and answered by the model's thread.
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_lib.data.messages import PLACEHOLDERS, as_literal
 from edge_lib.serving.errors import ApiError
@@ -16,11 +16,9 @@ from edge_lib.serving.generation.rows import Batch, Prompt, Row
 from edge_lib.serving.generation.sampling import RowSampler
 from edge_lib.serving.generation.text_stream import TextStream
 from edge_lib.serving.generation.worker import Worker
+from edge_lib.serving.media import Media
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
-
-if TYPE_CHECKING:
-    from edge_lib.serving.media import Media
 
 Messages = str | Sequence[dict[str, Any]]  # as in `GenerationRequest`
 
@@ -66,7 +64,7 @@ class Engine:
         """The text of tokens. Called in the model's thread."""
         raise NotImplementedError
 
-    def group(self, media: dict[str, list["Media"]]) -> dict[str, list[tuple["Media", ...]]]:
+    def group(self, media: dict[str, list[Media]]) -> dict[str, list[tuple[Media, ...]]]:
         """The items for each placeholder."""
         return {name: [(item,) for item in items] for name, items in media.items() if items}
 
@@ -130,11 +128,11 @@ class Engine:
         if limit and length > limit:
             raise ApiError(400, f"a prompt of {length} tokens, over {limit}", "prompt_too_long")
 
-    async def _encode_all(self, name: str, items: list[tuple["Media", ...]]) -> list[SoftTokens]:
+    async def _encode_all(self, name: str, items: list[tuple[Media, ...]]) -> list[SoftTokens]:
         encode = (self._encode_item(name, number, item) for number, item in enumerate(items))
         return await asyncio.gather(*encode)
 
-    async def _encode_item(self, name: str, number: int, item: tuple["Media", ...]) -> SoftTokens:
+    async def _encode_item(self, name: str, number: int, item: tuple[Media, ...]) -> SoftTokens:
         try:
             return await self._encoder.encode(name, item)
         except ApiError as error:  # perhaps of another request with the same item

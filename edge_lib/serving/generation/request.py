@@ -3,12 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from edge_lib.serving.errors import ApiError
-
-if TYPE_CHECKING:
-    from edge_lib.serving.media import Media
+from edge_lib.serving.media import Media
 
 FinishReason = Literal["stop", "length"]
 
@@ -36,7 +34,7 @@ class GenerationRequest:
     """
 
     messages: str | Sequence[dict[str, Any]]
-    media: dict[str, list["Media"]] = field(default_factory=dict)
+    media: dict[str, list[Media]] = field(default_factory=dict)
     sampling: Sampling = Sampling()
 
 

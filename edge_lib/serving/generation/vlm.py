@@ -3,7 +3,6 @@
 import copy
 import sys
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,11 +15,9 @@ from edge_lib.serving.generation.decoding import CausalBatch
 from edge_lib.serving.generation.engine import Engine, Messages, prompt_texts
 from edge_lib.serving.generation.prefix_cache import SoftTokens
 from edge_lib.serving.generation.rows import Prompt
+from edge_lib.serving.media import Media
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
-
-if TYPE_CHECKING:
-    from edge_lib.serving.media import Media
 
 
 class VLMEngine(Engine):
@@ -50,7 +47,7 @@ class VLMEngine(Engine):
         with self._lock:
             return self.vlm.chat.prompt(texts)
 
-    def group(self, media: dict[str, list["Media"]]) -> dict[str, list[tuple["Media", ...]]]:
+    def group(self, media: dict[str, list[Media]]) -> dict[str, list[tuple[Media, ...]]]:
         if not self.vlm.fused:
             return super().group(media)
         images, clips = (media.get(kind, []) for kind in ("image", "audio"))

@@ -63,7 +63,7 @@ def scene_batches(aligner: Aligner, data: DataConfig) -> dict[str, Batches]:
 
 def embed(aligner: Aligner, name: str, batches: Batches) -> Tensor:
     """Embeddings (N, D) of torch, of unit length."""
-    encoder, head = aligner._encoder(name), aligner.heads[name]
+    encoder, head = aligner.encoder(name), aligner.heads[name]
     outputs = []
     with torch.no_grad():
         for batch in batches:

@@ -94,7 +94,7 @@ class Aligner(PretrainedModel, nn.Module):
         if not items:
             raise ValueError(f"no items of {modality}")
         items = [_normalize(modality, *pair) for pair in enumerate(items)]
-        encoder = self._encoder(modality).to(self.device)
+        encoder = self.encoder(modality)
         return run_encoder(encoder, encoder.prepare(items), self.precision, self.token_window)
 
     def feature_spec(
@@ -122,12 +122,13 @@ class Aligner(PretrainedModel, nn.Module):
             _check_item(f"item {number} of {modality}", item, blank, MODALITIES[modality].decode)
         return items
 
-    def _encoder(self, modality: str) -> Encoder:
+    def encoder(self, modality: str) -> Encoder:
+        """The frozen encoder, which is loaded when it is first used."""
         if modality not in self._encoders:
             self.check_encoder(modality)
             config = self.modalities[modality].encoder_config
             self._encoders[modality] = load_encoder(modality, config)
-        return self._encoders[modality]
+        return self._encoders[modality].to(self.device)
 
     def check_encoder(self, modality: str) -> None:
         """ConfigError if an encoder has other weights now than when its head was trained."""

@@ -86,7 +86,7 @@ def test_gradients_reach_the_heads_of_the_pairs_in_the_loss(small_trimodal, conf
             if p.grad is not None and p.grad.abs().sum() > 0
         }
         assert with_gradient == trained
-    encoder = untrained(config)._encoder("audio")
+    encoder = untrained(config).encoder("audio")
     assert not any(p.requires_grad for p in encoder.parameters())
 
 

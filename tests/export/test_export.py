@@ -70,7 +70,7 @@ def run(graph, inputs, **extra):
 @pytest.mark.parametrize("dim", [None, 16, 8, 3])
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
 def test_embeddings_equal_torch(aligner, exported, modality, dim, count):
-    inputs = aligner._encoder(modality).prepare(items(modality, count))
+    inputs = aligner.encoder(modality).prepare(items(modality, count))
     extra = {} if dim is None else {"dim": np.array(dim)}
     (embeddings,) = run(exported / f"onnx/{modality}_model.onnx", inputs, **extra)
     expected = F.normalize(aligner.embed(modality, items(modality, count))[:, :dim], dim=1)
@@ -80,7 +80,7 @@ def test_embeddings_equal_torch(aligner, exported, modality, dim, count):
 @pytest.mark.parametrize("length", [3, 60])
 def test_text_graph_takes_any_length(aligner, exported, length):
     text = "two " * (length - 2)
-    inputs = aligner._encoder("text").prepare([text])
+    inputs = aligner.encoder("text").prepare([text])
     assert inputs["input_ids"].shape == (1, length)
     (embedding,) = run(exported / "onnx/text_model.onnx", inputs)
     expected = F.normalize(aligner.embed("text", text), dim=1)
@@ -88,7 +88,7 @@ def test_text_graph_takes_any_length(aligner, exported, length):
 
 
 def test_text_embedding_does_not_depend_on_padding(aligner, exported):
-    encoder, graph = aligner._encoder("text"), exported / "onnx/text_model.onnx"
+    encoder, graph = aligner.encoder("text"), exported / "onnx/text_model.onnx"
     (alone,) = run(graph, encoder.prepare(TEXTS[:1]))
     (padded,) = run(graph, encoder.prepare(TEXTS))
     torch.testing.assert_close(padded[:1], alone, rtol=0, atol=1e-5)
@@ -160,7 +160,7 @@ def test_exported_tokenizer_pads_and_truncates_as_the_encoder(aligner, exported)
     from tokenizers import Tokenizer
 
     rows = Tokenizer.from_file(str(exported / "tokenizer.json")).encode_batch(TEXTS)
-    inputs = aligner._encoder("text").prepare(TEXTS)
+    inputs = aligner.encoder("text").prepare(TEXTS)
     assert [row.ids for row in rows] == inputs["input_ids"].tolist()
     assert [row.attention_mask for row in rows] == inputs["attention_mask"].tolist()
     assert len(rows[0].ids) == 60
@@ -252,7 +252,7 @@ def test_decoder_graph_continues_answers_as_torch(aligner, tmp_path):
     model = QAModel(aligner, "plain", config, vocabulary).eval()
     export_model(model, tmp_path / "out")
     images, questions = pictures(2), ["what is it ?", "where is the red three ?"]
-    inputs = aligner._encoder("vision").prepare(images)
+    inputs = aligner.encoder("vision").prepare(images)
     prefix, mask = run(tmp_path / "out/onnx/encoder_model.onnx", inputs)
     ids = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(row) for row in vocabulary.encode(questions)], batch_first=True
@@ -285,7 +285,7 @@ def test_soft_token_graph_equals_torch(aligner, language_folder, kind, tmp_path)
     torch.manual_seed(0)
     vlm = VLM.new(PrefixSources(aligner), config, features).eval()
     export_model(vlm, tmp_path / "out")
-    inputs = aligner._encoder("vision").prepare(images)
+    inputs = aligner.encoder("vision").prepare(images)
     results = run(tmp_path / "out/onnx/vision_encoder.onnx", inputs)
     with torch.no_grad():
         expected = vlm.soft_tokens("image", features["image"])
@@ -297,7 +297,7 @@ def test_soft_token_graph_equals_torch(aligner, language_folder, kind, tmp_path)
 
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
 def test_quantized_embeddings_are_close_to_torch(aligner, exported, modality):
-    inputs = aligner._encoder(modality).prepare(items(modality, 5))
+    inputs = aligner.encoder(modality).prepare(items(modality, 5))
     (embeddings,) = run(exported / f"onnx/{modality}_model_quantized.onnx", inputs)
     expected = aligner.embed(modality, items(modality, 5))
     assert F.cosine_similarity(embeddings, expected).min() > 0.98

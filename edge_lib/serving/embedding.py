@@ -1,0 +1,214 @@
+"""Embeddings of what clients send, in batches of a modality, on one thread."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from edge_lib.data.unusable import UnusableItem
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.media import DECODERS, Media
+from edge_lib.serving.metrics import Metrics
+from edge_lib.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from edge_lib.models import Aligner
+
+MAX_TEXT = 100_000  # characters; models read far fewer, and tokenizers slow down
+Item = str | Media
+
+
+class Embedder(Protocol):
+    """What a queue embeds with. modalities: of "vision", "audio", "text". model_sha256: of
+    `models.saving.model_digest`, None if it is not known.
+    """
+
+    modalities: tuple[str, ...]
+    dims: list[int]
+    model_sha256: str | None
+
+    def prepare(self, modality: str, item: Any) -> Any:
+        """A text, or a decoded picture or clip -> a small input of the model. UnusableItem if it is
+        longer than what the model reads. Pictures and clips are prepared in several threads.
+        """
+
+    def embed(self, modality: str, inputs: list) -> np.ndarray:
+        """Prepared inputs -> (N, D) float32, of which the first d columns are those of dim d."""
+
+
+class TorchEmbedder:
+    """A trained aligner, also one inside another model."""
+
+    def __init__(self, aligner: "Aligner"):
+        from edge_lib.models.saving import model_digest
+
+        self._aligner = aligner.eval()
+        self.modalities, self.dims = tuple(aligner.modalities), sorted(aligner.dims)
+        self.model_sha256 = model_digest(aligner.source) if aligner.source else None
+        for name in self.modalities:
+            aligner.encoder(name)  # loads it
+
+    def prepare(self, modality: str, item: Any) -> Any:
+        encoder = self._aligner.encoder(modality)
+        if encoder.truncates(item):
+            raise UnusableItem("longer than what the model reads")
+        return item if modality == "text" else encoder.prepare([item])
+
+    def embed(self, modality: str, inputs: list) -> np.ndarray:
+        import torch
+
+        from edge_lib.features.encoder import run_encoder
+
+        aligner, encoder = self._aligner, self._aligner.encoder(modality)
+        if modality == "text":
+            batch = encoder.prepare(inputs)
+        else:
+            batch = {name: torch.cat([own[name] for own in inputs]) for name in inputs[0]}
+        with torch.inference_mode():
+            output = run_encoder(encoder, batch, aligner.precision, aligner.token_window)
+            return aligner.heads[modality](output)[1].float().cpu().numpy()
+
+
+@dataclass(eq=False)
+class _Job:
+    modality: str
+    inputs: Any
+    row: asyncio.Future  # (D,)
+
+
+class EmbedQueue:
+    """Embeds the items of all requests. While one batch is embedded, the next one gathers."""
+
+    def __init__(self, embedder: Embedder, settings: ServeSettings, metrics: Metrics):
+        self._embedder, self._settings, self._metrics = embedder, settings, metrics
+        self.modalities, self.dims = embedder.modalities, embedder.dims
+        self.model_sha256 = embedder.model_sha256
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self._changed = asyncio.Event()
+        self._jobs: list[_Job] = []
+        self._items, self._stopping = 0, False
+
+    def start(self) -> None:
+        """In the event loop."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Take no more items, and finish those under way."""
+        self._stopping = True
+        self._changed.set()
+        await self._task
+        self._thread.shutdown()
+
+    async def embed(
+        self, modality: str, items: Sequence[Item], param: str | None = None
+    ) -> np.ndarray:
+        """(N, D) float32, not normalised. ApiError 400 for an item that cannot be used, 429 when
+        the queue is full. param: place of texts in the request; media have their own.
+        """
+        self._check(modality, len(items))
+        self._items += len(items)
+        try:
+            rows = await self._embed(modality, await self._prepare(modality, items, param))
+        finally:
+            self._items -= len(items)
+            self._changed.set()
+        if errors := [row for row in rows if isinstance(row, BaseException)]:
+            raise errors[0]
+        if not np.isfinite(rows).all():
+            raise ApiError(400, f"an item of {modality} gives no finite embedding", "invalid_item")
+        return np.stack(rows)
+
+    def _check(self, modality: str, count: int) -> None:
+        if self._stopping:
+            raise ApiError(503, "the server is stopping", "stopping", retry_after=5)
+        if modality not in self.modalities:
+            allowed = " and ".join(self.modalities)
+            raise ApiError(400, f"the model embeds {allowed}, not {modality}", "not_supported")
+        if self._items + count > self._settings.max_queue:
+            raise ApiError(429, "too many items are waiting", "queue_full", retry_after=1)
+
+    async def _prepare(self, modality: str, items: Sequence[Item], param: str | None) -> list:
+        """Inputs of the model. Texts on its thread, as tokenizers are not thread-safe."""
+        loop, texts = asyncio.get_running_loop(), modality == "text"
+        pool, parts = (self._thread, [items]) if texts else (DECODERS, [[item] for item in items])
+        inputs = []
+        for part in parts:
+            try:
+                inputs += await loop.run_in_executor(pool, self._decode, modality, part, param)
+            except ApiError:
+                self._metrics.refused.labels(_kind(part[0])).inc()
+                raise
+        return inputs
+
+    def _decode(self, modality: str, items: Sequence[Item], param: str | None) -> list:
+        places = (f"{param}.{n}" if param else None for n in range(len(items)))
+        return [self._decode_item(modality, *pair) for pair in zip(items, places, strict=True)]
+
+    def _decode_item(self, modality: str, item: Item, place: str | None) -> Any:
+        try:
+            decoded = _checked(item) if isinstance(item, str) else item.decode()
+            return self._embedder.prepare(modality, decoded)
+        except ApiError:
+            raise
+        except UnusableItem as error:
+            reason = str(error)
+        except Exception:  # processors raise nearly anything
+            reason = "the model cannot read it"
+        kind, place = _kind(item), getattr(item, "param", place)
+        raise ApiError(400, f"the {kind} cannot be used: {reason}", f"invalid_{kind}", place)
+
+    async def _embed(self, modality: str, inputs: list) -> list[np.ndarray | BaseException]:
+        loop = asyncio.get_running_loop()
+        jobs = [_Job(modality, own, loop.create_future()) for own in inputs]
+        self._jobs += jobs
+        self._changed.set()
+        # cancels what is left when the client leaves
+        return await asyncio.gather(*(job.row for job in jobs), return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._items or not self._stopping:
+            await self._changed.wait()
+            self._changed.clear()
+            while batch := self._next_batch():
+                await self._embed_batch(batch)
+
+    def _next_batch(self) -> list[_Job]:
+        """The first job, and others of its modality; without those whose clients have left."""
+        jobs = [job for job in self._jobs if not job.row.done()]
+        batch = [job for job in jobs if job.modality == jobs[0].modality]
+        batch = batch[: self._settings.max_batch]
+        self._jobs = [job for job in jobs if job not in batch]
+        self._metrics.queue.labels("embed").set(len(self._jobs))
+        return batch
+
+    async def _embed_batch(self, batch: list[_Job]) -> None:
+        self._metrics.batch_rows.labels("embed").observe(len(batch))
+        loop, inputs = asyncio.get_running_loop(), [job.inputs for job in batch]
+        try:
+            function = self._embedder.embed
+            rows = await loop.run_in_executor(self._thread, function, batch[0].modality, inputs)
+        except Exception as error:  # of the model; those who wait raise it
+            rows = [error] * len(batch)
+        for job, row in zip(batch, rows, strict=True):
+            if not job.row.done():
+                job.row.set_result(row)
+
+
+def _kind(item: Item) -> str:
+    return "text" if isinstance(item, str) else item.kind
+
+
+def _checked(text: str) -> str:
+    """UnusableItem for a text without content, or over `MAX_TEXT`."""
+    if not text.strip():
+        raise UnusableItem("it is empty")
+    if len(text) > MAX_TEXT:
+        raise UnusableItem(f"over {MAX_TEXT:,} characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UnusableItem("it holds half of a character") from None
+    return text

@@ -1,8 +1,9 @@
 """The application: routes, errors of one shape, and a service that loads in the background."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -69,13 +70,30 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _load(app: FastAPI) -> None:
     try:
-        service = await asyncio.to_thread(app.state.load)
+        service = await _in_daemon(app.state.load)
         service.start()
         app.state.service = service
     except Exception as error:
         if not app.state.on_failure:
             raise
         app.state.on_failure(error)
+
+
+def _in_daemon(function: Callable[[], Service]) -> "asyncio.Future[Service]":
+    """The result of a function in a thread that the process does not wait for when it ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Service] = loop.create_future()
+
+    def run() -> None:
+        try:
+            setter, result = future.set_result, function()
+        except BaseException as error:
+            setter, result = future.set_exception, error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: future.done() or setter(result))
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def _api_error(request: Request, error: ApiError) -> Response:

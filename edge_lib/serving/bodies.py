@@ -64,7 +64,7 @@ def parse(model: type[B], value: Any, settings: ServeSettings, strict: bool, at:
     except ValidationError as error:
         raise validation_error(error.errors(include_url=False, include_input=False), at) from None
     except ApiError as error:
-        raise error.at(f"{at}{error.param}") from None
+        raise error.within(at) from None
 
 
 def validation_error(problems: list[ErrorDetails], at: str = "") -> ApiError:

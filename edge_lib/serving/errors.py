@@ -35,9 +35,15 @@ class ApiError(Exception):
         self.code = code or CODES.get(status, "server_error")
         self.retry_after = retry_after
 
-    def at(self, param: str) -> "ApiError":
+    def at(self, param: str | None) -> "ApiError":
         """The same error, of a part of the request."""
         return ApiError(self.status, self.message, self.code, param, self.retry_after)
+
+    def within(self, place: str) -> "ApiError":
+        """The same error, of an item of a list: its place, such as "1.", comes first."""
+        param = self.param or ""
+        param = param if param.startswith(place) else (place + param).removesuffix(".")
+        return self.at(param or None)
 
     def content(self, request_id: str) -> dict[str, Any]:
         """The JSON body."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import time
+from dataclasses import dataclass
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -38,15 +39,17 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics):
         self.app, self.settings, self.metrics = app, settings, metrics
+        self.bodies = Bodies()
         local = settings.host in LOCAL
         self.hosts = {*LOCAL, *settings.allow_hosts} if local or settings.allow_hosts else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        exchange = Exchange(scope, receive, send, self.settings)
+        exchange = Exchange(scope, receive, send, self.settings, self.bodies)
         with self.metrics.running.track_inprogress():
             await self._answer(exchange)
+        self.bodies.size -= exchange.received
         route = getattr(scope.get("route"), "path", "other")
         seconds = time.monotonic() - exchange.start
         self.metrics.requests.labels(route, _method(scope), exchange.status).inc()
@@ -74,11 +77,26 @@ class RequestMiddleware:
             )
 
 
+@dataclass
+class Bodies:
+    """Of all requests under way, in bytes."""
+
+    size: int = 0
+
+
 class Exchange:
     """One request, and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: ServeSettings):
-        self.scope, self._receive, self._send, self.settings = scope, receive, send, settings
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        settings: ServeSettings,
+        bodies: Bodies,
+    ):
+        self.scope, self._receive, self._send = scope, receive, send
+        self.settings, self.bodies = settings, bodies
         self.start, self.received, self.complete = time.monotonic(), 0, False
         self.headers, self.status = Headers(scope=scope), DISCONNECTED
         given = self.headers.get("x-request-id", "")
@@ -96,10 +114,16 @@ class Exchange:
         except TimeoutError:
             limit = f"{self.settings.body_timeout:g} s"
             raise ApiError(408, f"the body did not arrive within {limit}") from None
-        self.received += len(message.get("body", b""))
-        self._check_size(self.received)
+        self._count(len(message.get("body", b"")))
         self.complete = not message.get("more_body", False)
         return message
+
+    def _count(self, size: int) -> None:
+        self.received += size
+        self.bodies.size += size
+        self._check_size(self.received)
+        if self.bodies.size > self.settings.max_bodies_mb * 10**6:
+            raise ApiError(429, "too many large bodies are under way", "overloaded", retry_after=1)
 
     def _check_size(self, size: int) -> None:
         if size > self.settings.max_body_bytes:

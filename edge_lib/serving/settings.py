@@ -31,6 +31,7 @@ class ServeSettings(Section):
     )
 
     max_body_bytes: Positive = Field(20_000_000, description="of a request")
+    max_bodies_mb: Positive = Field(512, description="of all requests under way")
     max_pixels: Positive = Field(20_000_000, description="of a picture")
     max_clip_seconds: Seconds = Field(60, description="of a sound")
     max_items: Positive = Field(64, description="prompts or items to embed in a request")

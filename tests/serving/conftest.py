@@ -1,11 +1,39 @@
-"""A small aligner of three modalities and its exported folder."""
+"""A running server of fakes; a small aligner of three modalities and its exported folder."""
 
+import httpx
 import pytest
 import torch
+from audio_helpers import encode, sine
+from serving.fakes import fake_service
+from serving.live import live_server
 
 from edge_lib.config import ModalityConfig
 from edge_lib.export.folder import export_model
 from edge_lib.models import Aligner
+
+
+@pytest.fixture(scope="session")
+def service():
+    """Shared: tests read its answers and leave it as it is."""
+    return fake_service()
+
+
+@pytest.fixture(scope="session")
+def url(service):
+    with live_server(service) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url):
+    with httpx.Client(base_url=url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def clip():
+    """A WAV file of a tenth of a second."""
+    return encode(sine(0.1, 16000), 16000)
 
 
 @pytest.fixture(scope="session")

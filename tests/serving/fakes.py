@@ -65,9 +65,11 @@ class FakeEmbedder:
     modalities, dims = ("text", "vision", "audio"), [2, 4]
     started = stopped = False
 
-    async def embed(self, modality, items):
-        if "429" in map(str, items):
-            raise ApiError(429, "too many items wait", "queue_full", retry_after=1)
+    async def embed(self, modality, items, param=None):
+        if modality != "text":
+            items = [item.decode() for item in items]
+        elif blank := [n for n, item in enumerate(items) if not item.strip()]:
+            raise ApiError(400, "empty", "invalid_text", f"{param}.{blank[0]}")
         return np.array([self._vector(modality, item) for item in items], np.float32)
 
     def _vector(self, modality, item):

@@ -1,7 +1,8 @@
 """Prompts in, answers out: what /generate, /caption and /v1/chat/completions share."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from edge_lib.serving.errors import ApiError
@@ -9,14 +10,13 @@ from edge_lib.serving.generation.request import Answer, GenerationRequest, Strea
 from edge_lib.serving.schemas.generate import Usage
 from edge_lib.serving.service import Service
 
+T = TypeVar("T")
+
 
 async def submit(
-    service: Service, requests: Sequence[GenerationRequest], streams: list[Stream], at: str = ""
+    service: Service, requests: Sequence[GenerationRequest], streams: list[Stream]
 ) -> list[Stream]:
-    """Begin an answer to each; all of them end with `streams`. ApiError of the first that cannot.
-
-    at: place of the requests' items, for errors.
-    """
+    """Begin an answer to each, and add it to `streams`. ApiError of the first that cannot be."""
     if service.generator is None:
         raise ApiError(404, f"{service.name} does not generate; see /v1/models", "no_such_task")
 
@@ -25,18 +25,22 @@ async def submit(
         streams.append(stream)
         return stream
 
-    results = await asyncio.gather(*map(begin, requests), return_exceptions=True)
-    for result in results:
-        if isinstance(result, ApiError) and at and result.param:
-            raise result.at(result.param if result.param.startswith(at) else at + result.param)
-        if isinstance(result, BaseException):
-            raise result
-    return results
+    return await gather(map(begin, requests))
+
+
+async def gather(tasks: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results. The first error cancels what is under way, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(task) for task in tasks]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in running]
 
 
 async def collect(streams: Sequence[Stream]) -> list[Answer]:
     """The whole answers."""
-    return await asyncio.gather(*(stream.collect() for stream in streams))
+    return await gather(stream.collect() for stream in streams)
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int) -> Usage:

@@ -1,8 +1,6 @@
 """/embed and /v1/embeddings."""
 
-import asyncio
 import base64
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,11 @@ from fastapi import APIRouter, Request
 from edge_lib.serving.bodies import read_one
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.inputs import MODALITIES, read_media, read_part
-from edge_lib.serving.media import in_thread
 from edge_lib.serving.openapi import body
+from edge_lib.serving.routes.answers import gather
 from edge_lib.serving.routes.dependencies import ServiceOf, unless_gone
 from edge_lib.serving.routes.models import check_name
-from edge_lib.serving.schemas.chat import ImagePart, TextPart
+from edge_lib.serving.schemas.chat import TextPart
 from edge_lib.serving.schemas.embed import (
     EmbeddingItem,
     EmbeddingsRequest,
@@ -55,8 +53,9 @@ async def embeddings(request: Request, service: ServiceOf) -> EmbeddingsResponse
     items = await read_one(request, EmbeddingsRequest)
     check_name(service, items.model)
     dim = check_dim(service, items.dimensions, "dimensions")
-    vectors = await unless_gone(request, _embed_parts(request, service, items.input))
-    rows = cut(vectors, dim, normalize=True)
+    parts = ((part, f"input.{number}") for number, part in enumerate(items.input))
+    work = gather(_embed_part(request, service, *pair) for pair in parts)
+    rows = cut(np.stack(await unless_gone(request, work)), dim, normalize=True)
     encode = _base64 if items.encoding_format == "base64" else np.ndarray.tolist
     data = [EmbeddingItem(index=n, embedding=encode(row)) for n, row in enumerate(rows)]
     return EmbeddingsResponse(model=service.name, data=data)
@@ -72,44 +71,30 @@ async def embed_fields(request: Request, service: Service, items: Any) -> dict[s
         name: items if name == "texts" else await read_media(request, name, items)
         for name, items in fields.items()
     }
-    vectors = await asyncio.gather(
-        *(_embed(service, MODALITIES[name], own, name) for name, own in contents.items())
+    vectors = await gather(
+        _embed(service, MODALITIES[name], own, name) for name, own in contents.items()
     )
     return dict(zip(contents, vectors, strict=True))
 
 
 async def _embed(service: Service, modality: str, items: list, param: str) -> np.ndarray:
-    """Embeddings (N, D) of texts, or of media, which are decoded first."""
+    """Embeddings (N, D) of texts or of media."""
     if service.embedder is None or modality not in service.embedder.modalities:
         raise ApiError(404, f"{service.name} does not embed {modality}", "no_such_task", param)
-    if modality == "text":
-        if blank := [n for n, text in enumerate(items) if not text.strip()]:
-            raise ApiError(400, "a text is empty", param=f"{param}.{blank[0]}")
-    else:
-        items = await asyncio.gather(*(in_thread(item.decode) for item in items))
-    return await service.embedder.embed(modality, items)
+    return await service.embedder.embed(modality, items, param)
 
 
-async def _embed_parts(request: Request, service: Service, parts: Sequence) -> np.ndarray:
-    """Embeddings (N, D) of parts of any kinds, in their order."""
-    modalities = [_modality(part) for part in parts]
-    vectors: dict[int, np.ndarray] = {}
-    for modality in dict.fromkeys(modalities):
-        places = [n for n, own in enumerate(modalities) if own == modality]
-        items = [
-            parts[n].text
-            if modality == "text"
-            else await read_part(request, parts[n], f"input.{n}")
-            for n in places
-        ]
-        vectors |= zip(places, await _embed(service, modality, items, "input"), strict=True)
-    return np.stack([vectors[n] for n in range(len(parts))])
-
-
-def _modality(part: Any) -> str:
+async def _embed_part(request: Request, service: Service, part: Any, param: str) -> np.ndarray:
+    """The embedding (D,) of a part of a message; the queue batches it with others."""
     if isinstance(part, TextPart):
-        return "text"
-    return "vision" if isinstance(part, ImagePart) else "audio"
+        modality, item = "text", part.text
+    else:
+        item = await read_part(request, part, param)
+        modality = "vision" if item.kind == "image" else "audio"
+    try:
+        return (await _embed(service, modality, [item], param))[0]
+    except ApiError as error:
+        raise error.at(error.param and param) from None
 
 
 def check_dim(service: Service, dim: int | None, param: str) -> int:

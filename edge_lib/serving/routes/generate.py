@@ -1,15 +1,15 @@
 """/generate and /caption, for one item or a list."""
 
 from collections.abc import Sequence
-from itertools import islice
 
 from fastapi import APIRouter, Request
 
 from edge_lib.serving.bodies import read_items
+from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.request import Answer, GenerationRequest
 from edge_lib.serving.inputs import KINDS, read_media
 from edge_lib.serving.openapi import body
-from edge_lib.serving.routes.answers import collect, new_id, submit, total_usage
+from edge_lib.serving.routes.answers import collect, gather, new_id, submit, total_usage
 from edge_lib.serving.routes.dependencies import ServiceOf, Streams, unless_gone
 from edge_lib.serving.schemas.examples import CAPTION, GENERATE
 from edge_lib.serving.schemas.generate import (
@@ -48,11 +48,16 @@ async def _answer(
     request: Request, service: Service, streams: Streams, items: Sequence, many: bool
 ) -> Responses:
     """The answers of a body's items, all generated together."""
-    for number, item in enumerate(items):
+
+    async def answer(number: int, item: GenerateRequest | CaptionRequest) -> GenerateResponse:
         at = f"{number}." if many else ""
-        await submit(service, await _requests(request, item, at), streams, at)
-    answers = iter(await collect(streams))
-    responses = [_response(service, list(islice(answers, item.n))) for item in items]
+        requests = await _requests(request, item, at)
+        try:
+            return _response(service, await collect(await submit(service, requests, streams)))
+        except ApiError as error:
+            raise error.within(at) from None
+
+    responses = await gather(answer(*pair) for pair in enumerate(items))
     return responses if many else responses[0]
 
 

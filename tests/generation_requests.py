@@ -31,9 +31,9 @@ def clip(seed):
     return np.random.default_rng(seed).normal(0, 0.1, 8000).astype(np.float32)
 
 
-def request(messages="what is it?", images=(), audio=(), **sampling):
-    """A GenerationRequest of pictures and clips."""
-    media = {
+def request(messages="what is it?", images=(), audio=(), media=None, **sampling):
+    """A GenerationRequest of pictures and clips, or of `media`."""
+    media = media or {
         "image": [i if isinstance(i, FakeMedia) else FakeMedia("image", i) for i in images],
         "audio": [a if isinstance(a, FakeMedia) else FakeMedia("audio", a) for a in audio],
     }

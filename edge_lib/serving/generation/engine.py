@@ -20,6 +20,7 @@ from edge_lib.serving.media import Media
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
 
+FIELDS = {"image": "images", "audio": "audio"}  # of /generate, by placeholder
 Messages = str | Sequence[dict[str, Any]]  # as in `GenerationRequest`
 
 
@@ -42,7 +43,8 @@ class Engine:
         settings: ServeSettings,
         metrics: Metrics,
     ):
-        self.settings, self.max_tokens, self.max_positions = settings, max_tokens, max_positions
+        self.settings, self.metrics = settings, metrics
+        self.max_tokens, self.max_positions = max_tokens, max_positions
         self._worker = Worker(batch, self.encode, ends, settings, metrics)
         cache = PrefixCache(settings.prefix_cache_mb * 2**20)
         worker = self._worker
@@ -136,7 +138,7 @@ class Engine:
         try:
             return await self._encoder.encode(name, item)
         except ApiError as error:  # perhaps of another request with the same item
-            raise error.at(item[0].param or f"{name}.{number}") from None
+            raise error.at(item[0].param or f"{FIELDS[name]}.{number}") from None
 
 
 def prompt_texts(messages: Messages, kinds: Sequence[str]) -> Messages:

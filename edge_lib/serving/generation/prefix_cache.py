@@ -35,7 +35,9 @@ class PrefixCache:
         return self._items.get(key)
 
     def put(self, key: Any, item: SoftTokens) -> None:
-        """Keep an item whose key is new."""
+        """Keep an item whose key is new, unless it alone is too large."""
+        if item.nbytes > self.max_bytes:
+            return
         self._items[key] = item
         self.nbytes += item.nbytes
         while self.nbytes > self.max_bytes:

@@ -1,0 +1,362 @@
+"""Who is served when: budgets, full queues, clients that leave, failures, items seen before."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from generation_requests import FakeMedia, clip, picture, request
+
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.generation.decoding import CausalBatch
+
+LONG = 400  # tokens: enough for other requests to come while an answer is generated
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """What was done to batches: ("join", tokens of the prompts) or ("advance", rows), in order."""
+    events, join, advance = [], CausalBatch.join, CausalBatch.advance
+
+    def record_join(self, prompts):
+        events.append(("join", [len(prompt.ids) for prompt in prompts]))
+        join(self, prompts)
+
+    def record_advance(self, tokens):
+        events.append(("advance", len(tokens)))
+        advance(self, tokens)
+
+    monkeypatch.setattr(CausalBatch, "join", record_join)
+    monkeypatch.setattr(CausalBatch, "advance", record_advance)
+    return events
+
+
+def joined(batches):
+    """Tokens of the prompts that joined together, after the engine's warm-up."""
+    return [value for name, value in batches if name == "join"][1:]
+
+
+def advanced(batches):
+    return [value for name, value in batches if name == "advance"][1:]
+
+
+async def collect(engine, *requests):
+    streams = [await engine.submit(own) for own in requests]
+    return await asyncio.gather(*(stream.collect() for stream in streams))
+
+
+async def refusal(engine, own):
+    """The error that a request gets."""
+    with pytest.raises(ApiError) as caught:
+        await engine.submit(own)
+    return caught.value
+
+
+async def begun(engine, **sampling):
+    """A long answer that has begun."""
+    stream = await engine.submit(request("where?", **{"max_tokens": LONG} | sampling))
+    deltas = aiter(stream)
+    await anext(deltas)
+    return stream, deltas
+
+
+def metric(engine, name, **labels):
+    return engine.metrics.registry.get_sample_value(f"edge_glass_{name}", labels)
+
+
+# --- budgets ---------------------------------------------------------------------------------
+
+
+def test_batch_has_at_most_max_batch_rows(make_engine, serve, batches):
+    async def use(engine):
+        stream, _ = await begun(engine)
+        results = await collect(engine, *[request("no?", max_tokens=9)] * 5)
+        stream.cancel()
+        return results
+
+    results = serve(make_engine(max_batch=3), use)
+    assert max(advanced(batches)) == 3
+    assert sum(map(len, joined(batches))) == 6
+    assert len(set(results)) == 1
+
+
+def test_prompts_are_processed_together_up_to_max_batch_tokens(make_engine, serve, batches, vlm):
+    short, long = (request(text, max_tokens=9) for text in ("no?", "no? " * 40))
+
+    async def use(engine):
+        return await collect(engine, short, short, long, short, short)
+
+    def length(own):
+        return len(vlm.chat.prompt([{"role": "user", "content": own.messages}]))
+
+    results = serve(make_engine(max_batch_tokens=2 * length(short), max_wait_ms=1000), use)
+    assert sorted(map(len, joined(batches))) == [1, 2, 2]
+    assert [length(long)] in joined(batches)  # alone, although it is over the limit
+    assert len({results[n] for n in (0, 1, 3, 4)}) == 1
+
+
+def test_requests_that_come_together_start_together(make_engine, serve, batches):
+    """An idle server waits for those that are being prepared, and no longer."""
+
+    async def use(engine):
+        own = [request("what is it?", [picture(n)], max_tokens=2) for n in range(6)]
+        await asyncio.gather(*(collect(engine, one) for one in own))
+
+    serve(make_engine(max_wait_ms=2000), use)
+    assert max(map(len, joined(batches))) > 1
+
+
+# --- queue -----------------------------------------------------------------------------------
+
+
+def test_full_queue_refuses_requests_until_there_is_room(make_engine, serve):
+    async def use(engine):
+        first, _ = await begun(engine)
+        waiting = [await engine.submit(request("no?", max_tokens=2)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        backlog, error = engine.backlog, await refusal(engine, request("no?"))
+        queue = metric(engine, "queue", queue="generate")
+        first.cancel()
+        results = [await stream.collect() for stream in waiting]
+        return backlog, queue, error, results, await collect(engine, request("no?", max_tokens=2))
+
+    backlog, queue, error, results, after = serve(make_engine(max_batch=1, max_queue=2), use)
+    assert (backlog, queue) == (2, 2.0)
+    assert (error.status, error.code, error.retry_after) == (429, "queue_full", 1)
+    assert results == after * 2
+
+
+def test_stopping_engine_finishes_what_was_begun(make_engine, serve):
+    async def use(engine):
+        media = FakeMedia("image", picture(1))
+        running = [await engine.submit(request("no?", max_tokens=40)) for _ in range(3)]
+        preparing = asyncio.create_task(engine.submit(request("what?", [media], max_tokens=40)))
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.sleep(0)
+        error = await refusal(engine, request("no?"))
+        await stopping
+        return error, [await stream.collect() for stream in [*running, await preparing]]
+
+    engine = make_engine(max_batch=1)
+    engine_stop = engine.stop
+
+    async def main():
+        engine.start()
+        return await use(engine)
+
+    error, results = asyncio.run(asyncio.wait_for(main(), 60))
+    assert engine_stop
+    assert (error.status, error.code) == (503, "stopping")
+    assert [result.completion_tokens for result in results] == [40] * 4
+
+
+# --- clients that leave ----------------------------------------------------------------------
+
+
+def test_cancelled_request_leaves_the_batch(make_engine, serve, batches):
+    async def use(engine):
+        stream, deltas = await begun(engine)
+        other, _ = await begun(engine, max_tokens=60)
+        stream.cancel()
+        rest = [delta async for delta in deltas]
+        await other.collect()
+        return rest
+
+    rest = serve(make_engine(), use)
+    assert len(rest) < LONG / 2
+    assert not rest or rest[-1].finish_reason is None
+    assert advanced(batches)[-1] == 1
+    assert len(advanced(batches)) < LONG / 2
+
+
+def test_cancelled_request_does_not_join(make_engine, serve, batches):
+    async def use(engine):
+        first, _ = await begun(engine)
+        waiting, third = [await engine.submit(request("no?", max_tokens=3)) for _ in range(2)]
+        waiting.cancel()
+        first.cancel()
+        return await waiting.collect(), await third.collect()
+
+    cancelled, third = serve(make_engine(max_batch=1), use)
+    assert (cancelled.text, cancelled.finish_reason, cancelled.completion_tokens) == ("", None, 0)
+    assert third.completion_tokens == 3
+    assert len(joined(batches)) == 2
+
+
+def test_client_that_leaves_while_its_picture_is_decoded_disturbs_nobody(make_engine, serve, vlm):
+    async def use(engine):
+        media = FakeMedia("image", picture(1))
+        leaving = asyncio.create_task(engine.submit(request("what?", [media])))
+        staying = asyncio.create_task(collect(engine, request("what?", [media])))
+        while not media.decoded:
+            await asyncio.sleep(0)
+        leaving.cancel()
+        [result] = await staying
+        return result, media.decoded, engine.backlog
+
+    result, decoded, backlog = serve(make_engine(), use)
+    assert result.text == vlm.generate("what?", picture(1))
+    assert (decoded, backlog) == (1, 0)
+
+
+# --- items -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encoded(vlm, monkeypatch):
+    """How many items the model encoded in each call, after the engine was made."""
+    counts, encode_items = [], vlm.encode_items
+
+    def record(items):
+        counts.append(sum(map(len, items.values())))
+        return encode_items(items)
+
+    monkeypatch.setattr(vlm, "encode_items", record)
+    return counts
+
+
+def test_item_that_was_seen_is_neither_decoded_nor_encoded_again(make_engine, serve, encoded, vlm):
+    first, again, sound = (
+        FakeMedia("image", picture(1)),
+        FakeMedia("image", picture(1)),
+        FakeMedia("audio", clip(1)),
+    )
+
+    async def use(engine):
+        encoded.clear()
+        one = await collect(engine, request("what is it?", [first], [sound]))
+        two = await collect(engine, request("where?", [again]), request("no?", [again, again]))
+        return one + two, metric(engine, "prefix_cache_total", result="hit")
+
+    results, hits = serve(make_engine(), use)
+    assert sum(encoded) == 2
+    assert (first.decoded, again.decoded, sound.decoded, hits) == (1, 0, 1, 3)
+    expected = vlm.generate("what is it?", picture(1), clip(1)), vlm.generate("where?", picture(1))
+    assert [result.text for result in results[:2]] == [*expected]
+
+
+def test_item_of_several_requests_at_once_is_encoded_once(make_engine, serve, encoded):
+    media = [FakeMedia("image", picture(1)) for _ in range(6)]
+
+    async def use(engine):
+        encoded.clear()
+        own = (collect(engine, request("what is it?", [item])) for item in media)
+        return await asyncio.gather(*own)
+
+    results = serve(make_engine(), use)
+    assert sum(encoded) == 1
+    assert sum(item.decoded for item in media) == 1
+    assert len({result.text for [result] in results}) == 1
+
+
+def test_items_are_encoded_again_without_a_cache(make_engine, serve, encoded):
+    media = FakeMedia("image", picture(1))
+
+    async def use(engine):
+        encoded.clear()
+        return [await collect(engine, request("what is it?", [media])) for _ in range(2)]
+
+    one, two = serve(make_engine(prefix_cache_mb=0), use)
+    assert one == two
+    assert (sum(encoded), media.decoded) == (2, 2)
+
+
+def test_damaged_item_is_refused_with_its_place(make_engine, serve):
+    """Others at the same time are answered; a second try decodes it again."""
+    bad = FakeMedia("image", ApiError(400, "damaged", "invalid_image", "elsewhere"))
+
+    async def use(engine):
+        good = collect(engine, request("what?", [picture(1)]))
+        pair = request("what?", [FakeMedia("image", picture(2)), bad])
+        errors = await asyncio.gather(refusal(engine, pair), refusal(engine, pair))
+        bad.param = "3.images.1"
+        return await good, [*errors, await refusal(engine, pair)]
+
+    [good], errors = serve(make_engine(), use)
+    assert good.text
+    assert {(error.status, error.code, error.message) for error in errors} == {
+        (400, "invalid_image", "damaged")
+    }
+    assert [error.param for error in errors] == ["images.1", "images.1", "3.images.1"]
+    assert bad.decoded == 2
+
+
+def test_item_that_the_model_refuses_fails_its_request_alone(make_engine, serve, vlm, monkeypatch):
+    encode_items = vlm.encode_items
+
+    def encode(items):
+        if any(image.size == (31, 32) for image in items.get("image", [])):
+            raise ValueError("a side of 31 pixels")
+        return encode_items(items)
+
+    odd = picture(2).resize((31, 32))
+
+    async def use(engine):
+        monkeypatch.setattr(vlm, "encode_items", encode)
+        own = (collect(engine, request("what?", [picture(n)])) for n in range(3, 6))
+        error, *results = await asyncio.gather(refusal(engine, request("what?", [odd])), *own)
+        return error, results
+
+    error, results = serve(make_engine(max_wait_ms=500), use)
+    assert (error.status, error.message, error.param) == (400, "a side of 31 pixels", "images.0")
+    assert [own.text for [own] in results] == [
+        vlm.generate("what?", picture(n)) for n in range(3, 6)
+    ]
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+def test_failing_step_fails_its_rows_alone(make_engine, serve, monkeypatch):
+    advance, failing = CausalBatch.advance, Counter()
+
+    def fail_once(self, tokens):
+        failing["calls"] += 1
+        if failing["calls"] == 5:
+            raise RuntimeError("out of memory at 0x7f00")
+        advance(self, tokens)
+
+    async def use(engine):
+        monkeypatch.setattr(CausalBatch, "advance", fail_once)
+        stream = await engine.submit(request("no?"))
+        with pytest.raises(ApiError) as caught:
+            await stream.collect()
+        return caught.value, await collect(engine, request("no?"))
+
+    error, [result] = serve(make_engine(), use)
+    assert (error.status, error.message) == (500, "the model failed")
+    assert result.completion_tokens == 12
+
+
+def test_failing_prompt_leaves_running_answers(make_engine, serve, monkeypatch, vlm):
+    own = request("where?", max_tokens=100)
+
+    async def use(engine):
+        stream = aiter(await engine.submit(own))
+        texts = [(await anext(stream)).text]
+        monkeypatch.setattr(vlm, "embed_soft_tokens", lambda *_: 1 / 0)
+        failed = await engine.submit(request("no?"))
+        with pytest.raises(ApiError) as caught:
+            await failed.collect()
+        monkeypatch.undo()
+        texts += [delta.text async for delta in stream]
+        return caught.value, "".join(texts), await collect(engine, own)
+
+    error, text, [expected] = serve(make_engine(), use)
+    assert (error.status, text) == (500, expected.text)
+
+
+# --- metrics ---------------------------------------------------------------------------------
+
+
+def test_metrics_count_tokens_and_batches(make_engine, serve):
+    async def use(engine):
+        return await collect(engine, *[request("no?", [picture(1)], max_tokens=n) for n in (3, 5)])
+
+    engine = make_engine()
+    results = serve(engine, use)
+    assert metric(engine, "generated_tokens_total") == 8
+    assert metric(engine, "prompt_tokens_total") == sum(r.prompt_tokens for r in results)
+    assert metric(engine, "first_token_seconds_count") == 2
+    assert metric(engine, "batch_rows_sum", queue="generate") == 8
+    assert metric(engine, "prefix_cache_bytes") > 0

@@ -111,7 +111,7 @@ def eval_results(data: DataConfig, scores: pd.DataFrame) -> list[EvalResult]:
 
 def _recall(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `recall_table`."""
-    keys = ("dim", "k", "rows", "rule", "low", "high")
+    keys = ("dim", "k", "rows", "rule", "chance", "low", "high")
     return {
         "task_type": "cross-modal-retrieval",
         "metric_type": "recall",

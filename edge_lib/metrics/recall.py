@@ -14,6 +14,8 @@ import torch
 
 from edge_lib.metrics.bootstrap import bootstrap_interval
 
+COLUMNS = ["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule", "chance"]
+
 
 def retrieval_ranks(
     queries: torch.Tensor,
@@ -76,9 +78,18 @@ class Places:
         self.order = np.argsort(values, kind="stable")
         self.ordered = values[self.order]
 
+    def span(self, values: np.ndarray) -> list[np.ndarray]:
+        """(n,) the first index in `order` of the places of each of n values, and (n,) the end."""
+        return [np.searchsorted(self.ordered, values, side) for side in ("left", "right")]
+
+    def counts(self, values: np.ndarray) -> np.ndarray:
+        """(n,) the number of places of each of n values."""
+        first, last = self.span(values)
+        return last - first
+
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """(n, R) the places of n values, padded with -1."""
-        first, last = (np.searchsorted(self.ordered, values, side) for side in ("left", "right"))
+        first, last = self.span(values)
         places = first[:, None] + np.arange(max(1, (last - first).max(initial=0)))
         if not len(self.order):
             return np.full(places.shape, -1)
@@ -113,6 +124,22 @@ class RelevantItems:
         items[answers.ravel() < 0] = -1
         return items.reshape(len(answers), -1)
 
+    def counts(self) -> np.ndarray:
+        """(Q,) the number of each query's relevant items."""
+        items = self.item_places.counts(self.answers)[self.answer_places.order]
+        total = np.concatenate([[0], np.cumsum(items)])
+        first, last = self.answer_places.span(self.queries)
+        return total[last] - total[first]
+
+
+def chance_recall(relevant: np.ndarray, gallery: int, k: int) -> float:
+    """The expected R@k of a random order of the gallery, for queries with `relevant` (Q,) right
+    answers in it: at k = 1, the mean of relevant / gallery.
+    """
+    drawn = np.arange(min(k, gallery))
+    wrong = (gallery - np.asarray(relevant)[:, None] - drawn).clip(0) / (gallery - drawn)
+    return float(1 - wrong.prod(1).mean())
+
 
 def recall_table(
     embeddings: dict[str, torch.Tensor],
@@ -138,7 +165,7 @@ def recall_table(
     labels: modality -> (N_m,) equal numbers for equal items, which are right answers for one
         another. By default all differ.
     Columns: query, gallery, dim, k, recall, low, high, rows (gallery size), rule (which tells
-    how many items equal another).
+    how many items equal another), chance (`chance_recall`).
     """
     records = []
     pairs = pairs or list(combinations(embeddings, 2))
@@ -160,14 +187,16 @@ def recall_table(
         if strict:
             target = labels[gallery][own[index, column]]
             matched = {"query_rows": target, "gallery_rows": labels[gallery]}
+        relevant = RelevantItems(**matched).counts()
+        chance = {k: chance_recall(relevant, len(b), k) for k in ks}
         ranks = retrieval_ranks(a, b, dims=dims, **matched)
         for dim, rank in zip(dims, ranks, strict=True):
             for k in ks:
                 hits = rank < k
                 interval = bootstrap_interval(hits, groups[query_rows], bootstrap)
-                records.append((query, gallery, dim, k, hits.mean(), *interval, len(b), rule))
-    columns = ["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule"]
-    return pd.DataFrame(records, columns=columns)
+                scores = hits.mean(), *interval, len(b), rule, chance[k]
+                records.append((query, gallery, dim, k, *scores))
+    return pd.DataFrame(records, columns=COLUMNS)
 
 
 def _repeated(labels: np.ndarray) -> int:

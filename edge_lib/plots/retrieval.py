@@ -32,10 +32,9 @@ from edge_lib.plots.style import (
 def recall_by_dim(recall: pd.DataFrame):
     """R@k by the number of Matryoshka dims kept, one panel for each pair of modalities.
 
-    recall: the columns query, gallery, dim, k, recall, low, high (95% interval), rows (gallery
-    size) and rule of `recall_table`. The table: `recall` by dim, with chance (k / rows).
+    recall: of `recall_table`. The table: `recall` by dim.
     """
-    table = recall.assign(chance=recall["k"] / recall["rows"]).sort_values("dim", kind="stable")
+    table = recall.sort_values("dim", kind="stable")
     panels = table.groupby(table[["query", "gallery"]].apply(frozenset, axis=1), sort=False)
     width = COLUMN if len(panels) < 2 else PAGE
     figure, grid = subplots(_recall_alt(table), 1, len(panels), width, 3.3, sharey=True)

@@ -14,6 +14,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from edge_lib.config import ModalityConfig, load_config
 from edge_lib.export.card import data_licence, eval_results, write_card
+from edge_lib.metrics.recall import COLUMNS
 from edge_lib.models import Aligner
 from edge_lib.models.saving import model_digest
 from edge_lib.runs import Run
@@ -21,10 +22,21 @@ from edge_lib.runs import Run
 WIDTHS = {"vision": (128, 128), "text": (384, 384)}
 RECALL = pd.DataFrame(
     [
-        ("text", "vision", dim, k, recall, recall - 0.1, recall + 0.1, 2000, "one right answer")
+        (
+            "text",
+            "vision",
+            dim,
+            k,
+            recall,
+            recall - 0.1,
+            recall + 0.1,
+            2000,
+            "one right answer",
+            k / 2000,
+        )
         for dim, k, recall in [(8, 1, 0.25), (16, 1, 0.5), (16, 5, np.float64(0.75))]
     ],
-    columns=["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule"],
+    columns=COLUMNS,
 )
 SCORES = pd.DataFrame(
     [("basic", "em", 0.5, 0.4, math.nan, 1000, "trm"), ("empty", "f1", math.nan, 0, 0, 0, "trm")],
@@ -69,6 +81,7 @@ def test_card_holds_the_metrics_as_a_model_index(run, config):
         "k": 1,
         "rows": 2000,
         "rule": "one right answer",
+        "chance": 0.0005,
         "low": 0.4,
         "high": 0.6,
     }

@@ -1,5 +1,6 @@
 """Retrieval ranks and recall, against brute force and cases worked by hand."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from edge_lib.metrics.recall import pair_rows, recall_metrics, recall_table, retrieval_ranks
+from edge_lib.metrics.recall import (
+    chance_recall,
+    pair_rows,
+    recall_metrics,
+    recall_table,
+    retrieval_ranks,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +132,7 @@ def test_recall_worked_by_hand():
     assert recall_where(table, query="text", k=1) == pytest.approx(2 / 3)
     assert recall_where(table, query="text", k=2) == 1
     assert table.columns.tolist() == [
-        *("query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule")
+        *("query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule", "chance")
     ]
     assert set(table["rule"]) == {"one right answer"}
     assert set(table["rows"]) == {3}
@@ -287,6 +294,37 @@ def test_recall_without_any_pair_is_nan():
     rows = {"vision": np.arange(2), "text": np.arange(2, 4)}
     table = recall_table(embeddings, rows, [2], [1], np.arange(4), labels=rows)
     assert table.recall.isna().all()
+
+
+# --- chance ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("relevant", "gallery", "k"), [(1, 9, 1), (3, 9, 1), (3, 9, 4), (8, 9, 2)])
+def test_chance_is_the_share_of_draws_with_a_right_answer(relevant, gallery, k):
+    draws = [*itertools.combinations(range(gallery), k)]
+    hits = sum(min(draw) < relevant for draw in draws)
+    assert chance_recall([relevant], gallery, k) == pytest.approx(hits / len(draws))
+
+
+def test_chance_is_a_mean_over_queries_and_reaches_one_in_a_small_gallery():
+    assert chance_recall([1, 2, 3, 0], 10, 1) == pytest.approx(0.15)
+    assert chance_recall([1, 2], 3, 5) == 1
+    assert chance_recall([0], 3, 5) == 0
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_chance_of_equal_items_is_the_recall_of_random_embeddings(strict):
+    sentence = np.r_[np.zeros(20, int), np.arange(1, 41)]  # 20 of 60 clips share a caption
+    rows = dict.fromkeys(("audio", "text"), np.arange(60))
+    options = {"labels": {"audio": np.arange(60), "text": sentence}, "strict": strict}
+    random = [{name: torch.randn(60, 16) for name in rows} for _ in range(150)]
+    tables = [recall_table(x, rows, [16], [1], np.arange(60), **options) for x in random]
+    chance = tables[0].set_index("query").chance
+    any_right = (20 * 20 + 40) / 60 / 60
+    assert chance["audio"] == pytest.approx(any_right)
+    assert chance["text"] == pytest.approx(1 / 60 if strict else any_right)
+    mean = pd.concat(tables).groupby("query").recall.mean()
+    np.testing.assert_allclose(mean, chance[mean.index], atol=0.01)
 
 
 # --- pairs -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import pandas as pd
 from PIL import Image
 
 from edge_lib import plots
+from edge_lib.metrics.recall import COLUMNS
 
 IMAGES = [Image.new("RGB", (4, 4))] * 3
 
@@ -32,10 +33,9 @@ def test_loss_curve_alt_gives_first_and_last_values():
 
 
 def test_recall_by_dim_alt_gives_recall_at_the_full_dim():
-    columns = ["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule"]
-    values = 0.4, 0.8, 20, "one right answer"
+    values = 0.4, 0.8, 20, "one right answer", 0.05
     rows = [("text", "vision", dim, k, dim / 100, *values) for dim in (8, 64) for k in (1, 5)]
-    figure, _ = plots.recall_by_dim(pd.DataFrame(rows, columns=columns))
+    figure, _ = plots.recall_by_dim(pd.DataFrame(rows, columns=COLUMNS))
     assert figure.alt == "R@1 and R@5 at 8 and 64 dims; R@1 at 64: text to vision 0.64."
 
 

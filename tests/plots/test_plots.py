@@ -28,7 +28,7 @@ def make_recall(directions=(("vision", "text"), ("text", "vision"))) -> pd.DataF
     )
     values = rng.uniform(0.3, 0.8, len(table))
     table = table.assign(recall=values, low=values - 0.1, high=values + 0.05)
-    return table.assign(rows=200, rule="one right answer")
+    return table.assign(rows=200, rule="one right answer", chance=table["k"] * 0.004)
 
 
 def lines_of(axes) -> list[list[tuple]]:
@@ -75,7 +75,7 @@ def test_recall_by_dim_draws_lines_ticks_interval_and_chance():
     assert "200" in axes.get_title()
     assert "one right answer" in axes.get_title()
     chance = [line for line in axes.lines if str(line.get_label()).startswith("chance")]
-    assert [set(line.get_ydata()) for line in chance] == [{1 / 200}]
+    assert [set(line.get_ydata()) for line in chance] == [{0.004}]
     first = table[(table["k"] == 1) & (table["query"] == "text")]
     band = next(c for c in axes.collections if to_hex(c.get_facecolor()[0]) == "#d55e00")
     heights = band.get_paths()[0].vertices[:, 1]

@@ -179,12 +179,14 @@ class Table:
         return np.frombuffer(digests, np.int64).copy()
 
     def examples(self, count: int) -> tuple[list[Image.Image | None], list[str]]:
-        """Images and first captions of the first `count` rows that have both; None for images in a
+        """The first `count` images that have a caption, each with its first; None for images in a
         table that has none.
         """
         rows, first = np.unique(self.caption_rows, return_index=True)
-        captions = (self.captions[item] for item in first)
+        numbers, first_rows = np.unique(self.image_index[rows], return_index=True)
+        captions = (self.captions[item] for item in first[first_rows])
         pictured = self.has("image").any()
+        rows = self.image_rows[numbers]
         images = (self.images([row])[0] if pictured else None for row in rows)
         pairs = (pair for pair in zip(images, captions, strict=True) if pair[0] or not pictured)
         shown = [*islice(pairs, count)]

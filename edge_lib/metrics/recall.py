@@ -223,14 +223,16 @@ def recall_metrics(recall: pd.DataFrame, split: str) -> dict[str, float]:
 
 
 def pair_rows(
-    embeddings: dict[str, torch.Tensor], rows: dict[str, np.ndarray]
+    embeddings: dict[str, torch.Tensor], rows: dict[str, np.ndarray], keys: np.ndarray | None = None
 ) -> tuple[dict[str, torch.Tensor], np.ndarray]:
     """First embedding of each modality for every table row that has all modalities.
 
-    embeddings: modality -> (N_m, D); rows: modality -> (N_m,). Returns {modality: (N, D)} and the
-    rows (N,).
+    embeddings: modality -> (N_m, D); rows: modality -> (N_m,); keys: (rows of the table,), of rows
+    with equal ones the first counts. Returns {modality: (N, D)} and the rows (N,), ascending.
     """
     shared = reduce(np.intersect1d, map(np.unique, rows.values()))
+    if keys is not None:
+        shared = shared[np.sort(np.unique(keys[shared], return_index=True)[1])]
     paired = {}
     for name, owners in rows.items():
         unique, first = np.unique(owners, return_index=True)

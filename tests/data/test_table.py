@@ -440,6 +440,16 @@ def test_examples_are_captions_alone_in_a_table_without_images(encode_image):
     assert images[0].size
 
 
+def test_examples_have_different_images(encode_image):
+    cells = [encode_image(), None, encode_image(1), encode_image(1), b"broken", encode_image(2)]
+    texts = [None, ["b"], ["c"], ["d"], ["e"], ["f"]]
+    shared = table_of(image=cells, texts=texts, image_id=["x", "x", "y", "y", "z", None])
+    images, captions = shared.examples(4)
+    assert captions == ["b", "c", "f"]
+    decoded = shared.images([0, 2, 5])
+    assert [image.tobytes() for image in images] == [image.tobytes() for image in decoded]
+
+
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [

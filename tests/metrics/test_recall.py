@@ -339,6 +339,14 @@ def test_pair_rows_takes_first_items_of_complete_rows():
     assert paired["text"][:, 0].tolist() == [0, 3, 5]
 
 
+def test_pair_rows_takes_the_first_complete_row_of_each_key():
+    rows = {"vision": np.array([0, 2, 3, 4, 5]), "text": np.array([1, 2, 3, 4, 5])}
+    embeddings = {name: owners[:, None] for name, owners in rows.items()}
+    paired, shared = pair_rows(embeddings, rows, keys=np.array([7, 7, 7, 3, 7, 3]))
+    assert shared.tolist() == [2, 3]  # row 0 of key 7 has no text
+    assert paired["vision"][:, 0].tolist() == paired["text"][:, 0].tolist() == [2, 3]
+
+
 def test_pair_rows_is_empty_without_shared_rows():
     rows = {"vision": np.array([0, 1]), "text": np.array([2, 3])}
     paired, shared = pair_rows({name: torch.ones(2, 3) for name in rows}, rows)

@@ -48,7 +48,8 @@ showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_
 
 FIGURES := recall_by_dim swap_probe tsne retrieval fusion gate_weights audio_retrieval kept weights confusions \
 	recall costs cost_curves training by_kind answers attention four paired pareto steps chains scenes \
-	width rounds exact_match captions bits queries labels label_confusion duplicates outliers
+	width rounds exact_match captions bits queries labels label_confusion duplicates outliers \
+	compared_recall
 
 # name of the outcome, notebook, parameters
 define SHOW
@@ -60,10 +61,18 @@ for name in $(FIGURES); do \
 done
 cp runs/showcase-run/$(1)/metrics.json runs/showcase-run/$(1)/env.json runs/showcase/$(1)/
 cp runs/showcase-run/$(1)/*.csv runs/showcase/$(1)/ 2>/dev/null || true
+for card in $$(grep -rl --include README.md '^## Results' runs/showcase-run/$(1)); do \
+	name=$$(basename "$${card%/checkpoints/best/README.md}" | sed 's/^$(1)$$/README/'); \
+	sed 's|(figures/|(|' "$$card" > runs/showcase/$(1)/$$name.md; \
+done
 endef
 
 showcase-%: .venv/ready
 	$(call SHOW,$*,$*)
+
+# with the decoders in the run folder, where their model cards are looked for
+showcase-03_trm_qa: .venv/ready
+	$(call SHOW,03_trm_qa,03_trm_qa,-p overrides sweep.folder=runs/showcase-run/03_trm_qa/decoders)
 
 # 01_align, 02_trimodal or 07_evaluate, with params/stamps/{align,trimodal,evaluate}.yaml
 showcase-stamps-%: .venv/ready

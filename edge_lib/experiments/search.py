@@ -103,14 +103,14 @@ def list_items(
     Columns: modality, row, id, group and caption: of a text itself, else the row's first.
     """
     parts, vectors = [], []
-    caption_rows, first = np.unique(table.caption_rows, return_index=True)
+    texts = table.texts("texts")  # no skip without them
+    first = dict(zip(*np.unique(texts.rows, return_index=True), strict=True))
     for name, own_rows in rows.items():
-        texts = dict(zip(caption_rows, first, strict=True))
         numbers = table.row_items(name, stores[name].valid)[0]
         if name != "text":
-            numbers = np.array([texts.get(row, -1) for row in own_rows], int)
+            numbers = np.array([first.get(row, -1) for row in own_rows], int)
         kept = np.flatnonzero(np.isin(own_rows, table.item_rows(name)))
-        captions = [table.captions[n] if n >= 0 else "" for n in numbers[kept]]
+        captions = [texts[n] if n >= 0 else "" for n in numbers[kept]]
         parts.append(pd.DataFrame({"modality": name, "row": own_rows[kept], "caption": captions}))
         vectors.append(embeddings[name][kept])
     items = pd.concat(parts, ignore_index=True)
@@ -218,7 +218,8 @@ def known_labels(table: Table, labels: Sequence[str]) -> np.ndarray:
     pattern = "|".join(map(re.escape, sorted(numbers, key=len, reverse=True))) or "(?!)"
     matcher = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")
     named = [set() for _ in range(len(table))]
-    for row, caption in zip(table.caption_rows, table.captions, strict=True):
+    texts = table.texts("texts")
+    for row, caption in zip(texts.rows, texts, strict=True):
         named[row] |= {numbers[label] for label in matcher.findall(caption.casefold())}
     return np.array([min(row) if len(row) == 1 else -1 for row in named])
 

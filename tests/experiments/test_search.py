@@ -153,6 +153,16 @@ def test_items_are_distinct_images_and_captions(make_table, encode_image):
     assert items["group"].nunique() == 2  # a and b share an image
 
 
+def test_items_without_captions_are_no_skips(make_table, encode_image):
+    table = make_table([{"image": encode_image()}, {"image": encode_image(1)}])
+    stores = {"vision": SimpleNamespace(valid=np.ones(2, bool))}
+    vectors = {"vision": torch.eye(2)}
+    items, _ = search.list_items(table, stores, vectors, {"vision": np.arange(2)})
+    assert items["caption"].tolist() == ["", ""]
+    assert search.known_labels(table, ["cat"]).tolist() == [-1, -1]
+    assert not table.skipped
+
+
 def test_item_view_is_the_picture_else_the_caption_or_id(pictures):
     rows = pd.DataFrame({"row": [0, 2, 3], "caption": ["", "a c", ""], "id": ["a", "c", "3"]})
     views = [search.item_view(pictures, rows, number) for number in range(3)]

@@ -75,14 +75,23 @@ def find_row(table: Table, name: str) -> int | None:
     return None if row < 0 else row
 
 
-def query_title(query: QueryConfig) -> str:
-    """A line for each item: "“a red three”", "− vision cat.png"."""
+def query_title(query: QueryConfig, table: Table) -> str:
+    """A line for each item: "“a red three”", "− vision cat.png", "audio 7: one two"."""
     return "\n".join(
-        sign + (f"“{name}”" if MODALITIES[modality].decode is None else f"{modality} {name}")
+        sign + _item_title(modality, name, table)
         for sign, items in (("", query.plus), ("− ", query.minus))
         for modality, names in items.items()
         for name in names
     )
+
+
+def _item_title(modality: str, name: str, table: Table) -> str:
+    """A text, or a file or id: that of a sound, which no figure shows, with its row's caption."""
+    if modality == "text":
+        return f"“{name}”"
+    row, texts = find_row(table, name) if modality == "audio" else None, table.texts("texts")
+    captions = [] if row is None else texts[slice(*np.searchsorted(texts.rows, [row, row + 1]))]
+    return ": ".join([f"{modality} {name}", *captions[:1]])
 
 
 def query_picture(table: Table, query: QueryConfig) -> Image | None:
@@ -140,6 +149,15 @@ def search_results(
             "cosine": hits.scores.flatten().numpy(),
         }
     )
+
+
+def query_pairs(rows: dict[str, np.ndarray], gallery: str) -> list[tuple[str, str]]:
+    """The gallery's modality with each other one, of which some item shares a row with it."""
+    return [
+        (name, gallery)
+        for name, own in rows.items()
+        if name != gallery and np.isin(own, rows[gallery]).any()
+    ]
 
 
 def near_duplicates(

@@ -114,11 +114,12 @@ def embedding_map(points: pd.DataFrame):
     alt += f", coloured by {listed(hues)}."
     figure, grid = subplots(alt, 1, len(hues), COLUMN * len(hues), 4.3)
     colours = {"modality": {name: modality_style(name)[0] for name in modalities}}
+    drawn = points.sample(frac=1, random_state=0)  # in any order, lest one modality hide another
     for axes, hue in zip(grid[0], hues, strict=True):
-        values = points[hue] if hue == "modality" else _frequent(points[hue])
+        values = drawn[hue] if hue == "modality" else _frequent(drawn[hue])
         palette = colours.get(hue) or _label_colours(values)
         style = {"palette": palette, "s": 5, "lw": 0, "alpha": 0.6, "rasterized": True}
-        sns.scatterplot(x=points["x"], y=points["y"], hue=values, ax=axes, **style)
+        sns.scatterplot(x=drawn["x"], y=drawn["y"], hue=values, ax=axes, **style)
         axes.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
         place = {"bbox_to_anchor": (0.5, 1), "ncols": 4, "markerscale": 3}
         sns.move_legend(axes, "lower center", title=hue, **place)

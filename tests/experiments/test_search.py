@@ -77,9 +77,22 @@ def test_query_that_cannot_be_embedded_is_an_error(pictures, query, message):
         search.embed_query(StubAligner(), QueryConfig(plus=query), pictures)
 
 
-def test_query_title_names_each_item():
+def test_query_title_names_each_item(pictures):
     query = QueryConfig(plus={"text": ["a", "b"], "vision": "x.png"}, minus={"text": "c"})
-    assert search.query_title(query) == "“a”\n“b”\nvision x.png\n− “c”"
+    assert search.query_title(query, pictures) == "“a”\n“b”\nvision x.png\n− “c”"
+
+
+def test_query_title_has_the_caption_of_a_sound(make_table):
+    table = make_table([{"id": "a", "texts": [None, " one ", "two"]}, {"id": "b", "texts": None}])
+    query = QueryConfig(plus={"audio": ["a", "b", "c.wav"], "vision": "a"})
+    assert search.query_title(query, table) == "audio a: one\naudio b\naudio c.wav\nvision a"
+
+
+def test_query_pairs_share_rows_with_the_gallery():
+    rows = {"vision": np.array([0, 1]), "audio": np.array([2, 3]), "text": np.array([1, 1, 4])}
+    assert search.query_pairs(rows, "vision") == [("text", "vision")]
+    assert search.query_pairs(rows, "text") == [("vision", "text")]
+    assert search.query_pairs(rows, "audio") == []
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from edge_lib.features.encoder import Encoder
 from edge_lib.features.onnx import OPSET, write_graph
 from edge_lib.features.text import TextEncoder
 from edge_lib.models import Aligner, QAModel
+from edge_lib.models.saving import model_digest
 from edge_lib.runs.files import whole_folder, write_json
 from edge_lib.training.timing import seconds
 
@@ -148,6 +149,7 @@ def _config(model: nn.Module, graphs: dict[str, Graph]) -> dict:
         "model_type": "custom",
         "architectures": [type(model).__name__],
         "dims": aligner.dims,
+        "model_sha256": model_digest(aligner.source) if aligner.source else None,
         "encoders": {name: m.encoder for name, m in aligner.modalities.items()},
         "graphs": {
             name: {"inputs": [*graph.inputs], "outputs": [*graph.outputs]}

@@ -1,0 +1,121 @@
+"""An exported aligner through onnxruntime, with neither torch nor transformers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnxruntime import InferenceSession, SessionOptions
+from PIL import Image
+from tokenizers import Tokenizer
+
+from edge_lib.config import ConfigError
+from edge_lib.data.audio import RATE
+from edge_lib.data.unusable import UnusableItem
+from edge_lib.serving.log_mel import log_mel
+
+IDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+WHISPER = "WhisperFeatureExtractor"
+TOO_LONG = "longer than what the model reads"
+Feed = dict[str, np.ndarray]
+
+
+class OnnxEmbedder:
+    """An `Embedder` of a folder that `edge-glass export` wrote of an aligner. Embeddings have unit
+    length. ConfigError for another folder.
+    """
+
+    def __init__(self, folder: Path):
+        config = _read(folder / "config.json")
+        names = [
+            name for name in ("vision", "audio", "text") if f"{name}_model" in config["graphs"]
+        ]
+        if not names:
+            raise ConfigError(f"{folder}: an export of {config['architectures'][0]} embeds nothing")
+        self.modalities, self.dims = tuple(names), sorted(config["dims"])
+        self.model_sha256 = config.get("model_sha256")
+        self._sessions = {name: _session(folder / "onnx" / f"{name}_model.onnx") for name in names}
+        if "text" in names:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if names != ["text"]:
+            self._config = _read(folder / "preprocessor_config.json")
+        if "audio" in names and self._config.get("feature_extractor_type") != WHISPER:
+            raise ConfigError(f"{folder}: sound is served for Whisper only, or without an export")
+
+    def prepare(self, modality: str, item: Any) -> Any:
+        """As `Embedder.prepare`; an input of one item."""
+        if modality == "vision":
+            return {"pixel_values": prepare_image(item, self._config, self._crop())}
+        if modality == "audio":
+            return prepare_clip(item, self._config)
+        if self._tokenizer.encode(item).overflowing:
+            raise UnusableItem(TOO_LONG)
+        return item
+
+    def embed(self, modality: str, inputs: list) -> np.ndarray:
+        """As `Embedder.embed`."""
+        session = self._sessions[modality]
+        batch = self._tokenized(inputs) if modality == "text" else _stacked(inputs)
+        names = {value.name for value in session.get_inputs()}
+        return session.run(None, {name: x for name, x in batch.items() if name in names})[0]
+
+    def _tokenized(self, texts: list[str]) -> Feed:
+        rows = self._tokenizer.encode_batch(texts)
+        return {name: np.array([getattr(row, key) for row in rows]) for name, key in IDS.items()}
+
+    def _crop(self) -> tuple[int, int]:
+        """Height and width of the graph's input."""
+        return tuple(self._sessions["vision"].get_inputs()[0].shape[2:])
+
+
+def prepare_image(image: Image.Image, config: dict, crop: tuple[int, int]) -> np.ndarray:
+    """RGB -> (3, H, W) float32, as an image processor of transformers does with this config.
+
+    crop: H and W, of the middle; a smaller image is padded with black.
+    """
+    image = image.resize(_size(image, config["size"]), config.get("resample", 2))
+    high, wide = crop
+    left, top = (image.width - wide) // 2, (image.height - high) // 2
+    pixels = np.asarray(image.crop((left, top, left + wide, top + high)), np.float64)
+    if config.get("do_rescale", True):
+        pixels = pixels * config["rescale_factor"]
+    if config.get("do_normalize", True):
+        pixels = (pixels - config["image_mean"]) / config["image_std"]
+    return pixels.astype(np.float32).transpose(2, 0, 1)
+
+
+def _size(image: Image.Image, size: dict[str, int]) -> tuple[int, int]:
+    """Width and height to resize to."""
+    edge = size.get("shortest_edge")
+    if edge is None:
+        return size["width"], size["height"]
+    return tuple(int(edge * side / min(image.size)) for side in image.size)
+
+
+def prepare_clip(clip: np.ndarray, config: dict) -> Feed:
+    """(n,) at 16 kHz -> Whisper's features (bins, frames) of its whole window, and their mask."""
+    length, hop = config["chunk_length"] * RATE, config["hop_length"]
+    if len(clip) > length:
+        raise UnusableItem(TOO_LONG)
+    padded = np.pad(clip, (0, length - len(clip)))
+    features = log_mel(padded, config["n_fft"], hop, config["feature_size"])
+    mask = np.arange(features.shape[1]) * hop < len(clip)
+    return {"input_features": features, "attention_mask": mask.astype(np.int32)}
+
+
+def _stacked(inputs: list[Feed]) -> Feed:
+    return {name: np.stack([own[name] for own in inputs]) for name in inputs[0]}
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path.parent} is no export: {path.name}: {error}") from None
+
+
+def _session(path: Path) -> InferenceSession:
+    options = SessionOptions()
+    options.log_severity_level = 3  # it warns of inputs that have a default
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need cores
+    return InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -5,6 +5,8 @@ collectives that could time out while one of them still has hours of work.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from filelock import FileLock
@@ -59,9 +61,9 @@ def _write_stores(writers: Sequence[StoreWriter], spec: FeatureSpec) -> None:
     for modality in spec.modalities:
         own = [writer for writer in writers if writer.modality == modality]
         encoder = None
-        for writer, shard in missing_shards(own):
+        for writer, shards in missing_shards(own):
             encoder = encoder or _load_encoder(spec, modality)
-            writer.write(shard, encoder)
+            writer.write(shards, encoder)
         for writer in own:
             writer.finish()
 
@@ -89,12 +91,15 @@ def _store_writers(
     }
 
 
-def missing_shards(writers: Iterable[StoreWriter]) -> Iterator[tuple[StoreWriter, int]]:
-    """This process's shards that do not exist or are corrupt, with their writer."""
+def missing_shards(writers: Iterable[StoreWriter]) -> Iterator[tuple[StoreWriter, list[int]]]:
+    """This process's shards that do not exist or are corrupt, by their writer."""
     rank, world_size = process_rank()
     by_folder = {writer.folder: writer for writer in writers}  # tables may share their captions
-    shards = [(w, shard) for w in by_folder.values() for shard in range(w.num_shards)]
-    return ((w, shard) for w, shard in shards[rank::world_size] if not w.has(shard))
+    shards = [(folder, n) for folder, w in by_folder.items() for n in range(w.num_shards)]
+    for folder, own in groupby(shards[rank::world_size], key=itemgetter(0)):
+        writer = by_folder[folder]
+        if missing := [shard for _, shard in own if not writer.has(shard)]:
+            yield writer, missing
 
 
 def _counts(writers: dict[tuple[str, str], StoreWriter]) -> Counts:

@@ -1,12 +1,14 @@
 """Writes the feature store of one modality of a table, shard by shard."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from edge_lib.config import ConfigError, FeatureSpec
 from edge_lib.data.encoder_output import EncoderOutput
@@ -56,21 +58,32 @@ class StoreWriter:
         exists = (self.folder / "manifest.json").exists()
         return exists and all(map(self.has, range(self.num_shards)))
 
-    def write(self, shard: int, encoder: Encoder) -> None:
-        """Encode the items of one shard and write its file."""
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """The first item of a shard, and the one after its last."""
+        rows = self.spec.features.shard_rows
+        return shard * rows, min((shard + 1) * rows, len(self.items))
+
+    def write(self, shards: Sequence[int], encoder: Encoder) -> None:
+        """Encode the items of some shards and write their files, with a bar of this process."""
+        rank, world_size = process_rank()
+        name = self.name if world_size == 1 else f"{self.name}, rank {rank} of {world_size}"
+        total = sum(stop - start for start, stop in map(self.shard_range, shards))
+        with progress_bar(name, total, " items") as bar:
+            for shard in shards:
+                self._write(shard, encoder, bar)
+
+    def _write(self, shard: int, encoder: Encoder, bar: tqdm) -> None:
         config = self.spec.features
-        start = shard * config.shard_rows
-        stop = min(start + config.shard_rows, len(self.items))
+        start, stop = self.shard_range(shard)
         started = time.perf_counter()
         rows, report = ShardRows(start, stop, config), ShardReport()
         batches = self.items.batches(start, stop, config.batch_size)
         reader = BatchReader(self.items, encoder, batches)
         loader = DataLoader(reader, batch_size=None, num_workers=config.num_workers)
-        with progress_bar(self.name, stop - start, " items") as bar:
-            for numbers, batch in zip(batches, loader, strict=True):
-                self._encode(batch, encoder, rows)
-                report.add(batch, self.items)
-                bar.update(len(numbers))
+        for numbers, batch in zip(batches, loader, strict=True):
+            self._encode(batch, encoder, rows)
+            report.add(batch, self.items)
+            bar.update(len(numbers))
         save_shard(self.folder, shard, rows.tensors() | {"report": report.to_bytes()})
         speed = (stop - start) / (time.perf_counter() - started)
         count = f"items {start:,}-{stop:,} of {len(self.items):,}, {speed:,.0f}/s"

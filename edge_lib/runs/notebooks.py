@@ -7,6 +7,7 @@ import papermill
 from filelock import FileLock
 
 from edge_lib.config import AlignerSource, ExperimentConfig, load_config
+from edge_lib.runs.progress import headless_environment
 from edge_lib.runs.run import Run
 
 
@@ -24,7 +25,8 @@ def execute_notebook(notebook: Path, folder: Path, config: ExperimentConfig) -> 
         config_file.write_text(config.to_yaml())
         parameters = {"config": str(config_file), "overrides": "", "run_dir": str(folder)}
         paths = _literal(notebook), _literal(executed_notebook(folder))
-        papermill.execute_notebook(*paths, parameters, progress_bar=False)
+        with headless_environment():
+            papermill.execute_notebook(*paths, parameters, progress_bar=False)
 
 
 def _literal(path: Path) -> str:

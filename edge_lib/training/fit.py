@@ -22,7 +22,7 @@ from edge_lib.training.accelerator import make_accelerator
 from edge_lib.training.checkpoints import newest_checkpoint, save_checkpoint, save_model
 from edge_lib.training.ema import MovingAverage
 from edge_lib.training.optimizer import make_optimizer, rate_factor, total_steps
-from edge_lib.training.progress import Progress, Reporter, peak_memory_mb
+from edge_lib.training.progress import Progress, Reporter, peak_memory_mb, step_bar
 from edge_lib.training.worker import set_interrupt_message
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -86,12 +86,14 @@ class Trainer:
         """Train to the last step; evaluate, log and save as often as the config says."""
         batches = self.remaining_batches()
         self.model.train()
-        while self.progress.step < self.total:
-            self.train_step(batches)
-            if self.report.due(self.config.eval_every):
-                self.save_if_best(evaluate)
-            if self.report.due(self.config.checkpoint_every):
-                self.save_checkpoint()
+        with step_bar(self.progress.step, self.total) as bar:
+            while self.progress.step < self.total:
+                bar.set_postfix(loss=self.train_step(batches), refresh=False)
+                bar.update()
+                if self.report.due(self.config.eval_every):
+                    self.save_if_best(evaluate)
+                if self.report.due(self.config.checkpoint_every):
+                    self.save_checkpoint()
         self.accelerator.end_training()
 
     def remaining_batches(self) -> Iterator:
@@ -102,7 +104,8 @@ class Trainer:
         options = {"num_workers": self.config.num_workers, "generator": torch.Generator()}
         return iter(DataLoader(self.batches, batch_size=None, sampler=numbers, **options))
 
-    def train_step(self, batches: Iterator) -> None:
+    def train_step(self, batches: Iterator) -> float:
+        """One update, counted and reported; returns its loss."""
         start, progress = time.perf_counter(), self.progress
         loss, norm = self.update(batches)
         progress.step += 1
@@ -110,6 +113,7 @@ class Trainer:
         progress.peak_mb = max(progress.peak_mb, peak_memory_mb())
         self.update_interrupt_message()
         self.report.step(loss, self.schedule.get_last_lr()[0], norm)
+        return loss
 
     def update(self, batches: Iterator) -> tuple[float, Tensor]:
         """One optimizer update on `accumulation` batches: their mean loss, the gradient norm."""

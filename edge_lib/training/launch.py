@@ -4,7 +4,8 @@
 2. ``torch.distributed``'s elastic agent **spawns** the processes with RANK, WORLD_SIZE, LOCAL_RANK,
    MASTER_ADDR, ... set. Accelerate or torch then creates the process group from these variables
    (gloo on a CPU, NCCL on GPUs).
-3. Each process writes to ``rank-<rank>.log``; the lines of local rank 0 also appear in the cell.
+3. Each process writes to ``rank-<rank>.log``; the lines of local rank 0 also appear in the cell,
+   and in an open notebook its progress bars as well.
 4. Results come back pickled; the first failure stops every process and is raised in the cell.
 """
 
@@ -23,12 +24,13 @@ from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from edge_lib.training.launch_context import (
+    bars_drawn,
     child_environment,
     leftover_children_killed,
     sigterm_restored,
     silent_elastic,
 )
-from edge_lib.training.worker import dump_pickle, log_path, name_of, run_worker
+from edge_lib.training.worker import BARS, STATUS, dump_pickle, log_path, name_of, run_worker
 
 START_METHOD = "spawn"  # a fork would inherit CUDA and bitsandbytes state
 _launch_numbers = count()
@@ -79,22 +81,22 @@ def launch(
         _host_store(rdzv_endpoint)
     with (
         sigterm_restored(),
-        tempfile.TemporaryDirectory(prefix="edge-glass-") as scratch,
+        tempfile.TemporaryDirectory(prefix="edge-glass-") as folder,
         child_environment(num_processes),
         silent_elastic(),
         leftover_children_killed(),
+        bars_drawn((scratch := Path(folder)) / BARS),
     ):
         logs = Path(log_dir or scratch).resolve()
         logs.mkdir(parents=True, exist_ok=True)
-        status_file = Path(scratch) / "status"
         config = _elastic_config(logs, num_processes, num_nodes, node_rank, rdzv_endpoint)
         try:
-            results = elastic_launch(config, run_worker)(payload, logs, status_file)
+            results = elastic_launch(config, run_worker)(payload, logs, scratch)
             return {rank: pickle.loads(result) for rank, result in sorted(results.items())}
         except ChildFailedError as error:
             failure = WorkerError(_describe_failure(error, logs, kept=log_dir is not None))
         except KeyboardInterrupt:
-            failure = _interrupt(status_file)
+            failure = _interrupt(scratch / STATUS)
     # Raised in the except clauses, the error's traceback would keep the agent's sockets open.
     raise failure
 

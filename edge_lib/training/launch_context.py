@@ -1,4 +1,4 @@
-"""Context managers around a launch: child environment, signals, log lines, leftover processes."""
+"""Context managers around a launch: environment, signals, log lines, bars, leftover processes."""
 
 import contextlib
 import logging
@@ -8,9 +8,15 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextvars import copy_context
+from functools import partial
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import SignalException
+
+from edge_lib.runs.progress import in_open_notebook, progress_bar
+from edge_lib.runs.relay import draw_bars
 
 
 @contextlib.contextmanager
@@ -63,6 +69,25 @@ def silent_elastic() -> Iterator[None]:
     finally:
         for logger, (handlers, propagate) in zip(loggers, before, strict=True):
             logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextlib.contextmanager
+def bars_drawn(file: Path) -> Iterator[None]:
+    """In an open notebook, draw the bars that a process launched meanwhile relays to `file`."""
+    if not in_open_notebook():
+        yield
+        return
+    file.touch()
+    ended = threading.Event()
+    # the context holds the cell in which the thread's widgets appear
+    draw = partial(copy_context().run, draw_bars, file, progress_bar, ended)
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager

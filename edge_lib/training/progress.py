@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from tqdm import tqdm
 
 from edge_lib.config import TrainConfig
 from edge_lib.runs import Run
+from edge_lib.runs.progress import draws_widgets, progress_bar
 
 
 @dataclass
@@ -64,6 +66,11 @@ class Reporter:
         self.accelerator.log(metrics, step=self.progress.step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         print(f"step {self.progress.step}/{self.total}  {text}", flush=True)
+
+
+def step_bar(step: int, total: int) -> tqdm:
+    """A bar in an open notebook; elsewhere the lines of the `Reporter` show how far it is."""
+    return progress_bar("train", total, " steps", step) if draws_widgets() else tqdm(disable=True)
 
 
 def peak_memory_mb() -> float:

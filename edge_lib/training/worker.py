@@ -15,14 +15,19 @@ from typing import Any
 
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+from edge_lib.runs.relay import relay_bars
+
 FAILURE_PAUSE = 0.5  # seconds; several times the agent's polling interval of 0.1 s
+STATUS, BARS = "status", "bars"  # files that local rank 0 writes for its parent
 _status_file: Path | None = None
 
 
-def run_worker(payload: bytes, logs: Path, status_file: Path) -> bytes:
+def run_worker(payload: bytes, logs: Path, scratch: Path) -> bytes:
     """In a new process: unpickle a function and its arguments, call it, pickle its result."""
     global _status_file
-    _status_file = status_file if os.environ["LOCAL_RANK"] == "0" else None
+    if os.environ["LOCAL_RANK"] == "0":
+        _status_file = scratch / STATUS
+        relay_bars(scratch / BARS)
     # Python's own handler would only run once a blocked collective returns. The kernel also sends
     # SIGINT when the parent dies (torch asks for that).
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -165,8 +165,8 @@ def test_broken_images_are_skipped_and_counted(small_align, make_table, encode_i
     )
     encoder = load_encoder("vision", config.vision.encoder_config)
     store_writer = StoreWriter(config.feature_spec, "vision", table)
-    for writer, shard in missing_shards([store_writer]):  # all images of the second are broken
-        writer.write(shard, encoder)
+    for writer, shards in missing_shards([store_writer]):  # all images of the second are broken
+        writer.write(shards, encoder)
     store_writer.finish()
     assert store_writer.is_complete()
     assert store_writer.counts() == {"items": 8, "skipped": 4, "truncated": 0}

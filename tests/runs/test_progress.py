@@ -30,5 +30,5 @@ def test_longer_work_shows_lines(monkeypatch, capsys):
             bar.update(1)
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("check:") for line in lines)
-    assert "1.00/2.00" in lines[0]
-    assert "2.00/2.00" in lines[-1]
+    assert "1/2" in lines[0]
+    assert "2/2" in lines[-1]

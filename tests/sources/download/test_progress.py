@@ -22,7 +22,7 @@ def test_progress_counts_rows_of_this_and_earlier_calls(monkeypatch, capsys, ter
         bar.add(Counter(rows=250, alive=240, bytes=1_000_000))
         bar.add(Counter(rows=50, alive=0, bytes=2_500_000_000))
     printed = capsys.readouterr()
-    assert "500/1.00k" in printed.err
+    assert "500/1000" in printed.err
     assert "68% alive, 2.50 GB" in printed.err
     assert printed.out == ""  # which is for the summary
 

@@ -1,6 +1,7 @@
 """Fixtures of several test modules: encoded images, small tables, tiny checkpoints, configs."""
 
 import io
+import json
 import multiprocessing
 import os
 
@@ -47,6 +48,7 @@ from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
 from edge_lib.features.extract import write_features
 from edge_lib.features.weights import MINILM
 from edge_lib.runs import Run
+from edge_lib.runs.relay import RelayedBar
 from edge_lib.training.launch import launch
 
 # a trained model does not need these keys
@@ -254,3 +256,12 @@ def rename_keys():
     yield lambda: swap(keep, rename)
     if "new_lr" in TrainConfig.__pydantic_fields__:
         swap(rename, keep)
+
+
+@pytest.fixture
+def relayed_states(tmp_path, monkeypatch):
+    """relayed_states() -> the states of this process's bars that a notebook would draw."""
+    file = tmp_path / "relayed bars"
+    file.touch()
+    monkeypatch.setattr(RelayedBar, "file", file)
+    return lambda: [json.loads(line) for line in file.read_text().splitlines()]

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from edge_lib.runs.progress import progress_bar
+
 
 def get_rank():
     return int(os.environ["RANK"])
@@ -52,6 +54,18 @@ def kill_rank_1():
     if get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     dist.barrier()
+
+
+def kill_rank_0_within_a_bar():
+    rank = get_rank()
+    with progress_bar(f"encode {rank}", 4, " items") as bar:
+        bar.update(4)
+    bar = progress_bar(f"train {rank}", 8, " steps")
+    bar.update(3)
+    bar.set_postfix(loss=0.5)
+    if rank == 0:
+        print("a line")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def exit_with_code_3():

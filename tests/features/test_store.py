@@ -12,7 +12,7 @@ from edge_lib.features.items import Items
 from edge_lib.features.online import OnlineFeatures
 from edge_lib.features.store import FeatureStore, open_store, store_folder
 from edge_lib.features.store_writer import StoreWriter
-from edge_lib.sources import load_table
+from edge_lib.sources import load_table, splits
 from edge_lib.training.launch import WorkerError, launch
 
 
@@ -153,6 +153,39 @@ def test_extract_features_launches_only_if_a_shard_is_missing_or_corrupt(config,
     (folder_of(config) / "manifest.json").unlink()
     assert extract(config) == counts
     assert launches == [{"log_dir": None, "num_processes": 2}, {"log_dir": None}]
+
+
+def test_extraction_has_one_bar_a_store_over_its_missing_shards(config, relayed_states):
+    write(config)
+    ends = [s for s in relayed_states() if s["closed"] and s["options"]["unit"] == " items"]
+    totals = {state["options"]["name"]: (state["options"]["total"], state["n"]) for state in ends}
+    tables = [load_table(config.data, split) for split in splits(config.data)]
+    sizes = {f"{table.name} vision": (len(table), len(table)) for table in tables}
+    assert totals == sizes
+    assert len(ends) == len(sizes)
+    for shard in sorted(folder_of(config).glob("shard-*"))[1:]:  # items 40-80 and 80-96
+        corrupt(shard)
+    write(config)
+    state = relayed_states()[-1]
+    assert (state["options"]["total"], state["n"], state["closed"]) == (56, 56, True)
+
+
+def test_extraction_bar_names_the_rank_and_counts_its_own_items(
+    config, relayed_states, monkeypatch
+):
+    encoder = load_encoder("vision", config.vision.encoder_config)
+    writer = StoreWriter(config.feature_spec, "vision", load_table(config.data, "train"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for _, shards in missing_shards([writer]):
+        writer.write(shards, encoder)
+    state = relayed_states()[-1]
+    assert state["options"] | {"n": state["n"]} == {
+        "name": f"{writer.name}, rank 1 of 2",
+        "total": 40,
+        "unit": " items",
+        "n": 40,
+    }
 
 
 def test_broken_images_are_skipped_and_counted(small_align, make_table, encode_image, tmp_path):

@@ -1,6 +1,7 @@
 """Headless notebooks: executed once per run folder, with nothing left to saved parameters."""
 
 import json
+import os
 
 import pytest
 
@@ -66,6 +67,15 @@ def test_execute_notebook_ignores_saved_parameters(write_notebook, tmp_path):
     assert run_state(folder) == "done"
     saved = json.loads((folder / "metrics.json").read_text())
     assert saved == [str(folder / "config.yaml"), ""]
+
+
+def test_notebook_executed_from_an_open_one_is_headless(write_notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "opened.ipynb")
+    code = "import os, json; opened = [x for x in os.environ if x == 'JPY_SESSION_NAME']\n"
+    notebook = write_notebook(code + "json.dump(opened, open(run_dir + '/metrics.json', 'w'))")
+    execute_notebook(notebook, tmp_path / "run", load_config("params/tiny/align.yaml"))
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == []
+    assert os.environ["JPY_SESSION_NAME"] == "opened.ipynb"
 
 
 @pytest.mark.parametrize("aligner", ["{}", "{config: a.yaml, folder: b}"], ids=["none", "both"])

@@ -50,6 +50,28 @@ def test_accumulation_averages_its_batches(run):
     torch.testing.assert_close(weight, model.w.detach())
 
 
+def test_fit_has_a_bar_of_steps_with_the_loss(run, relayed_states):
+    fit_line(run, epochs=2, checkpoint_every=5)
+    state = relayed_states()[-1]
+    assert state["options"] == {"name": "train", "total": 12, "unit": " steps"}
+    assert (state["n"], state["closed"]) == (12, True)
+    loss = float(state["postfix"].removeprefix("loss="))
+    assert loss == pytest.approx(run.history()["loss"].iloc[-1], rel=0.01)
+
+    shutil.rmtree(run.checkpoints / "step-00000012")
+    fit_line(run, epochs=2)
+    assert [state["n"] for state in relayed_states()[-2:]] == [10, 12]
+
+
+def test_headless_fit_shows_lines_and_no_bar(run, monkeypatch, capsys):
+    monkeypatch.setattr("edge_lib.runs.progress.DELAY", 1e-9)
+    monkeypatch.setattr("edge_lib.runs.progress.SECONDS", 0)
+    fit_line(run, epochs=1, log_every=3)
+    out, err = capsys.readouterr()
+    assert [line.split()[1] for line in out.splitlines() if "loss" in line] == ["3/6", "6/6"]
+    assert err == ""
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nan_error_names_the_step_and_the_rows(run, precision):
     with pytest.raises(NonFiniteLossError, match=r"step 5: loss nan.*point-4-0, point-4-1"):

@@ -7,7 +7,8 @@ from torch import nn
 
 from edge_lib.config import ConfigError, load_config
 from edge_lib.config.registry import load_registered
-from edge_lib.models import Aligner
+from edge_lib.config.vlm import STAGES
+from edge_lib.models.hub import find_model
 from edge_lib.runs.files import absolute_path
 from edge_lib.sources import load_table
 
@@ -19,15 +20,10 @@ MODELS = {
 
 
 def load_model(folder: str | Path) -> nn.Module:
-    """The model that `save_pretrained` wrote to a folder, or the best one of a run; an aligner that
-    ships or lies on the Hub, by name. ConfigError if there is none, or several.
+    """The model that `save_pretrained` wrote to a folder, or the best one of a run, of its last
+    stage; one that ships or lies on the Hub, by name. ConfigError if there is none, or several.
     """
-    if not absolute_path(folder).exists():
-        try:
-            return Aligner.from_pretrained(folder)
-        except FileNotFoundError as error:
-            raise ConfigError(str(error)) from None
-    path = _saved_model(absolute_path(folder))
+    path = _saved_model(find_model(folder, *MODELS))
     return load_registered(MODELS[path.name]).from_pretrained(path.parent)
 
 
@@ -48,6 +44,9 @@ def _saved_model(folder: Path) -> Path:
     if own := [folder / name for name in MODELS if (folder / name).is_file()]:
         return own[0]
     paths = [path for name in MODELS for path in folder.glob(f"**/checkpoints/best/{name}")]
+    stages = {path.relative_to(folder).parts[0]: path for path in paths}
+    if len(stages) > 1 and stages.keys() <= set(STAGES):
+        return [stages[name] for name in STAGES if name in stages][-1]
     if len(paths) != 1:
         several = ", ".join(str(path.parent) for path in sorted(paths))
         hint = f"several saved models, choose one: {several}" if paths else "no saved model"

@@ -40,35 +40,36 @@ REASONS = {
 }
 
 
-def find_model(name: str | Path, file: str, **download) -> Path:
+def find_model(name: str | Path, *files: str, **download) -> Path:
     """The folder of a model that ships, of a local folder, or of one downloaded from the Hub.
 
-    file: its metadata. download: arguments of `huggingface_hub.snapshot_download`. A folder is
-    returned whatever it holds; raises ConfigError for a model that the Hub does not give.
+    files: its metadata, one of these. download: arguments of `huggingface_hub.snapshot_download`. A
+    folder is returned whatever it holds; raises ConfigError for a model that the Hub does not give.
     """
     folder = SHIPPED.get(name) if isinstance(name, str) else None
     folder = folder or absolute_path(name)
     if not folder.exists() and isinstance(name, str) and HUB_NAME.fullmatch(name):
-        return _download(name, file, **download)
+        return _download(name, files, **download)
     if not folder.exists() and (hint := did_you_mean(str(name), SHIPPED)):
         raise ConfigError(f"{name} is neither shipped nor a folder; {hint.strip()}")
-    if download["revision"] is not None:
+    if download.get("revision") is not None:
         raise ConfigError(f"{name} is a folder; only models of the Hub have a revision")
     return folder
 
 
-def _download(name: str, file: str, **download) -> Path:
+def _download(name: str, files: tuple[str, ...], **download) -> Path:
     """The folder of a model of the Hub in the local cache, with its files checked."""
     try:
         folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=PATTERNS, **download))
     except Exception as error:
-        reason = _reason(error, download["revision"])
+        reason = _reason(error, download.get("revision"))
         raise ConfigError(
             f"{name} is neither shipped nor a folder; from the Hub: {reason}"
         ) from error
-    if not (folder / file).is_file():
+    if not any((folder / file).is_file() for file in files):
         others = ", ".join(sorted(path.name for path in folder.glob("*.json"))) or "no JSON files"
-        raise ConfigError(f"{name}: not such a model: the repository has no {file}, but {others}")
+        names = " or ".join(files)
+        raise ConfigError(f"{name}: not such a model: the repository has no {names}, but {others}")
     for path in folder.rglob("*"):
         if path.is_file() and not _is_intact(path):
             relative = path.relative_to(folder).as_posix()

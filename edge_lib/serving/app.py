@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from edge_lib.serving.bodies import validation_error
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.metrics import Metrics
-from edge_lib.serving.middleware import RequestMiddleware
+from edge_lib.serving.middleware import RequestMiddleware, log
 from edge_lib.serving.openapi import describe
 from edge_lib.serving.remote import Fetcher
 from edge_lib.serving.routes import chat, embed, generate, models, page, search, status
@@ -69,10 +70,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _load(app: FastAPI) -> None:
+    start = time.monotonic()
     try:
         service = await _in_daemon(app.state.load)
         service.start()
         app.state.service = service
+        log.info("%s is ready after %.1f s", service.name, time.monotonic() - start)
     except Exception as error:
         if not app.state.on_failure:
             raise

@@ -18,6 +18,7 @@ from edge_lib.serving.settings import ServeSettings
 log = logging.getLogger("edge_glass.serving")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 LOCAL = {"localhost", "127.0.0.1", "::1"}
+PROBES = {"/health", "/ready", "/metrics"}  # asked every few seconds
 DISCONNECTED = 499  # a client that left; nobody receives it
 HEADERS = {
     "Cache-Control": "no-cache",
@@ -54,8 +55,9 @@ class RequestMiddleware:
         seconds = time.monotonic() - exchange.start
         self.metrics.requests.labels(route, _method(scope), exchange.status).inc()
         self.metrics.latency.labels(route).observe(seconds)
-        line = "%s %s %s %d %.0f ms"
-        log.info(line, exchange.id, scope["method"], route, exchange.status, 1000 * seconds)
+        level = logging.DEBUG if route in PROBES else logging.INFO
+        words = exchange.id, scope["method"], route, exchange.status, 1000 * seconds
+        log.log(level, "%s %s %s %d %.0f ms", *words)
 
     async def _answer(self, exchange: "Exchange") -> None:
         try:

@@ -24,7 +24,6 @@ def serve(run: str, settings: ServeSettings) -> None:
         port=settings.port,
         access_log=False,
         server_header=False,
-        log_level="warning",
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
     server = uvicorn.Server(config)

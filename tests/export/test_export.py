@@ -235,6 +235,14 @@ def test_load_model_names_several_saved_models(aligner, tmp_path):
         load_model(tmp_path / "elsewhere")
 
 
+def test_load_model_takes_the_last_stage_of_a_run(tmp_path, monkeypatch):
+    for stage in ("projector", "lora"):
+        (tmp_path / f"{stage}/checkpoints/best").mkdir(parents=True)
+        (tmp_path / f"{stage}/checkpoints/best/vlm.json").touch()
+    monkeypatch.setattr("edge_lib.models.vlm.VLM.from_pretrained", lambda folder: folder)
+    assert load_model(tmp_path) == tmp_path / "lora/checkpoints/best"
+
+
 def test_failed_export_leaves_no_folder(aligner, tmp_path, monkeypatch):
     monkeypatch.setattr("edge_lib.export.folder.write_graph", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):

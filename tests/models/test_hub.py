@@ -19,6 +19,7 @@ from edge_lib.config import (
 )
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.vocabulary import Vocabulary
+from edge_lib.export.loading import load_model
 from edge_lib.models import Aligner, Fuser, QAModel
 from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.vlm import VLM
@@ -96,6 +97,7 @@ def test_question_answerer_comes_back_with_its_vocabulary(fake_hub, aligner):
     image, question = Image.new("RGB", (64, 64), "red"), "where is the three?"
     assert loaded.vocabulary.encode([question]) == vocabulary.encode([question])
     assert loaded.answer(image, question) == model.answer(image, question)
+    assert isinstance(load_model(NAME), QAModel)
 
 
 def test_vlm_comes_back_with_adapters_and_chat(fake_hub):

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from edge_lib.config import ConfigError
-from edge_lib.export.graphs import Graph, SequenceGraph, model_graphs
+from edge_lib.export.graphs import Graph, model_graphs
 from edge_lib.features.encoder import Encoder
 from edge_lib.features.onnx import OPSET, write_graph
 from edge_lib.features.text import TextEncoder
@@ -51,9 +51,8 @@ def export_model(
             _write(graph, path, type(model).__name__)
             if int8:
                 _write_int8(path, _feeds(graph, texts))
-        modules = (graph.module for graph in graphs.values())
-        encoders = [module.encoder for module in modules if isinstance(module, SequenceGraph)]
-        _save_preprocessing(encoders, temporary)
+        modules = (module for graph in graphs.values() for module in graph.module.modules())
+        _save_preprocessing((x for x in modules if isinstance(x, Encoder)), temporary)
         write_json(temporary / "config.json", _config(model, graphs))
         if isinstance(model, QAModel):
             model.vocabulary.save(temporary / "tokenizer.json")

@@ -12,14 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_lib.config import ConfigError
+from edge_lib.data.encoder_output import MultimodalOutput
 from edge_lib.data.vocabulary import BOS
 from edge_lib.features.encoder import load_encoder, run_encoder
 from edge_lib.features.onnx import Axes, example_inputs
 from edge_lib.models import Aligner, QAModel
+from edge_lib.models.prefix_sources import FUSED, PrefixSources
 from edge_lib.models.vlm import VLM
 from edge_lib.nn.decoders.base import Cache, Decoder
 
-NAMES = {"vision": "image", "text": "text", "audio": "audio"}  # of outputs
+NAMES = {"vision": "image", "text": "text", "audio": "audio", FUSED: FUSED}  # of outputs
+PREFIX = "encoder_hidden_states", "encoder_attention_mask"
 Tensors = dict[str, Tensor]
 
 
@@ -65,23 +68,36 @@ class EmbeddingGraph(SequenceGraph):
         return F.normalize(self.encode(features)[2][:, :dim], dim=1)
 
 
-class SoftTokenGraph(SequenceGraph):
-    """Inputs of N items -> soft tokens (N, T, W) for a language model, and their mask (N, T)."""
+class SoftTokenGraph(nn.Module):
+    """Inputs of N items, or of N images and N clips that are fused -> soft tokens (N, T, W) for a
+    language model, and their mask (N, T).
+    """
 
-    def __init__(self, aligner: Aligner, modality: str, projector: nn.Module):
-        super().__init__(aligner, modality)
+    def __init__(self, sources: PrefixSources, source: str, projector: nn.Module):
+        super().__init__()
+        self.source, self.sources = source, deepcopy(sources).cpu().float()
         self.projector = deepcopy(projector).cpu().float().eval()
+        modalities = sources.aligner.modalities
+        for name in (names := sources.modalities(source)):
+            sources.aligner.check_encoder(name)
+        encoders = {name: load_encoder(name, modalities[name].encoder_config) for name in names}
+        self.encoders = nn.ModuleDict(encoders)
+        self.examples = {name: example_inputs(name, x) for name, x in encoders.items()}
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
-        sequence, mask, embedding = self.encode(inputs)
-        if self.projector.input_kind != "sequence":
-            sequence, mask = embedding[:, None], torch.ones_like(embedding[:, :1]).bool()
-        return self.projector(sequence), mask.repeat_interleave(self.projector.num_tokens, 1)
+        outputs, window = {}, self.sources.aligner.token_window
+        for name, encoder in self.encoders.items():
+            own = {key: inputs[key] for key in self.examples[name][0]}
+            outputs[name] = run_encoder(encoder, own, "fp32", window)
+        features = MultimodalOutput(outputs) if self.source == FUSED else outputs[self.source]
+        kind = self.projector.input_kind
+        vectors, mask = self.sources.vectors(self.source, kind, features)
+        return self.projector(vectors), mask.repeat_interleave(self.projector.num_tokens, 1)
 
 
 class AnswerGraph(nn.Module):
     """A decoder without a cache: logits (B, A, V) of the token after each of the answer's, which
-    begin with BOS; one question for each prefix.
+    begin with BOS; one question for each prefix, or no prefix.
     """
 
     def __init__(self, decoder: Decoder):
@@ -89,10 +105,15 @@ class AnswerGraph(nn.Module):
         self.decoder = deepcopy(decoder).cpu().eval()
 
     def forward(self, inputs: Tensors) -> Tensor:
-        prefix = inputs["encoder_hidden_states"], inputs["encoder_attention_mask"]
-        context = self.decoder.read_context(*prefix, inputs["question_ids"])
+        questions = inputs["question_ids"]
+        prefix = [inputs[name] for name in PREFIX if name in inputs] or self._no_prefix(questions)
+        context = self.decoder.read_context(*prefix, questions)
         states = self.decoder.read_answer(inputs["decoder_input_ids"], context, Cache())
         return self.decoder.head(states[-1])
+
+    def _no_prefix(self, questions: Tensor) -> list[Tensor]:
+        mask = questions[:, :0].bool()
+        return [mask[..., None].float().expand(-1, -1, self.decoder.project[0].in_features), mask]
 
 
 @singledispatch
@@ -115,15 +136,14 @@ def _(model: Aligner) -> dict[str, Graph]:
 
 @model_graphs.register
 def _(model: QAModel) -> dict[str, Graph]:
-    if model.decoder_name != "plain" or not model.vision:
-        raise ConfigError("of QA models, only a plain decoder with vision has an ONNX export")
+    if not model.vision:
+        return {"decoder_model": _answer_graph(model.decoder, {})}
     encoder = SequenceGraph(model.aligner, "vision")
     inputs, axes = example_inputs("vision", encoder.encoder)
-    names = "encoder_hidden_states", "encoder_attention_mask"
     with torch.no_grad():
-        prefix = dict(zip(names, encoder(inputs), strict=True))
+        prefix = dict(zip(PREFIX, encoder(inputs), strict=True))
     return {
-        "encoder_model": Graph(encoder, inputs, axes, names),
+        "encoder_model": Graph(encoder, inputs, axes, PREFIX),
         "decoder_model": _answer_graph(model.decoder, prefix),
     }
 
@@ -142,10 +162,9 @@ def _(model: VLM) -> dict[str, Graph]:
     graphs = {}
     for name, projector in model.projectors.items():
         source = model.config.prefix_sources[name]
-        if source not in model.prefix_sources.aligner.modalities:
-            raise ConfigError(f"<{name}> comes from {source!r}, which has no ONNX export")
-        module = SoftTokenGraph(model.prefix_sources.aligner, source, projector)
-        inputs, axes = example_inputs(source, module.encoder)
+        module, inputs, axes = SoftTokenGraph(model.prefix_sources, source, projector), {}, {}
+        for own_inputs, own_axes in module.examples.values():
+            inputs, axes = inputs | own_inputs, axes | own_axes
         outputs = f"{NAMES[source]}_features", f"{NAMES[source]}_mask"
         graphs[f"{source}_encoder"] = Graph(module, inputs, axes, outputs)
     return graphs

@@ -31,6 +31,11 @@ class PrefixSources(nn.Module):
     def aligner(self) -> Aligner:
         return self.model.aligner if isinstance(self.model, Fuser) else self.model
 
+    @staticmethod
+    def modalities(source: str) -> tuple[str, ...]:
+        """The modalities of a source."""
+        return ("vision", "audio") if source == FUSED else (source,)
+
     @torch.no_grad()
     def vectors(
         self, source: str, input_kind: str, features: EncoderOutput | MultimodalOutput
@@ -61,8 +66,8 @@ class PrefixSources(nn.Module):
 
     def encode(self, source: str, **items: list) -> EncoderOutput | MultimodalOutput:
         """Features of images (vision=) or clips (audio=); of as many of both for source fused."""
-        modalities = ("vision", "audio") if source == FUSED else (source,)
-        outputs = {name: self.aligner.encode(name, items[name]) for name in modalities}
+        names = self.modalities(source)
+        outputs = {name: self.aligner.encode(name, items[name]) for name in names}
         return MultimodalOutput(outputs) if source == FUSED else outputs[source]
 
     def save(self, folder: Path) -> None:

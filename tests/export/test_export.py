@@ -8,60 +8,26 @@ import sys
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from export_helpers import TEXTS, items, pictures, run
 from onnx import helper
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from edge_lib.config import ConfigError, DecoderConfig, ModalityConfig, VLMModelConfig
+from edge_lib.config import ConfigError, ModalityConfig
 from edge_lib.config.registry import POOLERS
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.data.vocabulary import BOS, PAD, Vocabulary
 from edge_lib.export.folder import SCRIPT, _plain_resize, export_model
 from edge_lib.export.loading import load_model, run_captions
 from edge_lib.features.onnx import write_graph
-from edge_lib.models import QAModel
-from edge_lib.models.prefix_sources import PrefixSources
-from edge_lib.models.vlm import VLM
 from edge_lib.nn.heads import build_head
 from edge_lib.runs import Run
 from edge_lib.runs.files import write_json
 from edge_lib.sources import load_table
-
-TEXTS = ["two", "a large red three at the top left", "words " * 80, "ä 日本 🙂", "a blue seven"]
-
-
-def session(path):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options)
-
-
-def pictures(count):
-    noise = np.random.default_rng(0).integers(0, 256, (count, 40, 30, 3), dtype=np.uint8)
-    return [Image.fromarray(pixels) for pixels in noise]
-
-
-def clips(count):
-    """Longer and shorter than the encoder's 2 s."""
-    random = np.random.default_rng(0)
-    sizes = [400, 16_000, 40_000, 31_999, 20_001][:count]
-    return [random.normal(0, 0.1, size).astype(np.float32) for size in sizes]
-
-
-def items(modality, count):
-    return {"vision": pictures, "audio": clips, "text": lambda n: TEXTS[:n]}[modality](count)
-
-
-def run(graph, inputs, **extra):
-    feed = {name: value.numpy() for name, value in inputs.items()} | extra
-    return [torch.from_numpy(x) for x in session(graph).run(None, feed)]
-
 
 # --- embeddings --------------------------------------------------------------------------------
 
@@ -248,56 +214,6 @@ def test_failed_export_leaves_no_folder(aligner, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         export_model(aligner, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-
-
-# --- answers -----------------------------------------------------------------------------------
-
-
-def test_decoder_graph_continues_answers_as_torch(aligner, tmp_path):
-    torch.manual_seed(0)
-    vocabulary = Vocabulary.learn(["what is it ? a red three", "where ? top left"], 60)
-    config = DecoderConfig(width=16, layers=2, heads=2)
-    model = QAModel(aligner, "plain", config, vocabulary).eval()
-    export_model(model, tmp_path / "out")
-    images, questions = pictures(2), ["what is it ?", "where is the red three ?"]
-    inputs = aligner.encoder("vision").prepare(images)
-    prefix, mask = run(tmp_path / "out/onnx/encoder_model.onnx", inputs)
-    ids = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(row) for row in vocabulary.encode(questions)], batch_first=True
-    )
-    answers = torch.full((2, 1), BOS)
-    feed = {"encoder_hidden_states": prefix, "encoder_attention_mask": mask, "question_ids": ids}
-    for _ in range(4):
-        graph = tmp_path / "out/onnx/decoder_model.onnx"
-        (logits,) = run(graph, feed | {"decoder_input_ids": answers})
-        answers = torch.cat([answers, logits[:, -1:].argmax(-1)], 1)
-    expected = model.decoder.generate(prefix, mask, ids, 4)
-    assert torch.equal(answers[:, 1 : 1 + expected.shape[1]].where(expected != PAD, PAD), expected)
-
-
-@pytest.mark.parametrize(("name", "vision"), [("trm", True), ("plain", False)])
-def test_other_answerers_have_no_export(aligner, name, vision, tmp_path):
-    vocabulary = Vocabulary.learn(["what is it ?"], 60)
-    config = DecoderConfig(width=16, layers=2, heads=2)
-    with pytest.raises(ConfigError, match="only a plain decoder with vision has an ONNX export"):
-        export_model(QAModel(aligner, name, config, vocabulary, vision), tmp_path / "out")
-
-
-@pytest.mark.parametrize("kind", ["sequence", "tokens"])
-def test_soft_token_graph_equals_torch(aligner, language_folder, kind, tmp_path):
-    """Of a vision head with a sequence of one vector, and of two soft tokens for each."""
-    projector = {"kind": kind, "tokens": 2}
-    config = VLMModelConfig(language={"model": str(language_folder)}, projector=projector)
-    images = pictures(3)
-    features = {"image": aligner.encode("vision", images)}
-    torch.manual_seed(0)
-    vlm = VLM.new(PrefixSources(aligner), config, features).eval()
-    export_model(vlm, tmp_path / "out")
-    inputs = aligner.encoder("vision").prepare(images)
-    results = run(tmp_path / "out/onnx/vision_encoder.onnx", inputs)
-    with torch.no_grad():
-        expected = vlm.soft_tokens("image", features["image"])
-    torch.testing.assert_close(tuple(results), expected, rtol=0, atol=1e-5)
 
 
 # --- 8 bits ------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class RecursiveDecoder(Decoder):
                 y = run_stack(y + inputs)
             elif self.update == "concat":
                 rows = torch.cat([y + inputs, z + inputs + self.z_segment], dim=1)
-                y, z = run_stack(rows).chunk(2, dim=1)
+                y, z = run_stack(rows).unflatten(1, (2, -1)).unbind(1)
             else:
                 z = run_stack(z + y + inputs)
             yield y, z

@@ -296,4 +296,5 @@ def _decode_cell(column: str, value, decoder: Callable[[bytes], Any]) -> Any:
         content = read_cell(value)
         return Skipped(f"no {column}") if content is None else decoder(content)
     except Exception as error:  # decoders raise nearly anything on a broken file
-        return Skipped(f"{column} does not decode", str(error))
+        # soundfile's full text has the address of an object
+        return Skipped(f"{column} does not decode", str(getattr(error, "error_string", error)))

@@ -138,7 +138,9 @@ def _read_files(
     if not samples:
         samples |= {stem: {"texts": file} for stem, file in texts.items() if is_utf8(file)}
     classes = {os.path.dirname(stem) for stem in samples} - {str(folder)}
-    if not samples or (captions and not texts and len(classes) < 2):
+    if not samples:
+        raise ConfigError(f"{folder}: no pictures, no sounds and no .txt files")
+    if captions and not texts and len(classes) < 2:
         raise ConfigError(
             f"{folder}: {len(samples)} pictures or sounds without captions: no metadata.csv, "
             ".jsonl or .parquet, no .txt beside them, and not one folder a class"

@@ -114,12 +114,19 @@ def test_folder_takes_the_names_of_classes_as_captions(folder, load):
 
 @pytest.mark.parametrize(
     "names",
-    [ten(), [f"images/{name}" for name in ten()], ["notes.pdf"], []],
-    ids=["flat", "one folder", "no pictures", "empty"],
+    [ten(), [f"images/{name}" for name in ten()]],
+    ids=["flat", "one folder"],
 )
 def test_folder_without_captions_is_an_error(folder, load, names):
-    with pytest.raises(ConfigError, match=r"without captions: no metadata\.csv"):
+    with pytest.raises(ConfigError, match=r"10 pictures or sounds without captions: no metadata"):
         load(folder(*names), divide=DIVIDE)
+
+
+@pytest.mark.parametrize("keys", [{}, {"caption_column": None}], ids=["captions", "none"])
+@pytest.mark.parametrize("names", [["notes.pdf"], []], ids=["no pictures", "empty"])
+def test_folder_without_items_is_an_error(folder, load, names, keys):
+    with pytest.raises(ConfigError, match=r"no pictures, no sounds and no \.txt files"):
+        load(folder(*names), **keys)
 
 
 def test_folder_has_folders_of_splits(folder, load):

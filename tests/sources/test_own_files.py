@@ -152,7 +152,7 @@ def test_named_columns_precede_recognised_ones(tmp_path, load):
         ("t.csv", "text\na\n", {"caption_column": "txt"}, r"no column 'txt' \(did you mean 'text'"),
         ("t.tar", "", {}, r"t\.tar: expected a folder, a config \(\.yaml\) or a table \(\.csv,"),
         ("t.parquet", "text\na\n", {}, r"t\.parquet is not a Parquet file"),
-        ("f/notes.pdf", "", {}, r"0 pictures or sounds"),
+        ("f/notes.pdf", "", {}, r"no pictures, no sounds and no .txt files"),
         ("f/a.png", "", {"caption_column": "x"}, r"f has no metadata with columns, thus no cap"),
         ("f/a.png", "", {"image_column": "x"}, r"f: a folder has no image_column"),
     ],

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging
 
 from edge_lib.config import EncoderConfig
 from edge_lib.data.encoder_output import EncoderOutput
@@ -11,6 +12,7 @@ from edge_lib.features import weights
 from edge_lib.features.encoder import Encoder
 from edge_lib.features.random_weights import random_sentence_transformer
 
+logging.disable_progress_bar()
 SPECIAL_TOKENS = 2  # that tokenizers add around a text
 
 

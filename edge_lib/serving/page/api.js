@@ -35,7 +35,7 @@ export async function callJson(path, options) {
 }
 
 async function send(path, json, signal, key) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = key ? { Authorization: `Bearer ${utf8(key)}` } : {};
   const options = { headers, signal };
   if (json !== undefined) {
     headers["Content-Type"] = "application/json";
@@ -48,6 +48,9 @@ async function send(path, json, signal, key) {
     throw new ServerError("The server cannot be reached.", "unreachable");
   }
 }
+
+/** The bytes of a text as characters, which is how headers hold them. */
+const utf8 = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
 async function errorOf(response) {
   const body = await response.json().catch(() => ({}));

@@ -20,7 +20,7 @@ async function start() {
   const views = available(card.capabilities);
   views.forEach((name) => VIEWS[name](card));
   showViews(views);
-  byId("notice").textContent = "";
+  byId("notice").textContent = views.length ? "" : "The page has no use for this model; the API has.";
   document.querySelector("main").hidden = false;
 }
 

@@ -12,8 +12,8 @@ let count = PAGE;
 let latest = 0; // number of the last search: results of earlier ones are dropped
 
 /** card: of GET /v1/models. */
-export function startSearch({ capabilities: { embed, dims } }) {
-  fillDims(byId("search-dim"), dims);
+export function startSearch({ capabilities: { embed, search_dims } }) {
+  fillDims(byId("search-dim"), search_dims);
   byId("search-dim").onchange = () => query && search();
   byId("query").hidden = !embed.includes("text");
   byId("search-form").onsubmit = (event) => {

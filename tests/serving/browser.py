@@ -1,11 +1,21 @@
-"""A browser for tests of the page: Debian's chromium, with a microphone that plays a file."""
+"""A browser for tests of the page: Debian's chromium, with a microphone that plays a file.
 
+And what its user does on the page.
+"""
+
+import io
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from image_helpers import to_file
+from PIL import Image
+from serving.fakes import FakeIndex
 
+RED = to_file(Image.new("RGB", (12, 8), "red"), "PNG")
+BLUE = to_file(Image.new("RGB", (8, 8), (0, 0, 255)), "PNG")
+HERTZ = 440  # of the microphone's sound
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--no-sandbox",
@@ -39,7 +49,7 @@ def open_page(browser, url: str, **options):
     """
     context = browser.new_context(**options)
     page, errors, fetched = context.new_page(), [], []
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(10_000)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text))
     page.on("request", lambda request: fetched.append(request.url))
@@ -49,3 +59,37 @@ def open_page(browser, url: str, **options):
     expected = "Failed to load resource"  # the browser reports each error of the server so
     assert [error for error in errors if not error.startswith(expected)] == []
     assert [u for u in fetched if not u.startswith((url, f"blob:{url}", "data:"))] == []
+
+
+class Index(FakeIndex):
+    """Rows 0 and 1 have a picture: blue."""
+
+    def picture(self, row):
+        return to_file(Image.open(io.BytesIO(BLUE)), "JPEG") if row == 0 else None
+
+
+def choose(page, content, name="scene.png", kind="image/png"):
+    field = "#clip-file" if kind.startswith("audio") else "#picture-file"
+    page.set_input_files(field, {"name": name, "mimeType": kind, "buffer": content})
+    shown = "#clip:not([hidden])" if kind.startswith("audio") else "#picture:not([hidden])"
+    page.wait_for_selector(f"{shown}, #inputs-error:not(:empty)")
+
+
+def ask(page, question):
+    page.fill("#question", question)
+    page.press("#question", "Enter")
+
+
+def wait_for_answers(page, count):
+    page.locator(".answer[aria-busy=false]").nth(count - 1).wait_for(state="attached")
+
+
+def search(page, text):
+    page.click("nav >> text=Search")
+    page.fill("#query", text)
+    page.press("#query", "Enter")
+    page.wait_for_selector(".hit")
+
+
+def decoded(request, kind="image"):
+    return request.media[kind][0].decode()

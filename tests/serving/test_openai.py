@@ -266,6 +266,7 @@ def test_models_tell_what_they_can_do(api):
         "embed": ["text", "vision", "audio"],
         "dims": [2, 4],
         "search": True,
+        "search_dims": [2, 4],
     }
 
 

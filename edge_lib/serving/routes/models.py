@@ -40,5 +40,6 @@ def _info(service: Service) -> ModelInfo:
         embed=list(embedder.modalities) if embedder else [],
         dims=sorted(embedder.dims) if embedder else [],
         search=service.index is not None,
+        search_dims=sorted(service.index.dims) if service.index else [],
     )
     return ModelInfo(id=service.name, created=CREATED, capabilities=capabilities)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 class Capabilities(BaseModel):
     """generate: kinds of items of a prompt, None if the model does not generate. multi_turn:
     whether it takes earlier turns. embed: kinds of items it embeds. dims: sizes of its embeddings.
-    search: whether there is an index.
+    search: whether there is an index; search_dims: sizes in it.
     """
 
     generate: list[str] | None
@@ -17,6 +17,7 @@ class Capabilities(BaseModel):
     embed: list[str]
     dims: list[int]
     search: bool
+    search_dims: list[int]
 
 
 class ModelInfo(BaseModel):

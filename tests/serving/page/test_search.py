@@ -1,0 +1,69 @@
+"""Searching and comparing on the page."""
+
+import numpy as np
+from audio_helpers import encode, sine
+from serving.browser import RED, Index, choose, search
+from serving.fakes import FakeEmbedder, fake_service
+
+
+class Colours(FakeEmbedder):
+    """A word for a colour and a picture of it are the same; at two dims all colours are."""
+
+    def _vector(self, modality, item):
+        if modality == "text":
+            red, blue = float("red" in item), float("blue" in item)
+        else:
+            red, _, blue = np.asarray(item, float).reshape(-1, 3).mean(0) / 255
+        return np.array([red + blue, 0.5, red, blue])
+
+
+def test_page_searches_by_text_and_uses_what_it_finds(visit):
+    service = fake_service(index=Index())
+    page = visit(service)
+    search(page, "ä & b=c")
+    assert page.locator(".hit").count() == 3
+    assert page.locator(".hit .number").all_text_contents()[0] == "1.000 · vision"
+    page.wait_for_selector(".thumb img[src]")
+    assert page.evaluate("document.querySelector('.thumb img').naturalWidth") == 8
+    assert service.index.queries[0][0][0] == len("ä & b=c")
+    page.click(".thumb")
+    page.wait_for_selector("#picture:not([hidden])")
+    page.click("#by-picture")
+    page.wait_for_selector("#search-status:has-text('nearest to the picture')")
+    assert np.allclose(service.index.queries[-1][0][:3], [0, 0, 255], atol=8)
+
+
+def test_page_searches_again_at_another_size(visit):
+    service = fake_service(index=Index())
+    page = visit(service)
+    search(page, "red")
+    page.select_option("#search-dim", "2")
+    page.wait_for_selector("#search-status:has-text('2 dims')")
+    assert [query[2] for query in service.index.queries] == [4, 2]
+
+
+def test_page_searches_by_a_recording(visit):
+    class Clips(FakeEmbedder):
+        def _vector(self, modality, item):
+            return np.array([len(item), 0, 0, 0])
+
+    service = fake_service(index=Index(), embedder=Clips())
+    page = visit(service)
+    choose(page, encode(sine(0.5, 16000), 16000), "tone.wav", "audio/wav")
+    page.click("nav >> text=Search")
+    page.click("#by-clip")
+    page.wait_for_selector(".hit")
+    assert service.index.queries[0][0][0] > 0
+
+
+def test_page_compares_texts_at_every_size(visit):
+    page = visit(fake_service(generator=None, index=None, embedder=Colours()))
+    choose(page, RED)
+    page.fill("#lines", "something blue\n\n  something red \nnothing")
+    page.click("#compare-form button.main")
+    page.wait_for_selector(".score")
+    scores = page.locator(".score").all_text_contents()
+    assert scores == ["something red1.000", "something blue0.556", "nothing0.333"]
+    page.select_option("#compare-dim", "2")
+    page.wait_for_selector("#compare-status:has-text('2 dims')")
+    assert page.locator(".number").all_text_contents() == ["1.000", "1.000", "0.447"]

@@ -1,7 +1,7 @@
 """Progress bars of a launched process, drawn by the open notebook that launched it.
 
 A process without a kernel cannot show a widget. It appends the state of its bars to a file, one
-line of JSON each time; a thread of the notebook follows the file. Nobody waits for the other.
+line of JSON each time; a thread of the notebook follows the file. Neither process waits.
 """
 
 import contextlib

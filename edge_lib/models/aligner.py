@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edge_lib.config import MODALITIES, FeaturesConfig, FeatureSpec, ModalityConfig
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.data.unusable import UnusableItem
 from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
 from edge_lib.features.weights import check_weights, weights_digest
 from edge_lib.models.card import Backbone, count_parameters
@@ -96,6 +97,21 @@ class Aligner(PretrainedModel, nn.Module):
         items = [_normalize(modality, *pair) for pair in enumerate(items)]
         encoder = self.encoder(modality)
         return run_encoder(encoder, encoder.prepare(items), self.precision, self.token_window)
+
+    def prepare(self, modality: str, item: Any) -> dict[str, Tensor]:
+        """An item in its normal form (not a text) -> its encoder's input, in any thread.
+        UnusableItem if the encoder would leave out the end.
+        """
+        encoder = self.encoder(modality)
+        if encoder.truncates(item):
+            raise UnusableItem("longer than what the model reads")
+        return encoder.prepare([item])
+
+    @torch.no_grad()
+    def encode_prepared(self, modality: str, inputs: Sequence[dict[str, Tensor]]) -> EncoderOutput:
+        """The frozen encoder's output for what `prepare` gave for each item."""
+        batch = {name: torch.cat([own[name] for own in inputs]) for name in inputs[0]}
+        return run_encoder(self.encoder(modality), batch, self.precision, self.token_window)
 
     def feature_spec(
         self, features: FeaturesConfig, cache_dir: Path, names: Collection[str] | None = None

@@ -67,9 +67,7 @@ class GenerationMixin:
         pairs = zip(prompts, counts, strict=True)
         messages = [as_messages(self.chat, prompt, count) for prompt, count in pairs]
         flat = {name: list(chain.from_iterable(lists)) for name, lists in items.items()}
-        answers = self.answer_batch(
-            messages, self.encode_items(flat), image_cache, **generate_kwargs
-        )
+        answers = self.answer_batch(messages, self._encode(flat), image_cache, **generate_kwargs)
         return answers[0] if prompts == [prompt] and len(answers) == 1 else answers
 
     def _placeholder_counts(self, prompts: int, items: dict, has_cache: bool) -> list[dict]:
@@ -79,8 +77,8 @@ class GenerationMixin:
             counts = [{"image": _check_pairs(**count)} for count in counts]
         return [count | {"image": 1} for count in counts] if has_cache else counts
 
-    def encode_items(self, items: dict[str, list]) -> dict[str, EncoderOutput | MultimodalOutput]:
-        """Features for each placeholder that has items, of images ("image") and clips ("audio")."""
+    def _encode(self, items: dict[str, list]) -> dict[str, EncoderOutput | MultimodalOutput]:
+        """Features for each placeholder that has items."""
         if self.fused:
             both = {"vision": items["image"], "audio": items["audio"]}
             return {"image": self.prefix_sources.encode(FUSED, **both)} if both["vision"] else {}
@@ -151,7 +149,7 @@ class GenerationMixin:
                 _check_pairs(1, len(clips))
             elif clips:
                 raise ValueError("audio given, but the model does not fuse images with clips")
-            features = self.encode_items({"image": [image], "audio": clips})["image"]
+            features = self._encode({"image": [image], "audio": clips})["image"]
         ids = self.chat.prompt([{"role": "user", "content": "<image>\n?"}])
         token = self.chat.placeholders["image"]
         ids = ids[: len(ids) - ids[::-1].index(token)]

@@ -2,27 +2,28 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
+from edge_lib.data.unusable import UnusableItem
+from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.prefix_cache import PrefixCache, SoftTokens
-from edge_lib.serving.generation.worker import Arrivals, EncodeJob
+from edge_lib.serving.generation.rows import EncodeJob
+from edge_lib.serving.generation.worker import Worker
 from edge_lib.serving.media import Media, in_thread
 from edge_lib.serving.metrics import Metrics
 
-MAX_DECODED = 8  # items in memory that wait to be encoded; a picture may take 60 MB
-
 
 class PrefixEncoder:
-    """Used in the event loop. put: hands a job to the model's thread."""
+    """Used in the event loop. prepare: a kind and a decoded item -> a small input of the model."""
 
     def __init__(
         self,
-        put: Callable[[EncodeJob], None],
-        arrivals: Arrivals,
+        prepare: Callable[[str, Any], Any],
+        worker: Worker,
         cache: PrefixCache,
         metrics: Metrics,
     ):
-        self._put, self._arrivals, self._cache, self._metrics = put, arrivals, cache, metrics
-        self._slots = asyncio.Semaphore(MAX_DECODED)
+        self._prepare, self._worker, self._cache, self._metrics = prepare, worker, cache, metrics
         self._running: dict[tuple, asyncio.Task] = {}
 
     @property
@@ -33,7 +34,7 @@ class PrefixEncoder:
         """Of an item for a placeholder; it is a pair if an image and a clip are fused. ApiError if
         it cannot be used.
         """
-        with self._arrivals:
+        with self._worker.arrivals:
             keys = [await asyncio.to_thread(getattr, media, "key") for media in item]
         key = (name, *keys)
         soft = self._cache.get(key)
@@ -44,7 +45,7 @@ class PrefixEncoder:
     def _task(self, key: tuple, item: tuple[Media, ...]) -> asyncio.Task:
         """What encodes an item, once for all that wait for it."""
         if key not in self._running:
-            self._running[key] = task = asyncio.create_task(self._produce(key, item))
+            self._running[key] = task = asyncio.create_task(self._encode(key, item))
             task.add_done_callback(lambda task: self._end(key, task))
         return self._running[key]
 
@@ -52,13 +53,25 @@ class PrefixEncoder:
         del self._running[key]
         task.cancelled() or task.exception()  # it is known, even if all clients left
 
-    async def _produce(self, key: tuple, item: tuple[Media, ...]) -> SoftTokens:
-        async with self._slots:
-            with self._arrivals:
-                decoded = [await in_thread(media.decode) for media in item]
-            job = EncodeJob(key[0], tuple(decoded), asyncio.get_running_loop().create_future())
-            self._put(job)
-            soft = await job.result
+    async def _encode(self, key: tuple, item: tuple[Media, ...]) -> SoftTokens:
+        with self._worker.arrivals:
+            prepared = [await in_thread(self._decode, media) for media in item]
+        result = asyncio.get_running_loop().create_future()
+        self._worker.put(EncodeJob(key[0], tuple(prepared), result))
+        soft = await result
         self._cache.put(key, soft)
         self._metrics.prefix_cache_bytes.set(self._cache.nbytes)
         return soft
+
+    def _decode(self, media: Media) -> Any:
+        """In a thread: what is left of a large picture is small."""
+        try:
+            return self._prepare(media.kind, media.decode())
+        except ApiError as error:
+            refusal = error
+        except Exception as error:  # processors raise nearly anything
+            reason = str(error) if isinstance(error, UnusableItem) else "the model cannot read it"
+            message = f"the {media.kind} cannot be used: {reason}"
+            refusal = ApiError(400, message, f"invalid_{media.kind}")
+        self._metrics.refused.labels(media.kind).inc()
+        raise refusal

@@ -47,8 +47,7 @@ class Engine:
         self.max_tokens, self.max_positions = max_tokens, max_positions
         self._worker = Worker(batch, self.encode, ends, settings, metrics)
         cache = PrefixCache(settings.prefix_cache_mb * 2**20)
-        worker = self._worker
-        self._encoder = PrefixEncoder(worker.put, worker.arrivals, cache, metrics)
+        self._encoder = PrefixEncoder(self.prepare, self._worker, cache, metrics)
         self._preparing, self._stopping = 0, False
         metrics.queue.labels("generate").set_function(lambda: self.backlog)
 
@@ -58,8 +57,12 @@ class Engine:
         """
         raise NotImplementedError
 
+    def prepare(self, kind: str, item: Any) -> Any:
+        """A decoded item -> a small input of the model. Called in a thread; UnusableItem."""
+        raise NotImplementedError
+
     def encode(self, name: str, items: list[tuple]) -> list[SoftTokens]:
-        """Of decoded items for a placeholder. Called in the model's thread."""
+        """Of prepared items for a placeholder. Called in the model's thread."""
         raise NotImplementedError
 
     def decode(self, ids: list[int]) -> str:

@@ -6,8 +6,10 @@ only; answers are a few tokens long.
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -80,7 +82,7 @@ class QAEngine(Engine):
         batch = QABatch(model.decoder)
         super().__init__(batch, ends, MAX_TOKENS, sys.maxsize, settings, metrics)
         with torch.inference_mode():
-            self.encode("image", [(blank_image(),)])  # loads the encoder
+            self.encode("image", [(self.prepare("image", blank_image()),)])  # loads the encoder
 
     def tokenize(self, messages: Messages, counts: dict[str, int]) -> list[int]:
         if counts.get("image") != 1:
@@ -90,8 +92,12 @@ class QAEngine(Engine):
         [ids] = self.model.vocabulary.encode([question])
         return ids
 
+    def prepare(self, kind: str, item: Image) -> Any:
+        return self.model.aligner.prepare("vision", item)
+
     def encode(self, name: str, items: list[tuple]) -> list[SoftTokens]:
-        features = self.model.aligner.encode("vision", [image for (image,) in items])
+        inputs = [own for (own,) in items]
+        features = self.model.aligner.encode_prepared("vision", inputs)
         pairs = zip(*self.model.prefix(features), strict=True)
         return [SoftTokens(tokens.clone(), mask.clone()) for tokens, mask in pairs]
 

@@ -66,7 +66,7 @@ class Row:
 
 @dataclass(eq=False)
 class EncodeJob:
-    """A decoded item (an image and its clip, if they are fused) for a placeholder."""
+    """A prepared item (an image and its clip, if they are fused) for a placeholder."""
 
     name: str
     item: tuple[Any, ...]

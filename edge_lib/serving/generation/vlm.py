@@ -3,11 +3,13 @@
 import copy
 import sys
 from threading import Lock
+from typing import Any
 
 import torch
 
 from edge_lib.config import MODALITIES
 from edge_lib.config.registry import load_registered
+from edge_lib.data.encoder_output import MultimodalOutput
 from edge_lib.data.messages import ChatError
 from edge_lib.data.prompts import as_messages
 from edge_lib.models.vlm import VLM
@@ -19,6 +21,8 @@ from edge_lib.serving.media import Media
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
 
+BY_KIND = {modality.column: modality for modality in MODALITIES.values()}  # of media
+
 
 class VLMEngine(Engine):
     """A `Generator` of a VLM; it answers as `VLM.generate` does."""
@@ -26,7 +30,7 @@ class VLMEngine(Engine):
     multi_turn = True
 
     def __init__(self, vlm: VLM, settings: ServeSettings, metrics: Metrics):
-        self.vlm = vlm.eval()
+        self.vlm, self._aligner = vlm.eval(), vlm.prefix_sources.aligner
         self.accepts = frozenset({"image", "audio"} if vlm.fused else vlm.chat.num_soft_tokens)
         # one of its own for the model's thread: an encoding tokenizer cannot decode at that time
         self._decoder, self._lock = copy.deepcopy(vlm.chat.tokenizer), Lock()
@@ -55,10 +59,17 @@ class VLMEngine(Engine):
             raise ChatError(f"{len(images)} images to fuse with {len(clips)} clips")
         return {"image": [*zip(images, clips, strict=True)]} if images else {}
 
+    def prepare(self, kind: str, item: Any) -> tuple[str, Any]:
+        modality = BY_KIND[kind].name
+        return modality, self._aligner.prepare(modality, item)
+
     def encode(self, name: str, items: list[tuple]) -> list[SoftTokens]:
-        kinds = ("image", "audio") if self.vlm.fused else (name,)
-        lists = dict(zip(kinds, map(list, zip(*items, strict=True)), strict=True))
-        tokens, masks = self.vlm.soft_tokens(name, self.vlm.encode_items(lists)[name])
+        outputs = {}
+        for pairs in zip(*items, strict=True):  # of images, and of clips if both are fused
+            modality, inputs = pairs[0][0], [own for _, own in pairs]
+            outputs[modality] = self._aligner.encode_prepared(modality, inputs)
+        features = MultimodalOutput(outputs) if self.vlm.fused else next(iter(outputs.values()))
+        tokens, masks = self.vlm.soft_tokens(name, features)
         # copies: each would keep all of the batch in memory
         return [SoftTokens(t.clone(), m.clone()) for t, m in zip(tokens, masks, strict=True)]
 
@@ -68,13 +79,13 @@ class VLMEngine(Engine):
     @torch.inference_mode()
     def _warm_up(self) -> None:
         """Load encoders, which happens when they are first used, and allocate memory."""
-        blanks = {m.column: load_registered(m.blank) for m in MODALITIES.values() if m.placeholder}
-        kinds, soft = ("image", "audio"), {}
+        soft = {}
         for name in self.vlm.chat.num_soft_tokens:
-            item = tuple(blanks[k]() for k in (kinds if self.vlm.fused else (name,)))
+            kinds = ("image", "audio") if self.vlm.fused else (name,)
+            item = tuple(self.prepare(k, load_registered(BY_KIND[k].blank)()) for k in kinds)
             soft[name] = self.encode(name, [item])
-        batch, counts = CausalBatch(self.vlm), dict.fromkeys(soft, 1)
-        batch.join([Prompt(self.tokenize("?", counts), soft)])
+        batch = CausalBatch(self.vlm)
+        batch.join([Prompt(self.tokenize("?", dict.fromkeys(soft, 1)), soft)])
         batch.advance([0])
 
 

@@ -3,7 +3,7 @@
 One thread runs the model. Requests and items come through a queue; results go to the event loop,
 in at most one call a step. Each round
 
-1. encodes the items that wait, together;
+1. encodes the items that wait together, at most `max_batch`;
 2. lets requests join in the order in which they came, as many as `max_batch` rows and
    `max_batch_tokens` of their prompts, padded, allow;
 3. chooses the next token of each row, sends the new text, and drops the rows that are done;
@@ -127,7 +127,8 @@ class Worker:
             self._batch.advance(tokens)
 
     def _encode_jobs(self) -> None:
-        jobs, self._jobs = self._jobs, []
+        size = self._settings.max_batch
+        jobs, self._jobs = self._jobs[:size], self._jobs[size:]
         for name in dict.fromkeys(job.name for job in jobs):
             self._encode_group([job for job in jobs if job.name == name])
 

@@ -3,7 +3,9 @@
 import asyncio
 from collections import Counter
 
+import numpy as np
 import pytest
+import torch
 from generation_requests import FakeMedia, clip, picture, request
 
 from edge_lib.serving.errors import ApiError
@@ -203,15 +205,15 @@ def test_client_that_leaves_while_its_picture_is_decoded_disturbs_nobody(make_en
 
 
 @pytest.fixture
-def encoded(vlm, monkeypatch):
+def encoded(aligner, monkeypatch):
     """How many items the model encoded in each call, after the engine was made."""
-    counts, encode_items = [], vlm.encode_items
+    counts, encode_prepared = [], aligner.encode_prepared
 
-    def record(items):
-        counts.append(sum(map(len, items.values())))
-        return encode_items(items)
+    def record(modality, inputs):
+        counts.append(len(inputs))
+        return encode_prepared(modality, inputs)
 
-    monkeypatch.setattr(vlm, "encode_items", record)
+    monkeypatch.setattr(aligner, "encode_prepared", record)
     return counts
 
 
@@ -281,27 +283,62 @@ def test_damaged_item_is_refused_with_its_place(make_engine, serve):
     assert bad.decoded == 2
 
 
-def test_item_that_the_model_refuses_fails_its_request_alone(make_engine, serve, vlm, monkeypatch):
-    encode_items = vlm.encode_items
+def failing_for(function, is_bad, error):
+    """The function, but raising an error for bad inputs."""
 
-    def encode(items):
-        if any(image.size == (31, 32) for image in items.get("image", [])):
-            raise ValueError("a side of 31 pixels")
-        return encode_items(items)
+    def call(modality, inputs):
+        if is_bad(inputs):
+            raise error
+        return function(modality, inputs)
 
-    odd = picture(2).resize((31, 32))
+    return call
+
+
+@pytest.mark.parametrize("place", ["prepare", "encode_prepared"])
+def test_item_that_fails_in_the_model_fails_its_request_alone(
+    make_engine, serve, vlm, aligner, monkeypatch, place
+):
+    """Whether it fails before it is encoded, or with the items that are encoded with it."""
+    odd, white = picture(2), aligner.prepare("vision", picture(2))["pixel_values"]
+
+    def is_bad(inputs):
+        if place == "prepare":
+            return inputs is odd
+        return any(torch.equal(own["pixel_values"], white) for own in inputs)
 
     async def use(engine):
-        monkeypatch.setattr(vlm, "encode_items", encode)
+        failing = failing_for(getattr(aligner, place), is_bad, RuntimeError("at 0x7f00"))
+        monkeypatch.setattr(aligner, place, failing)
         own = (collect(engine, request("what?", [picture(n)])) for n in range(3, 6))
         error, *results = await asyncio.gather(refusal(engine, request("what?", [odd])), *own)
-        return error, results
+        return error, results, metric(engine, "refused_total", kind="image")
 
-    error, results = serve(make_engine(max_wait_ms=500), use)
-    assert (error.status, error.message, error.param) == (400, "a side of 31 pixels", "images.0")
+    error, results, refused = serve(make_engine(max_wait_ms=500), use)
+    if place == "prepare":
+        message = "the image cannot be used: the model cannot read it"
+        assert (error.status, error.code, error.message) == (400, "invalid_image", message)
+    else:
+        assert (error.status, error.message) == (500, "the model failed on this item")
+    assert error.param == "images.0"
+    assert refused == (1.0 if place == "prepare" else None)
     assert [own.text for [own] in results] == [
         vlm.generate("what?", picture(n)) for n in range(3, 6)
     ]
+
+
+def test_clip_longer_than_the_model_reads_is_refused(make_engine, serve, vlm):
+    """It would be cut in silence."""
+    window = vlm.prefix_sources.aligner.encoder("audio").window
+    whole, longer = (np.full(length, 0.1, np.float32) for length in (window, window + 1))
+
+    async def use(engine):
+        error = await refusal(engine, request("what?", audio=[longer]))
+        return error, await collect(engine, request("what?", audio=[whole]))
+
+    error, [result] = serve(make_engine(), use)
+    assert (error.status, error.code, error.param) == (400, "invalid_audio", "audio.0")
+    assert error.message == "the audio cannot be used: longer than what the model reads"
+    assert result.text == vlm.generate("what?", None, whole)
 
 
 # --- failures --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edge_lib.config import ModalityConfig, VLMModelConfig
-from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.data.encoder_output import EncoderOutput, MultimodalOutput
 from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.vlm import VLM
@@ -29,16 +29,18 @@ def aligner(tiny_vision, tiny_audio):
 
 @pytest.fixture(scope="session")
 def make_vlm(aligner, language_folder):
-    """make_vlm(key=value) -> an untrained VLM of images and clips."""
+    """make_vlm(key=value) -> an untrained VLM, by default of images and clips."""
+    single = EncoderOutput(torch.zeros(1, 4, 16), torch.ones(1, 4).bool(), torch.zeros(1, 16))
+    fused = MultimodalOutput({"vision": single, "audio": single})
 
-    def make(language=None, **keys):
+    def make(model=aligner, language=None, **keys):
         language = {"model": str(language_folder)} | (language or {})
-        sources = {"image": "vision", "audio": "audio"}
-        keys = {"max_new_tokens": 12, "prefix_sources": sources} | keys
-        config = VLMModelConfig(language=language, **keys)
-        single = EncoderOutput(torch.randn(1, 4, 16), torch.ones(1, 4).bool(), torch.randn(1, 16))
+        sources = {"prefix_sources": {"image": "vision", "audio": "audio"}}
+        config = VLMModelConfig(language=language, **{"max_new_tokens": 12} | sources | keys)
+        names = config.prefix_sources.items()
+        examples = {name: fused if source == "fused" else single for name, source in names}
         torch.manual_seed(1)
-        return VLM.new(PrefixSources(aligner), config, dict.fromkeys(sources, single)).eval()
+        return VLM.new(PrefixSources(model), config, examples).eval()
 
     return make
 

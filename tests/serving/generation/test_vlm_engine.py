@@ -3,8 +3,11 @@
 import asyncio
 
 import pytest
+import torch
 from generation_requests import clip, picture, request
 
+from edge_lib.config import FusionConfig
+from edge_lib.models import Fuser
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.decoding import CausalBatch
 
@@ -254,3 +257,41 @@ def test_prompt_tokens_are_limited(make_engine, serve, vlm):
     above = make_engine(max_prompt_tokens=length - 1)
     error = serve(above, lambda engine: refusal(engine, request("where?")))
     assert (error.status, error.code) == (400, "prompt_too_long")
+
+
+# --- fused images and clips ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fused_vlm(aligner, make_vlm):
+    """A VLM whose <image> is an image fused with a clip."""
+    torch.manual_seed(0)
+    fuser = Fuser(aligner, FusionConfig(strategies=["concat"], width=16))
+    return make_vlm(fuser, prefix_sources={"image": "fused"}, fusion="concat")
+
+
+def test_images_are_fused_with_clips(make_engine, serve, fused_vlm):
+    """Parts of both kinds stand for one placeholder."""
+    items = [picture(1), picture(2)], [clip(1), clip(2)]
+    image, sound = {"type": "image"}, {"type": "audio"}
+    content = [image, sound, {"type": "text", "text": "what is it?"}]
+    own = [
+        request("what is it?", items[0][:1], items[1][:1]),
+        request([{"role": "user", "content": content}], items[0][:1], items[1][:1]),
+        request("what is it?", items[0][:1], items[1][1:]),
+        request("where?", *items),
+        request("no?"),
+    ]
+    engine = make_engine(fused_vlm)
+    results = serve(engine, lambda engine: answers(engine, *own))
+    expected = [
+        fused_vlm.generate("what is it?", picture(1), clip(1)),
+        fused_vlm.generate("what is it?", picture(1), clip(1)),
+        fused_vlm.generate("what is it?", picture(1), clip(2)),
+        fused_vlm.generate("where?", *items),
+        fused_vlm.generate("no?"),
+    ]
+    assert [result.text for result in results] == expected
+    assert len(engine._encoder._cache) == 3  # pairs, of which one was used three times
+    error = serve(make_engine(fused_vlm), lambda e: refusal(e, request("what?", [picture(1)])))
+    assert (error.status, error.message) == (400, "1 images to fuse with 0 clips")

@@ -267,6 +267,7 @@ def test_models_tell_what_they_can_do(api):
         "dims": [2, 4],
         "search": True,
         "search_dims": [2, 4],
+        "search_modalities": ["vision"],
     }
 
 

@@ -88,8 +88,9 @@ async function streamed(turn, asked, signal) {
 
 function summary({ tokens, reason }, first, total) {
   const cut = reason === "length" ? " · cut at the limit of tokens" : "";
-  const start = first < total ? `, the first after ${seconds(first)}` : "";
-  return `${tokens} tokens in ${seconds(total)}${start}${cut}`;
+  const count = tokens === 1 ? "1 token" : `${tokens} tokens`;
+  const start = first && first < total ? `, the first after ${seconds(first)}` : "";
+  return `${count} in ${seconds(total)}${start}${cut}`;
 }
 
 const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(2)} s`;
@@ -129,7 +130,8 @@ async function answer(turn, fill) {
   try {
     await fill(running.signal);
     done = true;
-    announce(turn.answer.textContent || "The answer is empty.");
+    turn.answer.textContent ||= "(an empty answer)";
+    announce(turn.answer.textContent);
   } catch (error) {
     const stopped = error.name === "AbortError";
     turn.facts.textContent = stopped ? "Stopped." : error.message;

@@ -1,7 +1,7 @@
 // Cosine similarities of texts to the picture or the recording, at any Matryoshka size.
 
 import { callJson } from "./api.js";
-import { byId, element, fillDims } from "./dom.js";
+import { byId, element, fillDims, score as decimals } from "./dom.js";
 import { inputs } from "./inputs.js";
 import { dataUri } from "./media.js";
 
@@ -51,7 +51,7 @@ function show() {
 function scoreElement({ text, score }) {
   const bar = element("span", { className: "bar", "aria-hidden": "true" });
   bar.style.setProperty("--share", Math.max(0, score));
-  const number = element("span", { className: "number" }, score.toFixed(3));
+  const number = element("span", { className: "number" }, decimals(score));
   return element("li", { className: "score" }, element("span", {}, text), number, bar);
 }
 

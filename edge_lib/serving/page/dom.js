@@ -18,8 +18,16 @@ export function announce(text) {
   byId("announcement").textContent = text;
 }
 
+/** A label with a select, hidden unless there is a choice. options: pairs of text and value. */
+export function fillSelect(select, options) {
+  select.replaceChildren(...options.map(([text, value]) => new Option(text, value)));
+  select.parentElement.hidden = options.length < 2;
+}
+
 export function fillDims(select, dims) {
   const sorted = [...dims].sort((a, b) => b - a);
-  select.replaceChildren(...sorted.map((dim) => new Option(dim, dim)));
-  select.parentElement.hidden = dims.length < 2;
+  fillSelect(select, sorted.map((dim) => [dim, dim]));
 }
+
+/** Three decimals. */
+export const score = (value) => value.toFixed(3).replace("-", "−");

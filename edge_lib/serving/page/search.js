@@ -1,20 +1,22 @@
 // Rows of the index that are nearest to a text, the picture or the recording.
 
 import { call, callJson } from "./api.js";
-import { announce, byId, element, fillDims } from "./dom.js";
+import { announce, byId, element, fillDims, fillSelect, score } from "./dom.js";
 import { inputs } from "./inputs.js";
 import { dataUri } from "./media.js";
 
 const PAGE = 12; // results
+const KINDS = { vision: "pictures", audio: "sounds", text: "texts" };
 const MOST = 96; // the server gives 100 at most
 let query = null; // {label, text | image | audio}
 let count = PAGE;
 let latest = 0; // number of the last search: results of earlier ones are dropped
 
 /** card: of GET /v1/models. */
-export function startSearch({ capabilities: { embed, search_dims } }) {
+export function startSearch({ capabilities: { embed, search_dims, search_modalities } }) {
   fillDims(byId("search-dim"), search_dims);
-  byId("search-dim").onchange = () => query && search();
+  fillSelect(byId("search-modality"), kindsOf(search_modalities));
+  for (const id of ["search-dim", "search-modality"]) byId(id).onchange = () => query && search();
   byId("query").hidden = !embed.includes("text");
   byId("search-form").onsubmit = (event) => {
     event.preventDefault();
@@ -27,6 +29,13 @@ export function startSearch({ capabilities: { embed, search_dims } }) {
     count += PAGE;
     search();
   };
+}
+
+/** Pictures first, everything last: a picture and its caption are two rows. */
+function kindsOf(modalities) {
+  const names = Object.keys(KINDS).filter((name) => modalities.includes(name));
+  const all = names.length > 1 ? [["all rows", ""]] : [];
+  return [...names.map((name) => [KINDS[name], name]), ...all];
 }
 
 function startButton(id, available, name, field) {
@@ -50,13 +59,14 @@ async function search() {
   status.classList.remove("error");
   status.textContent = "Searching …";
   byId("more").hidden = true;
-  const dim = Number(byId("search-dim").value);
+  const [dim, modality] = [Number(byId("search-dim").value), byId("search-modality").value];
   try {
     const start = performance.now();
-    const { hits } = await request(dim);
+    const { hits } = await request(dim, modality);
     if (number !== latest) return;
     const time = Math.round(performance.now() - start);
-    status.textContent = `${hits.length} rows nearest to ${query.label}, ${dim} dims, ${time} ms.`;
+    const found = `${hits.length} ${KINDS[modality] ?? "rows"}`;
+    status.textContent = `${found} nearest to ${query.label}, ${dim} dims, ${time} ms.`;
     showHits(hits);
     byId("more").hidden = hits.length < count || count >= MOST;
   } catch (error) {
@@ -66,10 +76,11 @@ async function search() {
   }
 }
 
-function request(dim) {
+function request(dim, modality) {
   const { label, text, ...media } = query;
-  if (text === undefined) return callJson("search", { json: { ...media, k: count, dim } });
-  return callJson(`search?${new URLSearchParams({ q: text, k: count, dim })}`);
+  const options = { k: count, dim, ...(modality && { modality }) };
+  if (text === undefined) return callJson("search", { json: { ...media, ...options } });
+  return callJson(`search?${new URLSearchParams({ q: text, ...options })}`);
 }
 
 function showHits(hits) {
@@ -84,7 +95,7 @@ function hitElement(hit) {
   const text = hit.text ?? hit.id ?? `row ${hit.row}`;
   const node = element("li", { className: hit.picture ? "hit" : "hit words", "data-row": hit.row });
   if (hit.picture) node.append(thumbnail(hit));
-  const facts = `${hit.score.toFixed(3)} · ${hit.modality}`;
+  const facts = `${score(hit.score)} · ${hit.modality}`;
   node.append(element("span", {}, text), element("span", { className: "facts number" }, facts));
   return node;
 }

@@ -41,5 +41,6 @@ def _info(service: Service) -> ModelInfo:
         dims=sorted(embedder.dims) if embedder else [],
         search=service.index is not None,
         search_dims=sorted(service.index.dims) if service.index else [],
+        search_modalities=list(service.index.modalities) if service.index else [],
     )
     return ModelInfo(id=service.name, created=CREATED, capabilities=capabilities)

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 class Capabilities(BaseModel):
     """generate: kinds of items of a prompt, None if the model does not generate. multi_turn:
     whether it takes earlier turns. embed: kinds of items it embeds. dims: sizes of its embeddings.
-    search: whether there is an index; search_dims: sizes in it.
+    search: whether there is an index; search_dims, search_modalities: what
+    is in it.
     """
 
     generate: list[str] | None
@@ -18,6 +19,7 @@ class Capabilities(BaseModel):
     dims: list[int]
     search: bool
     search_dims: list[int]
+    search_modalities: list[str]
 
 
 class ModelInfo(BaseModel):

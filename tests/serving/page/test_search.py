@@ -42,6 +42,18 @@ def test_page_searches_again_at_another_size(visit):
     assert [query[2] for query in service.index.queries] == [4, 2]
 
 
+def test_page_searches_in_pictures_first(visit):
+    index = Index()
+    index.modalities = ("text", "vision")
+    page = visit(fake_service(index=index))
+    search(page, "red")
+    page.select_option("#search-modality", label="texts")
+    page.wait_for_selector("#search-status:has-text('texts nearest')")
+    page.select_option("#search-modality", label="all rows")
+    page.wait_for_selector("#search-status:has-text('rows nearest')")
+    assert [query[3] for query in index.queries] == ["vision", "text", None]
+
+
 def test_page_searches_by_a_recording(visit):
     class Clips(FakeEmbedder):
         def _vector(self, modality, item):

@@ -45,8 +45,8 @@ def _saved_model(folder: Path) -> Path:
         return own[0]
     paths = [path for name in MODELS for path in folder.glob(f"**/checkpoints/best/{name}")]
     stages = {path.relative_to(folder).parts[0]: path for path in paths}
-    if len(stages) > 1 and stages.keys() <= set(STAGES):
-        return [stages[name] for name in STAGES if name in stages][-1]
+    if trained := [stages[name] for name in STAGES if name in stages]:
+        return trained[-1]
     if len(paths) != 1:
         several = ", ".join(str(path.parent) for path in sorted(paths))
         hint = f"several saved models, choose one: {several}" if paths else "no saved model"

@@ -202,7 +202,7 @@ def test_load_model_names_several_saved_models(aligner, tmp_path):
 
 
 def test_load_model_takes_the_last_stage_of_a_run(tmp_path, monkeypatch):
-    for stage in ("projector", "lora"):
+    for stage in ("projector", "lora", "8bit"):  # the last is the same in another precision
         (tmp_path / f"{stage}/checkpoints/best").mkdir(parents=True)
         (tmp_path / f"{stage}/checkpoints/best/vlm.json").touch()
     monkeypatch.setattr("edge_lib.models.vlm.VLM.from_pretrained", lambda folder: folder)

@@ -16,60 +16,57 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 @dataclass
 class Service:
-    """What the routes use. A part that the model does not have is None."""
+    """What the routes use. Every model embeds; some generate."""
 
     name: str
     settings: ServeSettings
     metrics: Metrics
+    embedder: "EmbedQueue"
     generator: "Generator | None" = None
-    embedder: "EmbedQueue | None" = None
     index: "SearchIndex | None" = None
 
     def start(self) -> None:
         """Start the queues; called in the event loop."""
-        for queue in self._queues():
-            queue.start()
+        self.embedder.start()
+        if self.generator:
+            self.generator.start()
         self.metrics.ready.set(1)
 
     async def stop(self) -> None:
         """Finish what runs."""
         self.metrics.ready.set(0)
-        for queue in self._queues():
-            await queue.stop()
-
-    def _queues(self) -> list:
-        return [queue for queue in (self.generator, self.embedder) if queue]
+        if self.generator:
+            await self.generator.stop()
+        await self.embedder.stop()
 
 
 def load_service(run: str, settings: ServeSettings, metrics: Metrics) -> Service:
     """Load what `run` names: a run, a saved model, an export, or a model that ships or lies on the
     Hub. ConfigError if there is none, or if another model embedded the index.
     """
-    service = Service(settings.name or _name(run), settings, metrics)
-    if (absolute_path(run) / "onnx").is_dir():
-        _add_export(service, absolute_path(run))
-    else:
-        _add_model(service, run)
+    is_export = (absolute_path(run) / "onnx").is_dir()
+    embedder, generator = (_load_export if is_export else _load_model)(run, settings, metrics)
+    name = settings.name or _name(run)
+    service = Service(name, settings, metrics, embedder, generator)
     if settings.index:
-        _add_index(service, settings.index)
+        service.index = _load_index(settings.index, embedder)
     return service
 
 
 def _name(run: str) -> str:
-    """The last part of a folder or of a name, such as 06_vlm-tiny-1a2b3c4d."""
+    """The last part of a folder, such as 06_vlm-tiny-1a2b3c4d, or a name."""
     path = absolute_path(run)
     return path.resolve().name if path.exists() else run
 
 
-def _add_export(service: Service, folder: Path) -> None:
+def _load_export(run: str, *parts: ServeSettings | Metrics) -> "tuple[EmbedQueue, None]":
     from edge_lib.serving.embedding import EmbedQueue
     from edge_lib.serving.onnx_embedder import OnnxEmbedder
 
-    embedder = OnnxEmbedder(folder)
-    service.embedder = EmbedQueue(embedder, service.settings, service.metrics)
+    return EmbedQueue(OnnxEmbedder(absolute_path(run)), *parts), None
 
 
-def _add_model(service: Service, run: str) -> None:
+def _load_model(run: str, *parts: ServeSettings | Metrics) -> "tuple[EmbedQueue, Generator | None]":
     from edge_lib.export.loading import load_model
     from edge_lib.models.aligner import Aligner
     from edge_lib.models.qa import QAModel
@@ -78,18 +75,18 @@ def _add_model(service: Service, run: str) -> None:
     from edge_lib.serving.generation.vlm import VLMEngine
     from edge_lib.training.device import local_device
 
-    model, parts = load_model(run).to(local_device()), (service.settings, service.metrics)
+    model = load_model(run).to(local_device())
     if isinstance(model, Aligner):
-        aligner = model
-    elif isinstance(model, QAModel):
-        aligner, service.generator = model.aligner, QAEngine(model, *parts)
-    else:
-        aligner, service.generator = model.prefix_sources.aligner, VLMEngine(model, *parts)
-    service.embedder = EmbedQueue(TorchEmbedder(aligner), *parts)
+        return EmbedQueue(TorchEmbedder(model), *parts), None
+    if isinstance(model, QAModel):
+        return EmbedQueue(TorchEmbedder(model.aligner), *parts), QAEngine(model, *parts)
+    aligner = model.prefix_sources.aligner
+    return EmbedQueue(TorchEmbedder(aligner), *parts), VLMEngine(model, *parts)
 
 
-def _add_index(service: Service, path: Path) -> None:
+def _load_index(path: Path, embedder: "EmbedQueue") -> "SearchIndex":
     from edge_lib.serving.index import SearchIndex
 
-    service.index = SearchIndex(path)
-    service.index.check_model(service.embedder.model_sha256)
+    index = SearchIndex(path)
+    index.check_model(embedder.model_sha256)
+    return index

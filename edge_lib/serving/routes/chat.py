@@ -9,9 +9,9 @@ from fastapi.sse import EventSourceResponse
 
 from edge_lib.serving.bodies import read_one
 from edge_lib.serving.generation.request import Answer, GenerationRequest
-from edge_lib.serving.inputs import read_part
+from edge_lib.serving.inputs import KINDS, read_part
 from edge_lib.serving.openapi import body
-from edge_lib.serving.routes.answers import collect, new_id, submit, total_usage
+from edge_lib.serving.routes.answers import collect, gather, new_id, submit, total_usage
 from edge_lib.serving.routes.chat_events import chat_events
 from edge_lib.serving.routes.dependencies import ServiceOf, Streams, unless_gone
 from edge_lib.serving.routes.models import check_name
@@ -52,10 +52,9 @@ async def chat(request: Request, service: ServiceOf, streams: Streams) -> Any:
 
 async def _requests(request: Request, chat_request: ChatRequest) -> list[GenerationRequest]:
     """One for each of the n answers."""
-    media = {"image": [], "audio": []}
-    for param, part in chat_request.items():
-        item = await read_part(request, part, param)
-        media[item.kind].append(item)
+    parts = chat_request.items()
+    items = await gather(read_part(request, part, param) for param, part in parts)
+    media = {kind: [item for item in items if item.kind == kind] for kind in KINDS.values()}
     messages = [_message(message) for message in chat_request.messages]
     return [GenerationRequest(messages, media, s) for s in chat_request.samplings()]
 

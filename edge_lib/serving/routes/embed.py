@@ -72,16 +72,9 @@ async def embed_fields(request: Request, service: Service, items: Any) -> dict[s
         for name, items in fields.items()
     }
     vectors = await gather(
-        _embed(service, MODALITIES[name], own, name) for name, own in contents.items()
+        service.embedder.embed(MODALITIES[name], own, name) for name, own in contents.items()
     )
     return dict(zip(contents, vectors, strict=True))
-
-
-async def _embed(service: Service, modality: str, items: list, param: str) -> np.ndarray:
-    """Embeddings (N, D) of texts or of media."""
-    if service.embedder is None or modality not in service.embedder.modalities:
-        raise ApiError(404, f"{service.name} does not embed {modality}", "no_such_task", param)
-    return await service.embedder.embed(modality, items, param)
 
 
 async def _embed_part(request: Request, service: Service, part: Any, param: str) -> np.ndarray:
@@ -92,18 +85,18 @@ async def _embed_part(request: Request, service: Service, part: Any, param: str)
         item = await read_part(request, part, param)
         modality = "vision" if item.kind == "image" else "audio"
     try:
-        return (await _embed(service, modality, [item], param))[0]
+        return (await service.embedder.embed(modality, [item], param))[0]
     except ApiError as error:
         raise error.at(error.param and param) from None
 
 
 def check_dim(service: Service, dim: int | None, param: str) -> int:
     """The size of embeddings: the largest by default. ApiError for one that was not trained."""
-    dims = service.embedder.dims if service.embedder else []
-    if dim is None and dims:
+    dims = service.embedder.dims
+    if dim is None:
         return max(dims)
     if dim not in dims:
-        allowed = ", ".join(map(str, sorted(dims))) or "none"
+        allowed = ", ".join(map(str, sorted(dims)))
         raise ApiError(400, f"{param} is one of {allowed}, not {dim}", param=param)
     return dim
 

@@ -1,9 +1,18 @@
 """/v1/chat/completions: messages in, an answer or its parts out."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.schemas.fields import Body, SamplingBody, at_most
@@ -86,6 +95,14 @@ class Message(Body):
     ]
 
 
+def _limit_items(messages: list[Message], info: ValidationInfo) -> list[Message]:
+    kinds = Counter(part.type for message in messages for part in message.content)
+    limit = info.context.max_images
+    if max(kinds["image_url"], kinds["input_audio"]) > limit:
+        raise ValueError(f"at most {limit} pictures and {limit} sounds are allowed")
+    return messages
+
+
 class StreamOptions(Body):
     """include_usage: a last chunk tells the numbers of tokens."""
 
@@ -96,7 +113,9 @@ class StreamOptions(Body):
 class ChatRequest(SamplingBody):
     """A conversation, whose next turn is generated."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    messages: Annotated[
+        list[Message], Field(min_length=1, max_length=1000), AfterValidator(_limit_items)
+    ]
     model: str | None = Field(None, description="as in /v1/models; may be left out")
     stream: bool = Field(False, description="send the answer in parts, as server-sent events")
     stream_options: StreamOptions = StreamOptions()

@@ -16,6 +16,7 @@ BENCHMARKS = {  # modules, imported only when run
     "matryoshka": "one-pass Matryoshka loss against a loss per size: time, memory, error",
     "perceiver": "poolers against self-attention over all tokens: time and memory by length",
     "retrieval": "Matryoshka search of 262,144 embeddings against faiss: time, recall, memory",
+    "serve": "32 clients of a server beside FastAPI and a lock: time, /health, first tokens",
     "store": "training steps from the feature store against encoding in every step",
     "table": "tables of millions of rows: opening, batches, steps and skips: time and memory",
     "trm": "recursive decoder: generation with a cache against generation without",

@@ -39,9 +39,9 @@ from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.vlm import VLM
 
-CLIENTS, TOKENS, ROUNDS = 32, 16, 3
+CLIENTS, TOKENS, ROUNDS = 32, 32, 3
 REQUESTS = {1: 32, CLIENTS: 256}  # of a round, by the number of clients
-QUESTION = "where is the red three?"
+QUESTION = "Describe the image."  # the answers have about as many tokens as this allows
 COMMANDS = {"ours": ["edge_lib", "serve"], "plain": ["edge_lib.bench.plain_server"]}
 MODES = {"one": 1, "many": CLIENTS}
 

@@ -12,8 +12,7 @@ runs/<notebook>-<name>-<config hash>/
 
 import json
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from edge_lib.config import ROOT, ConfigError, ExperimentConfig, from_root
 from edge_lib.config.base import relative_to_root
@@ -21,6 +20,9 @@ from edge_lib.runs.environment import describe_environment
 from edge_lib.runs.files import absolute_path, replace_text, write_json
 from edge_lib.runs.lock import lock_folder
 from edge_lib.runs.parameters import check_parameters
+
+if TYPE_CHECKING:  # a server of exports does not need it
+    import pandas as pd
 
 
 class Run:
@@ -100,8 +102,10 @@ class Run:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
-    def history(self) -> pd.DataFrame:
+    def history(self) -> "pd.DataFrame":
         """The logged steps, one row each; empty if nothing was logged."""
+        import pandas as pd
+
         path = self.folder / "metrics.jsonl"
         return pd.read_json(path, lines=True) if path.exists() else pd.DataFrame({"step": []})
 
@@ -140,7 +144,7 @@ class Run:
                 "remove the folder or choose another run_dir"
             )
 
-    def save_figure(self, name: str, figure, table: pd.DataFrame):
+    def save_figure(self, name: str, figure, table: "pd.DataFrame"):
         """Write figures/NAME.png (200 dpi) and its data, figures/NAME.csv; returns the figure."""
         path = self.folder / "figures" / f"{name}.png"
         figure.savefig(path, dpi=200, bbox_inches="tight")

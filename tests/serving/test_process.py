@@ -158,20 +158,20 @@ def run_serve(*arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
 
 
-def test_port_in_use_is_one_line(tmp_path, url):
+def test_port_in_use_ends_the_process(tmp_path, url):
     result = run_serve(tmp_path, "--port", url.rpartition(":")[2])
-    assert result.returncode not in (0, None)
+    assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert "address already in use" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["{}"], "no saved model"), (["{}", "--port", "70000"], "port"), (["nobody/none"], "none")],
+    [(["{}"], "no saved model"), (["{}", "--port", "70000"], "65535"), (["nobody/none"], "none")],
     ids=["empty folder", "port", "unknown name"],
 )
-def test_wrong_argument_is_one_line_and_code_2(tmp_path, arguments, message):
+def test_wrong_argument_ends_with_a_line_and_code_2(tmp_path, arguments, message):
     result = run_serve(*(a.format(tmp_path) for a in arguments), HF_HUB_OFFLINE="1")
     assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert message in result.stderr.splitlines()[-1]

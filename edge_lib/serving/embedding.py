@@ -136,11 +136,7 @@ class EmbedQueue:
         pool, parts = (self._thread, [items]) if texts else (DECODERS, [[item] for item in items])
         inputs = []
         for part in parts:
-            try:
-                inputs += await loop.run_in_executor(pool, self._decode, modality, part, param)
-            except ApiError:
-                self._metrics.refused.labels(_kind(part[0])).inc()
-                raise
+            inputs += await loop.run_in_executor(pool, self._decode, modality, part, param)
         return inputs
 
     def _decode(self, modality: str, items: Sequence[Item], param: str | None) -> list:
@@ -157,7 +153,7 @@ class EmbedQueue:
             reason = str(error)
         except Exception:  # processors raise nearly anything
             reason = "the model cannot read it"
-        kind, place = _kind(item), getattr(item, "param", place)
+        kind, place = getattr(item, "kind", "text"), getattr(item, "param", place)
         raise ApiError(400, f"the {kind} cannot be used: {reason}", f"invalid_{kind}", place)
 
     async def _embed(self, modality: str, inputs: list) -> list[np.ndarray | BaseException]:
@@ -195,10 +191,6 @@ class EmbedQueue:
         for job, row in zip(batch, rows, strict=True):
             if not job.row.done():
                 job.row.set_result(row)
-
-
-def _kind(item: Item) -> str:
-    return "text" if isinstance(item, str) else item.kind
 
 
 def _checked(text: str) -> str:

@@ -118,7 +118,8 @@ def embedding_map(points: pd.DataFrame):
     for axes, hue in zip(grid[0], hues, strict=True):
         values = drawn[hue] if hue == "modality" else _frequent(drawn[hue])
         palette = colours.get(hue) or _label_colours(values)
-        style = {"palette": palette, "s": 5, "lw": 0, "alpha": 0.6, "rasterized": True}
+        order = {"palette": palette, "hue_order": [*palette]}
+        style = {"s": 5, "lw": 0, "alpha": 0.6, "rasterized": True} | order
         sns.scatterplot(x=drawn["x"], y=drawn["y"], hue=values, ax=axes, **style)
         axes.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
         place = {"bbox_to_anchor": (0.5, 1), "ncols": 4, "markerscale": 3}
@@ -134,4 +135,5 @@ def _frequent(labels: pd.Series) -> pd.Series:
 
 def _label_colours(labels: pd.Series) -> dict[str, object]:
     names = sorted(set(labels) - {"other"})
-    return dict(zip(names, sns.color_palette("tab10"), strict=False)) | {"other": "0.7"}
+    others = {"other": "0.7"} if "other" in set(labels) else {}
+    return dict(zip(names, sns.color_palette("tab10"), strict=False)) | others

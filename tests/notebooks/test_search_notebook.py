@@ -59,7 +59,7 @@ def test_figures_have_alt_text_and_no_widget_when_headless(executed):
     assert len(pd.read_csv(run / "figures/map.csv")) == 300
 
 
-def test_folder_of_pictures_is_searched(tmp_path):
+def test_folder_of_pictures_without_captions_is_searched(tmp_path):
     scenes = load_config("params/tiny/search.yaml", f"{SMALL} data.cache_dir={tmp_path}/scenes")
     table = load_table(scenes.data, "test")
     for row in range(12):
@@ -68,8 +68,12 @@ def test_folder_of_pictures_is_searched(tmp_path):
         (folder / f"{row:02d}.png").write_bytes(table.cells("image", [row])[0])
     (folder / "broken.png").write_bytes(b"no picture")
     overrides = f"data.source=folder data.folder.path={tmp_path}/pictures search.labels=null "
-    notebook = run_search(tmp_path, f"{overrides} search.queries=[] search.top=20")
+    overrides += "data.folder.caption_column=null search.queries=[] search.top=20"
+    notebook = run_search(tmp_path, overrides)
     assert "test/vision: 13 items, 1 skipped" in printed_text(notebook)
-    assert read_metrics(tmp_path / "run")["items"] == 12
+    assert "no caption" not in printed_text(notebook)
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics["items"] == 12
+    assert not any(name.startswith("test.") for name in metrics)
     outliers = pd.read_csv(tmp_path / "run/figures/outliers.csv")
     assert len(outliers) == 12

@@ -87,6 +87,18 @@ def test_embedding_map_colours_modalities_and_frequent_labels():
     assert len(table) == 40
 
 
+def test_embedding_map_mixes_modalities_and_keeps_their_colours():
+    modalities = ["vision"] * 20 + ["text"] * 20
+    points = pd.DataFrame({"x": range(40), "y": 0, "modality": modalities})
+    (axes,) = plots.embedding_map(points)[0].axes
+    (drawn,) = axes.collections
+    places = drawn.get_offsets()[:, 0].astype(int)
+    colours = dict(zip(places, map(to_hex, drawn.get_facecolors()), strict=True))
+    assert [colours[place] for place in range(40)] == ["#0072b2"] * 20 + ["#d55e00"] * 20
+    assert 5 < (places[:20] < 20).sum() < 15
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["vision", "text"]
+
+
 # --- the map in a notebook -----------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ showcase-%: .venv/ready
 showcase-03_trm_qa: .venv/ready
 	$(call SHOW,03_trm_qa,03_trm_qa,-p overrides sweep.folder=runs/showcase-run/03_trm_qa/decoders)
 
-# 01_align, 02_trimodal or 07_evaluate, with params/stamps/{align,trimodal,evaluate}.yaml
+# 01_align, 02_trimodal, 07_evaluate or 08_search, with params/stamps/{align,trimodal,evaluate,search}.yaml
 showcase-stamps-%: .venv/ready
 	$(call SHOW,stamps_$*,$*,-p config params/stamps/$(lastword $(subst _, ,$*)).yaml)
 

@@ -23,14 +23,17 @@ def scale_grey(image: Image.Image) -> Image.Image:
     pixel. Pixels that are NaN are black. UnusableItem if no pixel is finite.
     """
     pixels = _pixels(image)
-    black, white = _black_and_white(pixels, _stated_white(image), image.mode == "F")
-    values = np.nan_to_num(pixels, nan=black, posinf=white, neginf=black)
-    grey = ((values - black) / ((white - black) or 1)).clip(0, 1)
-    if _tags(image).get(PHOTOMETRIC_INTERPRETATION) == 0:
-        grey = 1 - grey  # Pillow inverts such TIFFs up to 8 bits only
-    scaled = Image.fromarray((grey * 255).round().astype(np.uint8))
-    scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
     transparent = pixels == image.info.get("transparency", np.nan)
+    black, white = _black_and_white(pixels, _stated_white(image), image.mode == "F")
+    np.nan_to_num(pixels, copy=False, nan=black, posinf=white, neginf=black)
+    pixels -= black  # in place: eight bytes a pixel are 160 MB for a large picture
+    pixels /= (white - black) or 1
+    np.clip(pixels, 0, 1, out=pixels)
+    if _tags(image).get(PHOTOMETRIC_INTERPRETATION) == 0:
+        np.subtract(1, pixels, out=pixels)  # Pillow inverts such TIFFs up to 8 bits only
+    pixels *= 255
+    scaled = Image.fromarray(pixels.round(out=pixels).astype(np.uint8))
+    scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
     if transparent.any():
         scaled.putalpha(Image.fromarray(~transparent))
     return scaled
@@ -58,10 +61,11 @@ def _stated_white(image: Image.Image) -> int | None:
 
 
 def _black_and_white(pixels: np.ndarray, stated: int | None, floats: bool) -> tuple[float, float]:
-    finite = pixels[np.isfinite(pixels)]
-    if not finite.size:
+    finite = np.isfinite(pixels)
+    if not finite.any():
         raise UnusableItem("no finite pixels")
-    low, high = finite.min(), finite.max()
+    low = pixels.min(where=finite, initial=np.inf)
+    high = pixels.max(where=finite, initial=-np.inf)
     slack = 0.1 * floats  # resizing overshoots
     white = stated or next((value for value in WHITE if high <= value * (1 + slack)), high)
     if low >= -slack * white:

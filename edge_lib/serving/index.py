@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,15 +33,19 @@ class Hit:
 
 
 class SearchIndex:
-    """The rows of a file, searched by cosine at any of its sizes. ConfigError for another file.
+    """The rows of a file, searched by cosine at any size of the model, up to the file's largest.
+    ConfigError for another file.
 
-    model_sha256: of the aligner that embedded them, None if it was never saved.
+    dims: sizes of the model. model_sha256: of the aligner that embedded the rows, None if it was
+    never saved.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, dims: Sequence[int] = ()):
         self._path = path
         self._table, metadata = _read(path)
-        self.dims, self.model_sha256 = metadata["dims"], metadata["model_sha256"]
+        widest = max(metadata["dims"])
+        self.dims = sorted({*metadata["dims"], *(dim for dim in dims if dim < widest)})
+        self.model_sha256 = metadata["model_sha256"]
         self._parts = {
             name: (rows, MatryoshkaIndex(vectors, self.dims))
             for name, rows, vectors in _parts(self._table, max(self.dims))

@@ -22,7 +22,7 @@ from edge_lib.serving.settings import ServeSettings
 Kind = Literal["image", "audio"]
 T = TypeVar("T")
 
-# a picture of the largest size takes up to 500 MB while it is decoded
+# a picture of the largest size takes up to 300 MB while it is decoded
 DECODERS = ThreadPoolExecutor(2, thread_name_prefix="decode")
 IMAGE_FORMATS = [name for name in FORMATS if name != "ICO"]  # whose pictures have hidden sizes
 AUDIO_FORMATS = "WAV, FLAC, MP3 and OGG"

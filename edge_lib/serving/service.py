@@ -87,6 +87,6 @@ def _load_model(run: str, *parts: ServeSettings | Metrics) -> "tuple[EmbedQueue,
 def _load_index(path: Path, embedder: "EmbedQueue") -> "SearchIndex":
     from edge_lib.serving.index import SearchIndex
 
-    index = SearchIndex(path)
+    index = SearchIndex(path, embedder.dims)
     index.check_model(embedder.model_sha256)
     return index

@@ -61,6 +61,15 @@ def test_index_finds_the_nearest_rows_of_all_modalities(tmp_path, dim, dtype):
     assert (len(index), index.dims) == (100, [4, 16])
 
 
+def test_index_is_searched_at_all_sizes_of_the_model(tmp_path):
+    """The first columns of an embedding are the smaller ones, which need not be in the file."""
+    path = write_index(tmp_path / "index.parquet", dims=(16,))
+    index = SearchIndex(path, dims=[4, 16, 32])
+    assert index.dims == [4, 16]
+    hits = index.search(VECTORS[3], 10, 4)
+    assert [h.row for h in hits] == np.argsort(-cosines(4), kind="stable")[:10].tolist()
+
+
 def test_index_finds_rows_of_a_modality(index):
     hits = index.search(VECTORS[3], 40, modality="text")
     expected = [n for n in np.argsort(-cosines(16)) if KINDS[n] == "text"]

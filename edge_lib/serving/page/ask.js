@@ -175,9 +175,11 @@ function restart() {
 }
 
 function showState() {
+  const focused = ["send", "stop"].includes(document.activeElement.id);
   byId("send").hidden = Boolean(running);
   byId("stop").hidden = !running;
-  byId("describe").disabled = !picture() || Boolean(running);
+  if (focused) byId(running ? "stop" : "send").focus(); // that of a hidden button would be lost
+  byId("describe").disabled = !picture();
   byId("restart").hidden = byId("turns").children.length === 0;
   byId("question-hint").textContent = hint();
 }

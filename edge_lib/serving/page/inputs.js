@@ -4,7 +4,7 @@ import { announce, byId } from "./dom.js";
 import { pictureFor, soundFor } from "./media.js";
 import { startRecording } from "./recorder.js";
 
-const MAX_SECONDS = 60; // the server's limit for a clip
+const MAX_SECONDS = 59; // the server takes 60
 
 /** picture, clip: a Blob as the server takes it, or null. Fires "change". */
 class Inputs extends EventTarget {

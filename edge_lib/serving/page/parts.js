@@ -16,14 +16,16 @@ export function partsButton(picture, asked, model) {
   const button = element("button", { type: "button", className: "parts-button" });
   button.textContent = "Which parts matter?";
   button.onclick = async () => {
-    button.disabled = true;
+    if (button.ariaBusy) return;
+    button.ariaBusy = "true";
     button.textContent = "Hiding nine parts in turn …";
     try {
       const shown = await partsFigure(picture, asked, model);
       button.replaceWith(shown);
+      shown.focus({ preventScroll: true });
       announce(shown.textContent);
     } catch (error) {
-      button.disabled = false;
+      button.ariaBusy = null;
       button.textContent = `${error.message} Try again?`;
     }
   };
@@ -40,9 +42,10 @@ async function partsFigure(picture, asked, model) {
   image.alt = "";
   const map = element("div", { className: "parts" }, image, element("div", {}, ...cells));
   const notes = answers.flatMap((answer, i) => (changed[i] ? [note(PARTS[i], answer)] : []));
-  const same = element("p", { className: "facts" }, "Hiding any one of nine parts changes nothing.");
   const list = element("ul", { className: "facts" }, ...notes);
-  return notes.length ? element("div", { className: "row" }, map, list) : same;
+  const same = element("p", { className: "facts" }, "Hiding any one of nine parts changes nothing.");
+  const shown = notes.length ? [map, list] : [same];
+  return element("div", { className: "row", tabIndex: -1 }, ...shown);
 }
 
 const note = (part, answer) => element("li", {}, `Without the ${part}: “${answer}” `);

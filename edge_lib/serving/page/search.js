@@ -58,7 +58,6 @@ async function search() {
   const status = byId("search-status");
   status.classList.remove("error");
   status.textContent = "Searching …";
-  byId("more").hidden = true;
   const [dim, modality] = [Number(byId("search-dim").value), byId("search-modality").value];
   try {
     const start = performance.now();

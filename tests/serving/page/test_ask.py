@@ -156,3 +156,41 @@ def test_page_shows_the_parts_that_an_answer_depends_on(visit):
     cells = page.locator(".parts span").all()
     assert [cell.get_attribute("class") for cell in cells] == ["matters", "", ""] * 3
     assert page.locator("ul.facts li").first.text_content() == "Without the top left: “light” "
+
+
+def test_page_asks_about_the_new_picture_when_one_comes_before_the_answer(visit):
+    generator = Halting(["a", " b"])
+    page = visit(fake_service(generator=generator))
+    choose(page, RED)
+    ask(page, "one")
+    page.wait_for_selector(".answer:has-text('a')")
+    page.evaluate("document.getElementById('announcement').textContent = ''")
+    choose(page, BLUE)
+    page.wait_for_selector("#announcement:has-text('Picture added.')", state="attached")
+    generator.resume.set()
+    wait_for_answers(page, 1)
+    ask(page, "two")
+    wait_for_answers(page, 2)
+    request = generator.requests[1]
+    assert (len(request.messages), request.media["image"][0].content) == (1, BLUE)
+
+
+def test_page_says_that_the_server_is_down(visit):
+    page = visit(fake_service())
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    ask(page, "there?")
+    page.wait_for_selector(".facts.error:has-text('The server cannot be reached.')")
+    assert page.input_value("#question") == "there?"
+
+
+def test_page_keeps_the_focus_when_buttons_replace_one_another(visit):
+    generator = Halting(["a", " b"])
+    page = visit(fake_service(generator=generator))
+    page.fill("#question", "one")
+    page.focus("#send")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".answer:has-text('a')")
+    assert page.evaluate("document.activeElement.id") == "stop"
+    generator.resume.set()
+    wait_for_answers(page, 1)
+    assert page.evaluate("document.activeElement.id") == "send"

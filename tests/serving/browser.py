@@ -6,6 +6,7 @@ And what its user does on the page.
 import io
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,11 @@ def open_page(browser, url: str, **options):
 
 
 class Index(FakeIndex):
-    """Rows 0 and 1 have a picture: blue."""
+    """Row 0 has a picture: blue. Scores fall with the size."""
+
+    def search(self, vector, k, dim, modality=None):
+        hits = super().search(vector, k, dim, modality)
+        return [replace(hit, score=hit.score * dim / 4) for hit in hits]
 
     def picture(self, row):
         return to_file(Image.open(io.BytesIO(BLUE)), "JPEG") if row == 0 else None

@@ -27,7 +27,7 @@ export function startSearch({ capabilities: { embed, search_dims, search_modalit
   startButton("by-clip", embed.includes("audio"), "clip", "audio");
   byId("more").onclick = () => {
     count += PAGE;
-    search();
+    search({ more: true });
   };
 }
 
@@ -53,7 +53,7 @@ function begin(what) {
   return search();
 }
 
-async function search() {
+async function search({ more = false } = {}) {
   const number = ++latest;
   const status = byId("search-status");
   status.classList.remove("error");
@@ -66,7 +66,7 @@ async function search() {
     const time = Math.round(performance.now() - start);
     const found = `${hits.length} ${KINDS[modality] ?? "rows"}`;
     status.textContent = `${found} nearest to ${query.label}, ${dim} dims, ${time} ms.`;
-    showHits(hits);
+    showHits(hits, more, !modality);
     byId("more").hidden = hits.length < count || count >= MOST;
   } catch (error) {
     if (number !== latest) return;
@@ -82,19 +82,21 @@ function request(dim, modality) {
   return callJson(`search?${new URLSearchParams({ q: text, ...options })}`);
 }
 
-function showHits(hits) {
+/** more: whether to keep those that are shown, among which the focus may be. mixed: whether to name
+ * the modality of each.
+ */
+function showHits(hits, more, mixed) {
   const list = byId("hits");
-  const kept = list.children.length; // of "More results", where the focus may be
-  const same = [...list.children].every((node, i) => node.dataset.row === String(hits[i]?.row));
-  if (!same) list.replaceChildren();
-  list.append(...hits.slice(same ? kept : 0).map(hitElement));
+  if (!more) list.replaceChildren();
+  const added = hits.slice(list.children.length);
+  list.append(...added.map((hit) => hitElement(hit, mixed)));
 }
 
-function hitElement(hit) {
+function hitElement(hit, mixed) {
   const text = hit.text ?? hit.id ?? `row ${hit.row}`;
-  const node = element("li", { className: hit.picture ? "hit" : "hit words", "data-row": hit.row });
+  const node = element("li", { className: hit.picture ? "hit" : "hit words" });
   if (hit.picture) node.append(thumbnail(hit));
-  const facts = `${score(hit.score)} · ${hit.modality}`;
+  const facts = score(hit.score) + (mixed ? ` · ${hit.modality}` : "");
   node.append(element("span", {}, text), element("span", { className: "facts number" }, facts));
   return node;
 }

@@ -1,5 +1,7 @@
 """Searching and comparing on the page."""
 
+from dataclasses import replace
+
 import numpy as np
 from audio_helpers import encode, sine
 from serving.browser import RED, Index, choose, search
@@ -22,7 +24,7 @@ def test_page_searches_by_text_and_uses_what_it_finds(visit):
     page = visit(service)
     search(page, "ä & b=c")
     assert page.locator(".hit").count() == 3
-    assert page.locator(".hit .number").all_text_contents()[0] == "1.000 · vision"
+    assert page.locator(".hit .number").all_text_contents() == ["1.000", "0.900", "0.800"]
     page.wait_for_selector(".thumb img[src]")
     assert page.evaluate("document.querySelector('.thumb img').naturalWidth") == 8
     assert service.index.queries[0][0][0] == len("ä & b=c")
@@ -40,6 +42,24 @@ def test_page_searches_again_at_another_size(visit):
     page.select_option("#search-dim", "2")
     page.wait_for_selector("#search-status:has-text('2 dims')")
     assert [query[2] for query in service.index.queries] == [4, 2]
+    assert page.locator(".hit .number").all_text_contents() == ["0.500", "0.450", "0.400"]
+
+
+def test_page_shows_more_results_below_those_that_it_shows(visit):
+    class Many(Index):
+        def search(self, vector, k, dim, modality=None):
+            (hit,) = super().search(vector, 1, dim, modality)
+            return [replace(hit, row=n, has_picture=False) for n in range(min(k, 30))]
+
+    page = visit(fake_service(index=Many()))
+    search(page, "red")
+    first = page.query_selector(".hit")
+    for count in (24, 30):
+        page.click("#more")
+        page.wait_for_selector(f"#search-status:has-text('{count} pictures')")
+        assert page.locator(".hit").count() == count
+    assert first.is_visible()
+    assert page.is_hidden("#more")
 
 
 def test_page_searches_in_pictures_first(visit):

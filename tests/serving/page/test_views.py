@@ -18,9 +18,8 @@ NARROW, PHONE = {"width": 320, "height": 640}, {"width": 412, "height": 915}
         ({"index": None}, ["Ask", "Compare"]),
         ({"generator": None}, ["Search", "Compare"]),
         ({"generator": None, "index": None}, []),
-        ({"embedder": None, "index": None}, []),
     ],
-    ids=["all", "no index", "no generator", "embedder", "generator"],
+    ids=["all", "no index", "no generator", "embedder"],
 )
 def test_page_shows_what_the_model_can_do(visit, parts, views):
     page = visit(fake_service(**parts))

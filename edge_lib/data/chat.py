@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 from tokenizers import AddedToken
 
 from edge_lib.data.chat_spans import Spans, TurnSpans, assistant_turns
-from edge_lib.data.messages import PLACEHOLDERS, ChatError, Messages
+from edge_lib.data.messages import PLACEHOLDERS, ChatError, Messages, TooLong
 from edge_lib.data.text_tokens import MARK, TextTokenizer
 
 if TYPE_CHECKING:  # transformers takes seconds to import
@@ -110,8 +110,8 @@ class Chat:
             for name, mark in PLACEHOLDERS.items()
         }
 
-    def too_long(self, length: int) -> ChatError:
-        return ChatError(f"{length} tokens are more than max_length={self.max_length}")
+    def too_long(self, length: int) -> TooLong:
+        return TooLong(f"{length} tokens are more than max_length={self.max_length}")
 
     def _checked_length(self, ids: np.ndarray) -> list[int]:
         if len(ids) > self.max_length:

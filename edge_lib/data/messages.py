@@ -15,6 +15,10 @@ class ChatError(ValueError):
     """A conversation that cannot be turned into an input of the model."""
 
 
+class TooLong(ChatError):
+    """A conversation of more tokens than the model takes."""
+
+
 def as_literal(text: str) -> str:
     """A text in which placeholders that somebody typed are text and stand for no items."""
     for mark in PLACEHOLDERS.values():

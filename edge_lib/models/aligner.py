@@ -109,7 +109,7 @@ class Aligner(PretrainedModel, nn.Module):
 
     @torch.no_grad()
     def encode_prepared(self, modality: str, inputs: Sequence[dict[str, Tensor]]) -> EncoderOutput:
-        """The frozen encoder's output for what `prepare` gave for each item."""
+        """The frozen encoder's output for inputs of one or more items, all of one length."""
         batch = {name: torch.cat([own[name] for own in inputs]) for name in inputs[0]}
         return run_encoder(self.encoder(modality), batch, self.precision, self.token_window)
 

@@ -52,23 +52,20 @@ class TorchEmbedder:
             aligner.encoder(name)  # loads it
 
     def prepare(self, modality: str, item: Any) -> Any:
-        encoder = self._aligner.encoder(modality)
-        if encoder.truncates(item):
+        if modality != "text":
+            return self._aligner.prepare(modality, item)
+        if self._aligner.encoder("text").truncates(item):
             raise UnusableItem("longer than what the model reads")
-        return item if modality == "text" else encoder.prepare([item])
+        return item
 
     def embed(self, modality: str, inputs: list) -> np.ndarray:
         import torch
 
-        from edge_lib.features.encoder import run_encoder
-
-        aligner, encoder = self._aligner, self._aligner.encoder(modality)
+        aligner = self._aligner
         if modality == "text":
-            batch = encoder.prepare(inputs)
-        else:
-            batch = {name: torch.cat([own[name] for own in inputs]) for name in inputs[0]}
+            inputs = [aligner.encoder("text").prepare(inputs)]
         with torch.inference_mode():
-            output = run_encoder(encoder, batch, aligner.precision, aligner.token_window)
+            output = aligner.encode_prepared(modality, inputs)
             return aligner.heads[modality](output)[1].float().cpu().numpy()
 
 

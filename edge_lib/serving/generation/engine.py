@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edge_lib.data.messages import PLACEHOLDERS, as_literal
+from edge_lib.data.messages import PLACEHOLDERS, TooLong, as_literal
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.encoding import PrefixEncoder
 from edge_lib.serving.generation.prefix_cache import PrefixCache, SoftTokens
@@ -28,7 +28,8 @@ class Engine:
     """A `Generator`. Subclasses say how a model is run.
 
     batch: the model's rows. ends: tokens that end an answer. max_tokens: of an answer, by default.
-    max_positions: of a prompt and its answer together.
+    max_positions: of a prompt and its answer together. max_characters: of a prompt; longer ones are
+    not tokenised.
     """
 
     accepts: frozenset[str]
@@ -40,11 +41,13 @@ class Engine:
         ends: frozenset[int],
         max_tokens: int,
         max_positions: int,
+        max_characters: int,
         settings: ServeSettings,
         metrics: Metrics,
     ):
         self.settings, self.metrics = settings, metrics
         self.max_tokens, self.max_positions = max_tokens, max_positions
+        self.max_characters = max_characters
         self._worker = Worker(batch, self.encode, ends, settings, metrics)
         cache = PrefixCache(settings.prefix_cache_mb * 2**20)
         self._encoder = PrefixEncoder(self.prepare, self._worker, cache, metrics)
@@ -121,17 +124,23 @@ class Engine:
         try:
             items = self.group(request.media)
             counts = {name: len(own) for name, own in items.items()}
-            with self._worker.arrivals:
-                ids = await asyncio.to_thread(self.tokenize, request.messages, counts)
+            ids = await self._tokenize(request.messages, counts)
         except ValueError as error:
-            raise ApiError(400, str(error), "invalid_prompt") from None
-        self._check_length(len(ids))
-        return Prompt(ids, {name: await self._encode_all(name, own) for name, own in items.items()})
+            code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_prompt"
+            raise ApiError(400, str(error), code) from None
+        encode = (self._encode_all(name, own) for name, own in items.items())
+        return Prompt(ids, dict(zip(items, await asyncio.gather(*encode), strict=True)))
 
-    def _check_length(self, length: int) -> None:
-        limit = self.settings.max_prompt_tokens
-        if limit and length > limit:
-            raise ApiError(400, f"a prompt of {length} tokens, over {limit}", "prompt_too_long")
+    async def _tokenize(self, messages: Messages, counts: dict[str, int]) -> list[int]:
+        length = _characters(messages)
+        if length > self.max_characters:
+            raise TooLong(f"a prompt of {length:,} characters, over {self.max_characters:,}")
+        with self._worker.arrivals:
+            ids = await asyncio.to_thread(self.tokenize, messages, counts)
+        limit = self.settings.max_prompt_tokens or len(ids)
+        if len(ids) > limit:
+            raise TooLong(f"a prompt of {len(ids)} tokens, over {limit}")
+        return ids
 
     async def _encode_all(self, name: str, items: list[tuple[Media, ...]]) -> list[SoftTokens]:
         encode = (self._encode_item(name, number, item) for number, item in enumerate(items))
@@ -149,6 +158,15 @@ def prompt_texts(messages: Messages, kinds: Sequence[str]) -> Messages:
     if isinstance(messages, str):
         return messages
     return [{**message, "content": _text(message["content"], kinds)} for message in messages]
+
+
+def _characters(content: Messages | dict) -> int:
+    """In all texts of messages, of their contents, and of the parts of these."""
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, dict):
+        return _characters(content.get("content") or content.get("text", ""))
+    return sum(map(_characters, content))
 
 
 def _text(content: str | list[dict], kinds: Sequence[str]) -> str:

@@ -78,9 +78,16 @@ class QAEngine(Engine):
     accepts, multi_turn = frozenset({"image"}), False
 
     def __init__(self, model: QAModel, settings: ServeSettings, metrics: Metrics):
-        self.model, ends = model.eval(), frozenset({EOS, PAD})
-        batch = QABatch(model.decoder)
-        super().__init__(batch, ends, MAX_TOKENS, sys.maxsize, settings, metrics)
+        self.model = model.eval()
+        super().__init__(
+            batch=QABatch(model.decoder),
+            ends=frozenset({EOS, PAD}),
+            max_tokens=MAX_TOKENS,
+            max_positions=sys.maxsize,
+            max_characters=MAX_CHARACTERS,
+            settings=settings,
+            metrics=metrics,
+        )
         with torch.inference_mode():
             self.encode("image", [(self.prepare("image", blank_image()),)])  # loads the encoder
 
@@ -114,8 +121,6 @@ def _question(messages: Messages) -> str:
     question = messages.replace(PLACEHOLDERS["image"], "").replace(ESCAPE, "").strip()
     if not question:
         raise ChatError("the question is empty")
-    if len(question) > MAX_CHARACTERS:
-        raise ChatError(f"a question of {len(question):,} characters, over {MAX_CHARACTERS:,}")
     if not is_unicode(question):
         raise ChatError(f"a text that is not Unicode: {question[:40]!r}")
     return question

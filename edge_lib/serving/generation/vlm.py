@@ -34,20 +34,22 @@ class VLMEngine(Engine):
         self.accepts = frozenset({"image", "audio"} if vlm.fused else vlm.chat.num_soft_tokens)
         # one of its own for the model's thread: an encoding tokenizer cannot decode at that time
         self._decoder, self._lock = copy.deepcopy(vlm.chat.tokenizer), Lock()
-        longest = max(map(len, self._decoder.get_vocab()))
-        self._max_characters = longest * vlm.chat.max_length
+        longest = max(map(len, self._decoder.get_vocab()))  # token, in bytes
         text_config = vlm.language.config.get_text_config()
-        positions = getattr(text_config, "max_position_embeddings", sys.maxsize)
-        ends, default = _end_tokens(vlm), vlm.config.max_new_tokens
-        super().__init__(CausalBatch(vlm), ends, default, positions, settings, metrics)
+        super().__init__(
+            batch=CausalBatch(vlm),
+            ends=_end_tokens(vlm),
+            max_tokens=vlm.config.max_new_tokens,
+            max_positions=getattr(text_config, "max_position_embeddings", sys.maxsize),
+            max_characters=longest * vlm.chat.max_length,
+            settings=settings,
+            metrics=metrics,
+        )
         self._warm_up()
 
     def tokenize(self, messages: Messages, counts: dict[str, int]) -> list[int]:
         texts = prompt_texts(messages, [*self.vlm.chat.num_soft_tokens])
         texts = as_messages(self.vlm.chat, texts, counts)
-        length = sum(len(message["content"]) for message in texts)
-        if length > self._max_characters:  # tokenising them would take long
-            raise ChatError(f"{length:,} characters are more than the model's limit")
         with self._lock:
             return self.vlm.chat.prompt(texts)
 

@@ -141,7 +141,7 @@ def test_question_may_have_several_forms(make_engine, serve, messages):
         (request([], [picture(1)]), "one turn of a user"),
         (request([turn("system", "be kind"), turn("user", "?")], [picture(1)]), "one turn"),
         (request([turn("assistant", "where?")], [picture(1)]), "one turn of a user"),
-        (request("x" * 5000, [picture(1)]), "a question of 5,000 characters, over 4,096"),
+        (request("x" * 5000, [picture(1)]), "a prompt of 5,000 characters, over 4,096"),
         (request("where \ud83d?", [picture(1)]), "a text that is not Unicode"),
     ],
     ids=lambda own: own if isinstance(own, str) else "",

@@ -237,7 +237,8 @@ def test_marks_that_a_client_typed_are_text(make_engine, serve, vlm, typed):
         (request(parts(None), []), "the prompt has 1 <image> for 0 items"),
         (request([{"role": "tool", "content": "so"}]), "system, user, assistant, not 'tool'"),
         (request("what? " * 900), "tokens are more than max_length=1024"),
-        (request("x" * 10_000_000), "10,000,000 characters are more than the model's limit"),
+        (request("x" * 10_000_000), "a prompt of 10,000,000 characters, over "),
+        (request(parts("x" * 9000, "y" * 9000)), "a prompt of 18,000 characters, over "),
         (request("what \ud83d?"), "a text that is not Unicode"),
         (request([{"role": "user", "content": []}]), "a user turn without text"),
         (request("?", media={"video": [1]}), "the model takes no video"),
@@ -248,6 +249,8 @@ def test_prompts_that_cannot_be_used_are_refused(make_engine, serve, own, messag
     error = serve(make_engine(), lambda engine: refusal(engine, own))
     assert error.status == 400
     assert message in error.message
+    too_long = " characters, over" in message or "max_length" in message
+    assert (error.code == "context_length_exceeded") == too_long
 
 
 def test_prompt_tokens_are_limited(make_engine, serve, vlm):
@@ -256,7 +259,7 @@ def test_prompt_tokens_are_limited(make_engine, serve, vlm):
     assert serve(within, lambda engine: answer(engine, request("where?"))).text
     above = make_engine(max_prompt_tokens=length - 1)
     error = serve(above, lambda engine: refusal(engine, request("where?")))
-    assert (error.status, error.code) == (400, "prompt_too_long")
+    assert (error.status, error.code) == (400, "context_length_exceeded")
 
 
 # --- fused images and clips ------------------------------------------------------------------

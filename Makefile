@@ -74,6 +74,11 @@ showcase-%: .venv/ready
 showcase-03_trm_qa: .venv/ready
 	$(call SHOW,03_trm_qa,03_trm_qa,-p overrides sweep.folder=runs/showcase-run/03_trm_qa/decoders)
 
+# beside a second run of 01, with which the evaluated one is compared
+showcase-07_evaluate: .venv/ready
+	$(BIN)/papermill notebooks/01_align.ipynb runs/01_pooled.ipynb -p overrides vision.pooler=pooled
+	$(call SHOW,07_evaluate,07_evaluate)
+
 # 01_align, 02_trimodal, 07_evaluate or 08_search, with params/stamps/{align,trimodal,evaluate,search}.yaml
 showcase-stamps-%: .venv/ready
 	$(call SHOW,stamps_$*,$*,-p config params/stamps/$(lastword $(subst _, ,$*)).yaml)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from edge_lib.config import DataConfig, FeatureSpec
+from edge_lib.config import MODALITIES, ConfigError, DataConfig, FeatureSpec
 from edge_lib.features.encoder import Encoder, load_encoder
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.sources import load_table, splits
@@ -81,14 +81,21 @@ def _load_encoder(spec: FeatureSpec, modality: str) -> Encoder:
 def _store_writers(
     data: DataConfig, spec: FeatureSpec, only: Sequence[str]
 ) -> dict[tuple[str, str], StoreWriter]:
-    """One for each split and modality; none for the training split if it is encoded online."""
+    """One for each split and modality; none for the training split if it is encoded online.
+    ConfigError for a table without any item of a modality.
+    """
     online = {"train"} if spec.features.online else set()
     tables = {s: load_table(data, s) for s in only or splits(data) if s not in online}
-    return {
+    writers = {
         (split, modality): StoreWriter(spec, modality, table)
         for split, table in tables.items()
         for modality in spec.modalities
     }
+    for (_, modality), writer in writers.items():
+        if not len(writer.items):
+            column = MODALITIES[modality].column
+            raise ConfigError(f"{writer.name}: nothing to encode, the table has no {column}")
+    return writers
 
 
 def missing_shards(writers: Iterable[StoreWriter]) -> Iterator[tuple[StoreWriter, list[int]]]:

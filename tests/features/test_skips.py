@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-from edge_lib.config import ConfigError, FeaturesConfig, FeatureSpec, ModalityConfig
+from edge_lib.config import ConfigError, DataConfig, FeaturesConfig, FeatureSpec, ModalityConfig
 from edge_lib.features.encoder import load_encoder
+from edge_lib.features.extract import write_features
 from edge_lib.features.items import Items
 from edge_lib.features.online import OnlineFeatures
 from edge_lib.features.store import open_store
@@ -150,6 +151,17 @@ def test_store_without_any_item_names_the_reasons(table, store, monkeypatch):
     scale_output(monkeypatch, 1e6, slice(None))
     with pytest.raises(ConfigError, match=r"no item could be encoded: features are"):
         store(table)
+
+
+def test_table_without_captions_is_an_error_before_encoding(encode_image, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.png").write_bytes(encode_image())
+    folder, cache = {"path": tmp_path / "pictures", "caption_column": None}, tmp_path / "cache"
+    data = DataConfig(source="folder", folder=folder, cache_dir=cache)
+    modalities = {"text": ModalityConfig(encoder="all-MiniLM-L6-v2")}
+    spec = FeatureSpec(modalities, FeaturesConfig(), cache)
+    with pytest.raises(ConfigError, match=r"train text: nothing to encode, the table has no texts"):
+        write_features(data, spec, ["train"])
 
 
 def test_pictures_out_of_bounds_are_skips_and_the_transparent_ones_counted(

@@ -8,7 +8,8 @@ from notebook_outputs import figure_alts, printed_text
 from notebook_runs import read_metrics, run_notebook
 
 from edge_lib import Aligner
-from edge_lib.config import FeatureSpec, load_config
+from edge_lib.config import load_config
+from edge_lib.experiments.search import present_modalities
 from edge_lib.features.extract import write_features
 from edge_lib.sources import load_table
 
@@ -20,7 +21,9 @@ def run_search(folder, overrides):
     overrides = f"{overrides} data.cache_dir={folder / 'cache'}"
     config = load_config("params/tiny/search.yaml", overrides)
     aligner = Aligner.untrained(config.aligner.folder)
-    spec = FeatureSpec(aligner.modalities, config.features, config.data.cache_dir)
+    table = load_table(config.data, config.search.split)
+    names = present_modalities(aligner, table, config.search)
+    spec = aligner.feature_spec(config.features, config.data.cache_dir, names)
     write_features(config.data, spec, [config.search.split])
     return run_notebook("08_search", folder, overrides)
 

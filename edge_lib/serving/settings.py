@@ -8,6 +8,7 @@ from edge_lib.config.base import Positive, Section
 from edge_lib.sources.download.base import LocalPath
 
 Seconds = Annotated[float, Field(gt=0)]
+Authority = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(:[0-9]{1,5})?$")]
 Token = Annotated[SecretStr, Field(min_length=1)]
 
 
@@ -23,8 +24,8 @@ class ServeSettings(Section):
     api_key: Token | None = Field(
         None, description="key that clients send as a bearer token, also from EDGE_GLASS_API_KEY"
     )
-    allow_urls: list[str] = Field(
-        [], description="hosts that pictures and sounds may be fetched from (default none)"
+    allow_urls: list[Authority] = Field(
+        [], description="hosts, or HOST:PORT, to fetch pictures and sounds from (default none)"
     )
     allow_hosts: list[str] = Field(
         [], description="names of this server; on 127.0.0.1 requests for others are refused"

@@ -6,9 +6,14 @@ The cases of vLLM's CVE-2025-6242 (hosts that were not checked after a redirect)
 
 import asyncio
 
+import httpx
 import pytest
+from serving.fakes import fake_service
+from serving.live import live_server
 from sources.download.hostile_server import JPEG, ROUTES, HostileServer, Route, redirect
 
+from edge_lib.config import ConfigError
+from edge_lib.config.flags import parse_section
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.media import load_media
 from edge_lib.serving.remote import Fetcher
@@ -142,3 +147,26 @@ def test_url_errors_hold_no_address(server):
     assert info.value.message == (
         "the URL gives nothing: name not resolved, refused, reset, TLS, HTTP, or a wrong length"
     )
+
+
+def test_url_is_fetched_for_a_request(server):
+    """Through the whole server: an allowed one, another host, and a redirect to it."""
+    host = f"127.0.0.2:{server.port}"
+    with live_server(fake_service(ServeSettings(allow_urls=[host]))) as url:
+        ask = {"prompt": "what is it?"}
+
+        def post(picture):
+            return httpx.post(f"{url}/generate", json=ask | {"images": [picture]})
+
+        assert post(f"http://{host}/picture.jpg").status_code == 200
+        error = post(f"http://127.0.0.1:{server.port}/picture.jpg").json()["error"]
+        assert (error["code"], error["param"]) == ("url_not_allowed", "images.0")
+        error = post(f"http://{host}/404").json()["error"]
+        assert (error["code"], error["param"]) == ("fetch_failed", "images.0")
+    assert server.requests == ["picture.jpg", "404"]
+
+
+@pytest.mark.parametrize("host", ["https://example.org", "*.example.org", "a/b", "", "a:b", "a b"])
+def test_allowed_hosts_are_names_with_or_without_a_port(host):
+    with pytest.raises(ConfigError, match="allow_urls"):
+        parse_section("serve", ServeSettings, {"allow_urls": [host]})

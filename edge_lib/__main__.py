@@ -111,6 +111,12 @@ def embed(arguments: Arguments) -> int:
     parser.add_argument("--dtype", choices=["float16", "int8"], default="float16")
     parser.add_argument("--splits", nargs="+", default=[], help="all of the source by default")
     parser.add_argument("--overrides", default="", help="of a config")
+    parser.add_argument(
+        "--num-processes",
+        type=int,
+        metavar="N",
+        help="that encode; those of a config, or one a GPU",
+    )
     for name in ("image", "audio", "caption", "id"):
         help_text = "of a table; recognised by its name by default"
         parser.add_argument(f"--{name}-column", metavar="NAME", help=help_text)

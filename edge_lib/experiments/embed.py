@@ -46,6 +46,7 @@ from edge_lib.sources import load_table
 from edge_lib.sources import splits as available_splits
 from edge_lib.sources.download import download_missing
 from edge_lib.sources.own_files import Columns, data_of_path, own_splits
+from edge_lib.training.launch import launch
 
 ROW_GROUP = 4096
 TYPES = {"float16": pa.float16(), "int8": pa.int8()}
@@ -60,10 +61,12 @@ def embed_source(
     splits: Sequence[str] = (),
     overrides: str = "",
     columns: Columns | None = None,
+    num_processes: int | None = None,
     **options,
 ) -> Counts:
     """`write_embeddings` of what a config's data section or `data_of_path` names, by default all
-    splits. overrides: of a config. columns: of `data_of_path`. options: dims, dtype.
+    splits. overrides: of a config. columns: of `data_of_path`. num_processes: by default as many as
+    the config says, or one for each GPU. options: dims, dtype.
     """
     if not isinstance(aligner, Aligner):
         raise ConfigError(f"only aligners embed, and this is a {type(aligner).__name__}")
@@ -71,17 +74,19 @@ def embed_source(
         if overrides:
             raise ConfigError(f"overrides: {source} is not a config (.yaml)")
         data, features = data_of_path(source, **columns or {}), None
-        available = own_splits(data)
+        available, processes = own_splits(data), max(1, torch.cuda.device_count())
     else:
         if columns:
             raise ConfigError(f"{source} is a config, which names the columns: {min(columns)}")
         path = absolute_path(source)
         config = load_config(path if path.exists() else source, overrides)
         data, features, available = config.data, config.features, available_splits(config.data)
+        processes = config.extract_launch["num_processes"]
         download_missing(data)
     if unknown := [split for split in splits if split not in available]:
         raise ConfigError(f"splits: no split {unknown[0]!r}; {source} has {', '.join(available)}")
-    return write_embeddings(aligner, data, splits or available, out, features=features, **options)
+    options |= {"features": features, "num_processes": num_processes or processes}
+    return write_embeddings(aligner, data, splits or available, out, **options)
 
 
 def write_embeddings(
@@ -92,13 +97,15 @@ def write_embeddings(
     dims: Sequence[int] = (),
     dtype: Dtype = "float16",
     features: FeaturesConfig | None = None,
+    num_processes: int = 1,
 ) -> Counts:
     """Embed all items of some splits that the aligner has a head for, into a Parquet file (see
     above), which appears whole or not at all.
 
     dims: sizes of the embedding, the largest by default. features: how encoders run, by default as
-    when the aligner was trained. Returns {"train/vision": {"embedded": n, "skipped": k}, ...}.
-    Raises ConfigError for dims that the aligner lacks, and tables without items for it.
+    when the aligner was trained. num_processes: to encode; more than one are launched. Returns
+    {"train/vision": {"embedded": n, "skipped": k}, ...}. Raises ConfigError for dims that the
+    aligner lacks, and tables without items for it.
 
     Example:
         >>> data = data_of_path("pictures")  # edge_lib.sources.own_files
@@ -107,7 +114,12 @@ def write_embeddings(
     columns, path, counts = EmbeddingColumns.of(aligner, dims, dtype), _output_path(out), {}
     features = features or FeaturesConfig(precision=aligner.precision)
     spec = aligner.feature_spec(features, data.cache_dir)
-    stores = _write_stores(spec, {split: load_table(data, split) for split in splits})
+    stores = _open_writers(spec, data, splits)
+    if num_processes == 1:
+        write_stores([*stores.values()], spec)
+    elif not all(store.is_complete() for store in stores.values()):
+        options = {"num_processes": num_processes, "log_dir": data.cache_dir / "logs"}
+        launch(encode_items, spec, data, splits, **options)
     with whole_file(path) as temporary, columns.open(temporary, aligner) as writer:
         for (split, name), store in stores.items():
             reader, table = FeatureStore(store.folder), store.table
@@ -179,10 +191,16 @@ def _output_path(out: str | Path) -> Path:
     return path
 
 
-def _write_stores(
-    spec: FeatureSpec, tables: dict[str, Table]
+def encode_items(spec: FeatureSpec, data: DataConfig, splits: Sequence[str]) -> None:
+    """Write the stores of some splits, with the processes that are launched beside this one."""
+    write_stores([*_open_writers(spec, data, splits).values()], spec)
+
+
+def _open_writers(
+    spec: FeatureSpec, data: DataConfig, splits: Sequence[str]
 ) -> dict[tuple[str, str], StoreWriter]:
-    """The complete stores of each split and modality that it has items of."""
+    """The stores of each split and modality that it has items of."""
+    tables = {split: load_table(data, split) for split in splits}
     stores = {
         (split, name): StoreWriter(spec, name, table)
         for split, table in tables.items()
@@ -195,7 +213,6 @@ def _write_stores(
             f"{', '.join(t.name for t in tables.values())}: no row has {' or '.join(columns)}, "
             f"and the aligner embeds {' and '.join(names)}"
         )
-    write_stores([*stores.values()], spec)
     return stores
 
 

@@ -14,9 +14,9 @@ from datasets import Dataset
 from torch import nn
 
 from edge_lib import __main__ as command_line
-from edge_lib.config import ROOT, ConfigError, ModalityConfig
+from edge_lib.config import ROOT, ConfigError, FeaturesConfig, ModalityConfig
 from edge_lib.experiments import embed
-from edge_lib.experiments.embed import embed_source
+from edge_lib.experiments.embed import embed_source, write_embeddings
 from edge_lib.models import Aligner
 from edge_lib.models.saving import model_digest
 from edge_lib.search import MatryoshkaIndex
@@ -71,6 +71,22 @@ def vectors(aligner, pictures, cache):
 
 def column(frame, name):
     return np.stack(frame[name]).astype(np.float32)
+
+
+def test_two_processes_write_the_same_file_as_one(aligner, pictures, cache, tmp_path):
+    tables, counts, options = [], [], {"dims": [16], "features": FeaturesConfig(shard_rows=2)}
+    for number in (1, 2):
+        data = cache(pictures).model_copy(update={"cache_dir": tmp_path / f"cache-{number}"})
+        out, options["num_processes"] = tmp_path / f"{number}.parquet", number
+        counts.append(write_embeddings(aligner, data, ["train"], out, **options))
+        tables.append(pq.read_table(out).to_pandas())
+    logs = [(tmp_path / f"cache-2/logs/rank-{rank}.log").read_text() for rank in (0, 1)]
+    assert "items 0-2 of 6" in logs[0]
+    assert "items 2-4 of 6" in logs[1]
+    assert counts[0] == counts[1]
+    np.testing.assert_allclose(*(column(table, "embedding_16") for table in tables), atol=1e-3)
+    one, two = (table.drop(columns="embedding_16") for table in tables)
+    pd.testing.assert_frame_equal(one, two)
 
 
 def test_file_has_a_row_for_each_picture_and_caption(aligner, pictures, tmp_path, vectors):

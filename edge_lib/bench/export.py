@@ -1,9 +1,13 @@
 """Exported graphs through onnxruntime, in float32 and in 8 bits, against torch: cosines, recall,
-size and speed of `tiny-align` on scenes, whose gallery is of twins.
+size and speed of an aligner of images, speech and captions of scenes, whose gallery is of twins.
+
+The aligner is that of notebook 02, trained on fewer scenes.
 """
 
+import shutil
 import tempfile
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +16,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_lib.bench.tools import compare
-from edge_lib.config import DataConfig, load_config
+from edge_lib.config import DataConfig, ExperimentConfig, FeatureSpec, load_config
+from edge_lib.experiments.align import measure_aligner
 from edge_lib.export.folder import export_model
 from edge_lib.features.encoder import load_encoder
+from edge_lib.features.extract import write_stores
 from edge_lib.features.onnx import open_session
+from edge_lib.features.store_writer import StoreWriter
 from edge_lib.metrics.recall import retrieval_ranks
 from edge_lib.models import Aligner
+from edge_lib.runs import Run
 from edge_lib.sources import load_table
 
-SCENES = "data.scenes.test_size=1000 data.scenes.train_size=4 data.scenes.val_size=128 "
-SCENES += "data.scenes.swap_size=2 data.cache_dir={cache}"
+SCENES = "data.scenes.train_size=3000 data.scenes.val_size=200 data.scenes.test_size=1000 "
+SCENES += "data.scenes.swap_size=2 data.scenes.degraded_size=4 "
+SCENES += "fusion=null data.cache_dir={folder}/cache"
 BATCH = 32
 SUFFIXES = {"onnx": "", "int8": "_quantized"}
 Batches = list[dict[str, np.ndarray]]
 
 
 def export() -> dict[str, float]:
-    """Cosines to torch, R@1 of a thousand twins, size and items per second of both modalities."""
+    """Cosines to torch, R@1 of a thousand twins, size and items per second of each modality; and
+    seconds to extract the features of the thousand.
+    """
     torch.set_num_threads(2)
-    aligner = Aligner.from_pretrained("tiny-align")
     with tempfile.TemporaryDirectory() as folder:
-        data = load_config("params/tiny/align.yaml", SCENES.format(cache=folder)).data
-        texts = load_table(data, "val").captions.take(range(128))
+        config = load_config("params/tiny/trimodal.yaml", SCENES.format(folder=folder))
+        aligner = train(config, Path(folder) / "run")
+        texts = load_table(config.data, "val").captions.take(range(128))
         export_model(aligner, Path(folder) / "exported", int8=True, texts=texts)
-        onnx, batches = Path(folder) / "exported/onnx", scene_batches(aligner, data)
+        onnx, batches = Path(folder) / "exported/onnx", scene_batches(aligner, config.data)
         embeddings = {"torch": {name: embed(aligner, name, batches[name]) for name in batches}}
         for kind, suffix in SUFFIXES.items():
             embeddings[kind] = {
@@ -44,18 +55,22 @@ def export() -> dict[str, float]:
         result = parity(embeddings)
         for name, own in batches.items():
             result |= sizes(onnx, name) | speed(aligner, onnx, name, own[:4])
-    return result
+        return result | extraction(config)
+
+
+def train(config: ExperimentConfig, folder: Path) -> Aligner:
+    measure_aligner(config, Run.create(config, "align", folder).folder)
+    return Aligner.from_pretrained(folder / "checkpoints/best")
 
 
 def scene_batches(aligner: Aligner, data: DataConfig) -> dict[str, Batches]:
-    """Inputs of the encoders for the images and captions of scenes."""
-    table = load_table(data, "test")
+    """Inputs of the encoders for the images, clips and captions of scenes."""
+    table, batches = load_table(data, "test"), {}
     rows = np.arange(len(table))
-    items = {"vision": table.try_decode("vision", rows), "text": table.captions.take(rows)}
-    batches = {}
-    for name, own in items.items():
-        encoder = load_encoder(name, aligner.modalities[name].encoder_config)
-        parts = (own[i : i + BATCH] for i in range(0, len(own), BATCH))
+    for name, modality in aligner.modalities.items():
+        encoder = load_encoder(name, modality.encoder_config)
+        items = table.captions.take(rows) if name == "text" else table.try_decode(name, rows)
+        parts = (items[i : i + BATCH] for i in range(0, len(items), BATCH))
         prepared = map(encoder.prepare, parts)
         batches[name] = [{key: x.numpy() for key, x in inputs.items()} for inputs in prepared]
     return batches
@@ -81,7 +96,7 @@ def run(path: Path, batches: Batches) -> Tensor:
 def parity(embeddings: dict[str, dict[str, Tensor]]) -> dict[str, float]:
     result = {}
     for kind, own in embeddings.items():
-        for query, gallery in (("vision", "text"), ("text", "vision")):
+        for query, gallery in permutations(own, 2):
             ranks = retrieval_ranks(own[query], own[gallery])
             result[f"r1.{query}_to_{gallery}.{kind}"] = float((ranks == 0).mean())
         for name, x in own.items():
@@ -110,4 +125,22 @@ def speed(aligner: Aligner, onnx: Path, name: str, batches: Batches) -> dict[str
     items = sum(len(next(iter(batch.values()))) for batch in batches)
     for kind in functions:
         result[f"items_per_second.{name}.{kind}"] = items / result[f"seconds.{name}.{kind}"]
+    return result
+
+
+def extraction(config: ExperimentConfig) -> dict[str, float]:
+    """Seconds to write the features of the test split, encoders loaded each time: with backend
+    torch (`ours`) and with onnx.
+    """
+    spec, table, result = config.feature_spec, load_table(config.data, "test"), {}
+
+    def write(name: str, backend: str) -> None:
+        features = spec.features.model_copy(update={"backend": backend})
+        own = FeatureSpec(spec.modalities, features, spec.cache_dir / "extraction")
+        shutil.rmtree(own.cache_dir / "features", ignore_errors=True)
+        write_stores([StoreWriter(own, name, table)], own)
+
+    for name in spec.modalities:
+        functions = {"ours": partial(write, name, "torch"), "onnx": partial(write, name, "onnx")}
+        result |= compare(f"seconds.extract.{name}", functions, rounds=5)
     return result

@@ -1,12 +1,13 @@
-"""Search in 131,072 embeddings of 256 dims: our exact index in memory against LanceDB's IVF-PQ on
-disk, for collections that memory does not hold.
+"""Search in our exact index in memory against LanceDB's IVF-PQ on disk, for collections that
+memory does not hold: in 131,072 embeddings of 256 dims and in 16,384 trained ones.
 
-Embeddings and queries are those of the benchmark `retrieval`, in float32. IVF-PQ looks at the rows
-of the nearest PROBES of PARTITIONS clusters, each row as a product of BYTES bytes; refined, it
-compares REFINE times as many rows as are asked for once more, in full.
+The former and their queries are those of the benchmark `retrieval`, in float32; the latter are
+images of scenes, and their queries captions, both by `tiny-align`. IVF-PQ looks at the rows of the
+nearest probes of all partitions, each row as a product of BYTES bytes; refined, it compares REFINE
+times as many rows as are asked for once more, in full.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,33 +15,67 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from edge_lib.bench.retrieval import QUERIES, SHORTLIST, SMALL, TOP, embeddings, overlap
 from edge_lib.bench.tools import compare
+from edge_lib.config import load_config
+from edge_lib.experiments.align import embed_table
+from edge_lib.features.extract import write_stores
+from edge_lib.features.store import FeatureStore
+from edge_lib.features.store_writer import StoreWriter
+from edge_lib.models import Aligner
 from edge_lib.search import MatryoshkaIndex
+from edge_lib.sources import load_table
 from edge_lib.training.timing import seconds
 
-ROWS, WIDTH, PARTITIONS, BYTES, REFINE = 131_072, 256, 256, 32, 20
-PROBES = (10, 50)
+ROWS, TRAINED_ROWS, WIDTH, BYTES, REFINE = 131_072, 16_384, 256, 32, 20
 COLUMN = "embedding"
+SCENES = f"data.scenes.train_size={TRAINED_ROWS} data.scenes.val_size=4 data.scenes.swap_size=2 "
+SCENES += f"data.scenes.test_size={QUERIES} data.cache_dir={{folder}}"
 
 
 def lance() -> dict[str, float]:
     """Seconds of 64 searches one after the other, recall of the 10 best, and bytes."""
     torch.set_num_threads(2)
     rows, queries = (x.cpu() for x in embeddings(ROWS, QUERIES, WIDTH))
-    index = MatryoshkaIndex(rows, [SMALL, WIDTH])
+    trained = measure(*trained_embeddings(), partitions=64, probes=(4, 16))
+    return measure(rows, queries, partitions=256, probes=(10, 50)) | {
+        f"trained.{key}": value for key, value in trained.items()
+    }
+
+
+def trained_embeddings() -> tuple[Tensor, Tensor]:
+    """Unit embeddings of images (TRAINED_ROWS, WIDTH) and captions (QUERIES, WIDTH)."""
+    aligner = Aligner.from_pretrained("tiny-align")
+    with TemporaryDirectory() as folder:
+        config = load_config("params/tiny/align.yaml", SCENES.format(folder=folder))
+        spec = aligner.feature_spec(config.features, config.data.cache_dir)
+        parts = []
+        for name, split in (("vision", "train"), ("text", "test")):
+            writer = StoreWriter(spec, name, load_table(config.data, split))
+            write_stores([writer], spec)
+            store = FeatureStore(writer.folder)
+            parts.append(embed_table(aligner, writer.table, {name: store})[0][name])
+    return tuple(F.normalize(part, dim=1) for part in parts)
+
+
+def measure(
+    rows: Tensor, queries: Tensor, partitions: int, probes: Sequence[int]
+) -> dict[str, float]:
+    """Our index and IVF-PQ with these partitions, of which `probes` are looked at."""
+    index = MatryoshkaIndex(rows, [SMALL, rows.shape[1]])
     with TemporaryDirectory() as folder:
         table = _create_table(Path(folder), rows)
-        result = {"seconds.build.ivf_pq": seconds(partial(_create_index, table))}
+        result = {"seconds.build.ivf_pq": seconds(partial(_create_index, table, partitions))}
         searches: dict[str, Callable] = {
             "ours": partial(_search_ours, index, queries),
-            "coarse_to_fine": partial(_search_ours, index, queries, [SMALL, WIDTH]),
+            "coarse_to_fine": partial(_search_ours, index, queries, index.dims),
         }
-        for probes in PROBES:
-            searches[f"ivf_pq{probes}"] = partial(_search, table, queries, probes, None)
-            searches[f"ivf_pq{probes}_refined"] = partial(_search, table, queries, probes, REFINE)
+        for number in probes:
+            searches[f"ivf_pq{number}"] = partial(_search, table, queries, number, None)
+            searches[f"ivf_pq{number}_refined"] = partial(_search, table, queries, number, REFINE)
         result |= compare("seconds.queries", searches, rounds=3)
         exact = searches.pop("ours")()
         result |= {f"recall10.{name}": overlap(f(), exact) for name, f in searches.items()}
@@ -54,19 +89,16 @@ def _create_table(folder: Path, rows: Tensor):
     import lancedb
 
     flat = pa.array(rows.numpy().ravel())
-    lists = pa.FixedSizeListArray.from_arrays(flat, WIDTH)
+    lists = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
     columns = pa.table({"row": np.arange(len(rows)), COLUMN: lists})
     return lancedb.connect(folder).create_table("items", columns)
 
 
-def _create_index(table) -> None:
-    table.create_index(
-        metric="cosine",
-        vector_column_name=COLUMN,
-        index_type="IVF_PQ",
-        num_partitions=PARTITIONS,
-        num_sub_vectors=BYTES,
-    )
+def _create_index(table, partitions: int) -> None:
+    from lancedb.index import IvfPq
+
+    sizes = {"num_partitions": partitions, "num_sub_vectors": BYTES}
+    table.create_index(COLUMN, config=IvfPq(distance_type="cosine", **sizes))
 
 
 def _search_ours(index: MatryoshkaIndex, queries: Tensor, dims: list[int] | None = None):

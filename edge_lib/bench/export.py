@@ -1,5 +1,5 @@
 """Exported graphs through onnxruntime, in float32 and in 8 bits, against torch: cosines, recall,
-size and speed of an aligner of images, speech and captions of scenes, whose gallery is of twins.
+size and speed of an aligner of images, clips and captions of scenes.
 
 The aligner is that of notebook 02, trained on fewer scenes.
 """

@@ -32,7 +32,7 @@ from edge_lib.training.timing import seconds
 
 ROWS, TRAINED_ROWS, WIDTH, BYTES, REFINE = 131_072, 16_384, 256, 32, 20
 COLUMN = "embedding"
-SCENES = f"data.scenes.train_size={TRAINED_ROWS} data.scenes.val_size=4 data.scenes.swap_size=2 "
+SCENES = f"data.scenes.train_size={TRAINED_ROWS} data.scenes.val_size=4 "
 SCENES += f"data.scenes.test_size={QUERIES} data.cache_dir={{folder}}"
 
 

@@ -194,7 +194,8 @@ def test_config_embeds_its_splits(aligner, tmp_path, cache_dir):
     sizes = " ".join(f"data.scenes.{name}_size=8" for name in ("train", "val", "test"))
     overrides = f"data.cache_dir={cache_dir} data.scenes.swap_size=4 {sizes}"
     out, splits = tmp_path / "out.parquet", ["val", "test"]
-    counts = embed_source(aligner, "params/tiny/align.yaml", out, splits, overrides, dims=[8])
+    options = {"dims": [8], "num_processes": 1}
+    counts = embed_source(aligner, "params/tiny/align.yaml", out, splits, overrides, **options)
     assert [*counts] == ["val/vision", "val/text", "test/vision", "test/text"]
     frame = pd.read_parquet(out)
     assert frame.groupby(["split", "modality"]).size().to_dict() == {

@@ -50,7 +50,7 @@ def open_page(browser, url: str, **options):
     """
     context = browser.new_context(**options)
     page, errors, fetched = context.new_page(), [], []
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text))
     page.on("request", lambda request: fetched.append(request.url))

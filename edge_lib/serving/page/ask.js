@@ -40,7 +40,8 @@ const clip = () => (takes("audio") ? inputs.clip : null);
 const given = () => ({ picture: picture(), clip: clip() });
 
 async function ask(text) {
-  if (running || (!text && !clip())) return;
+  const spoken = clip() && !messages.length; // a recording is sent with the first question
+  if (running || (!text && !spoken)) return;
   byId("question").value = "";
   const [earlier, items] = [messages, given()];
   const turn = addTurn(text, items);

@@ -64,8 +64,9 @@ async function search({ more = false } = {}) {
     const { hits } = await request(dim, modality);
     if (number !== latest) return;
     const time = Math.round(performance.now() - start);
-    const found = `${hits.length} ${KINDS[modality] ?? "rows"}`;
-    status.textContent = `${found} nearest to ${query.label}, ${dim} dims, ${time} ms.`;
+    const kind = KINDS[modality] ?? "rows";
+    const facts = `${hits.length} (${dim} dims, ${time} ms)`;
+    status.textContent = `Nearest ${kind} to ${query.label}: ${facts}.`;
     showHits(hits, more, !modality);
     byId("more").hidden = hits.length < count || count >= MOST;
   } catch (error) {

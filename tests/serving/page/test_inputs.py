@@ -96,7 +96,9 @@ def test_page_records_a_sentence(visit):
     (request,) = generator.requests
     assert request.media["audio"][0].content[:4] == b"RIFF"
     assert request.messages[0]["content"] == [{"type": "audio"}]
+    ask(page, "")  # there is nothing more to send
     samples = decoded(request, "audio")
+    assert len(generator.requests) == page.locator(".turn").count() == 1
     assert 0.7 * RATE < len(samples) < 4 * RATE
     assert peak_hertz(samples) == pytest.approx(HERTZ, abs=5)
 

@@ -31,7 +31,7 @@ def test_page_searches_by_text_and_uses_what_it_finds(visit):
     page.click(".thumb")
     page.wait_for_selector("#picture:not([hidden])")
     page.click("#by-picture")
-    page.wait_for_selector("#search-status:has-text('nearest to the picture')")
+    page.wait_for_selector("#search-status:has-text('to the picture: 3')")
     assert np.allclose(service.index.queries[-1][0][:3], [0, 0, 255], atol=8)
 
 
@@ -56,7 +56,7 @@ def test_page_shows_more_results_below_those_that_it_shows(visit):
     first = page.query_selector(".hit")
     for count in (24, 30):
         page.click("#more")
-        page.wait_for_selector(f"#search-status:has-text('{count} pictures')")
+        page.wait_for_selector(f"#search-status:has-text(': {count} (')")
         assert page.locator(".hit").count() == count
     assert first.is_visible()
     assert page.is_hidden("#more")
@@ -68,9 +68,9 @@ def test_page_searches_in_pictures_first(visit):
     page = visit(fake_service(index=index))
     search(page, "red")
     page.select_option("#search-modality", label="texts")
-    page.wait_for_selector("#search-status:has-text('texts nearest')")
+    page.wait_for_selector("#search-status:has-text('Nearest texts')")
     page.select_option("#search-modality", label="all rows")
-    page.wait_for_selector("#search-status:has-text('rows nearest')")
+    page.wait_for_selector("#search-status:has-text('Nearest rows')")
     assert [query[3] for query in index.queries] == ["vision", "text", None]
 
 

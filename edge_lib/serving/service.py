@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_lib.config.vlm import STAGES
 from edge_lib.runs.files import absolute_path
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
@@ -12,6 +13,9 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from edge_lib.serving.embedding import EmbedQueue
     from edge_lib.serving.generation.request import Generator
     from edge_lib.serving.index import SearchIndex
+
+
+INSIDE_A_RUN = {*STAGES, "checkpoints", "best"}  # folders whose names tell nothing
 
 
 @dataclass
@@ -54,9 +58,11 @@ def load_service(run: str, settings: ServeSettings, metrics: Metrics) -> Service
 
 
 def _name(run: str) -> str:
-    """The last part of a folder, such as 06_vlm-tiny-1a2b3c4d, or a name."""
-    path = absolute_path(run)
-    return path.resolve().name if path.exists() else run
+    """That of the run's folder, such as 06_vlm-tiny-1a2b3c4d, or of a model on the Hub."""
+    path = absolute_path(run).resolve()
+    if not path.exists():
+        return run
+    return next(p.name for p in (path, *path.parents) if p.name not in INSIDE_A_RUN)
 
 
 def _load_export(run: str, *parts: ServeSettings | Metrics) -> "tuple[EmbedQueue, None]":

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from edge_lib.serving.schemas.chat import Part
-from edge_lib.serving.schemas.fields import Body, MediaRef, OneOrMore, at_most
+from edge_lib.serving.schemas.fields import Body, MediaRef, at_most, list_of
 
 Dim = Annotated[int, Field(ge=1, le=2**31, description="size of the embeddings; see /v1/models")]
 Vector = list[float]
@@ -14,11 +14,11 @@ Vector = list[float]
 class EmbedRequest(Body):
     """Texts, pictures and sounds to embed."""
 
-    texts: Annotated[list[str], OneOrMore, at_most("max_items")] = Field([])
-    images: Annotated[list[MediaRef], OneOrMore, at_most("max_items")] = Field(
+    texts: Annotated[list_of(str), at_most("max_items")] = Field([])
+    images: Annotated[list_of(MediaRef), at_most("max_items")] = Field(
         [], description="data URIs, or uploaded files"
     )
-    audio: Annotated[list[MediaRef], OneOrMore, at_most("max_items")] = Field(
+    audio: Annotated[list_of(MediaRef), at_most("max_items")] = Field(
         [], description="data URIs, or uploaded files"
     )
     dim: Dim | None = None

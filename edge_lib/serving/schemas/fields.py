@@ -17,6 +17,7 @@ from edge_lib.serving.generation.request import Sampling
 
 # a data URI, an allowed URL, or the content of an uploaded file
 MediaRef = Annotated[str | bytes, WithJsonSchema({"type": "string", "contentMediaType": "image/*"})]
+StopText = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 def at_most(setting: str) -> AfterValidator:
@@ -31,8 +32,15 @@ def at_most(setting: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-# one item in place of a list of one
-OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+def list_of(item: Any) -> Any:
+    """The type of a list that takes one item in place of a list of one."""
+    return Annotated[
+        list[item],
+        BeforeValidator(
+            lambda value: value if isinstance(value, list) else [value],
+            json_schema_input_type=item | list[item],
+        ),
+    ]
 
 
 class Body(BaseModel):
@@ -57,9 +65,9 @@ class SamplingBody(Body):
     temperature: float = Field(0.0, ge=0, le=2, description="0 chooses the likeliest token")
     top_p: float = Field(1.0, gt=0, le=1, description="samples from this share of the probability")
     top_k: int = Field(0, ge=0, le=2**31, description="samples from so many tokens; 0 from all")
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=100)]], OneOrMore, at_most("max_stop")
-    ] = Field([], description="texts that end an answer, which leaves them out")
+    stop: Annotated[list_of(StopText), at_most("max_stop")] = Field(
+        [], description="texts that end an answer, which leaves them out"
+    )
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="of sampling")
     n: Annotated[int, Field(ge=1), at_most("max_n")] = Field(1, description="answers")
 

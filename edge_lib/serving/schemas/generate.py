@@ -4,9 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from edge_lib.serving.schemas.fields import MediaRef, OneOrMore, SamplingBody, at_most
+from edge_lib.serving.schemas.fields import MediaRef, SamplingBody, at_most, list_of
 
-Items = Annotated[list[MediaRef], OneOrMore, at_most("max_images")]
+Items = Annotated[list_of(MediaRef), at_most("max_images")]
 
 
 class PromptMessage(BaseModel):

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from edge_lib.serving.schemas.embed import Dim
-from edge_lib.serving.schemas.fields import Body, MediaRef, OneOrMore, at_most
+from edge_lib.serving.schemas.fields import Body, MediaRef, at_most, list_of
 
 ItemKind = Literal["vision", "audio", "text"]
-Query = Annotated[list[MediaRef], OneOrMore, Field(max_length=1)]
+Query = Annotated[list_of(MediaRef), Field(max_length=1)]
 
 
 class SearchRequest(Body):
@@ -16,7 +16,7 @@ class SearchRequest(Body):
 
     images: Query = Field([], description="a data URI, or an uploaded file")
     audio: Query = Field([], description="a data URI, or an uploaded file")
-    texts: Annotated[list[str], OneOrMore, Field(max_length=1)] = Field([])
+    texts: Annotated[list_of(str), Field(max_length=1)] = Field([])
     k: Annotated[int, Field(ge=1), at_most("max_hits")] = Field(10, description="hits")
     dim: Dim | None = None
     modality: ItemKind | None = Field(None, description="of the hits; any by default")

@@ -31,7 +31,7 @@ class FakeGenerator:
             raise self.error
         for items in request.media.values():
             for item in items:
-                item.decode()
+                await asyncio.to_thread(item.decode)
         self.requests.append(request)
         stream = Stream(prompt_tokens=7)
         self.streams.append(stream)

@@ -8,7 +8,7 @@ import pytest
 from serving.fakes import fake_service
 from serving.live import live_server
 
-from edge_lib.serving.bodies import MAX_VALUES
+from edge_lib.serving.bodies import MAX_SIGNS
 from edge_lib.serving.schemas.examples import PICTURE
 from edge_lib.serving.settings import ServeSettings
 
@@ -122,15 +122,24 @@ def test_uploaded_files_count_as_the_body(url):
     assert (response.status_code, error_of(response)["code"]) == (413, "too_large")
 
 
-@pytest.mark.parametrize("values", ["0,", r"\n"], ids=["values", "escapes"])
-def test_body_of_many_values_is_refused_before_it_is_parsed(values):
-    head, tail = ("[", "0]") if values == "0," else ('["', '"]')
+@pytest.mark.parametrize(
+    ("name", "head", "sign", "tail"),
+    [
+        ("values", "[", "0,", "0]"),
+        ("escapes", '["', r"\n", '"]'),
+        ("bytes that are not ASCII", '["', "é", '"]'),
+    ],
+    ids=["values", "escapes", "unicode"],
+)
+def test_body_that_takes_long_to_parse_is_refused(name, head, sign, tail):
+    count = MAX_SIGNS[name] // (2 if sign == "é" else 1) - (name == "values")  # the bracket
     with live_server(fake_service()) as url:
         responses = [
-            httpx.post(f"{url}/generate", content=head + values * (marks - 1) + tail, headers=JSON)
-            for marks in (MAX_VALUES, MAX_VALUES + 1)  # the bracket is one of them
+            httpx.post(f"{url}/generate", content=head + sign * number + tail, headers=JSON)
+            for number in (count, count + 1)
         ]
     assert [response.status_code for response in responses] == [400, 413]
+    assert name in responses[1].json()["error"]["message"]
 
 
 def send_begin(url, length, content):

@@ -8,14 +8,13 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     model_validator,
 )
 
 from edge_lib.serving.errors import ApiError
-from edge_lib.serving.schemas.fields import Body, SamplingBody, at_most
+from edge_lib.serving.schemas.fields import Body, OpenBody, SamplingBody, at_most
 from edge_lib.serving.schemas.generate import Usage
 
 HARMLESS = {  # parameters of OpenAI that change no answer
@@ -42,17 +41,15 @@ NEUTRAL = {
 }
 
 
-class Url(Body):
+class Url(OpenBody):
     """A data URI, or a URL of a host that the server allows."""
 
-    model_config = ConfigDict(extra="ignore")
     url: str
 
 
-class Sound(Body):
+class Sound(OpenBody):
     """A file in base64."""
 
-    model_config = ConfigDict(extra="ignore")
     data: str
     format: str = Field("wav", description="ignored: the content tells")
 
@@ -85,13 +82,14 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class Message(Body):
+class Message(OpenBody):
     """A turn. Keys that answers have, such as refusal, are ignored."""
 
-    model_config = ConfigDict(extra="ignore")
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])
+        list[Part],
+        Field(fail_fast=True),
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[Part]),
     ]
 
 
@@ -103,10 +101,9 @@ def _limit_items(messages: list[Message], info: ValidationInfo) -> list[Message]
     return messages
 
 
-class StreamOptions(Body):
+class StreamOptions(OpenBody):
     """include_usage: a last chunk tells the numbers of tokens."""
 
-    model_config = ConfigDict(extra="ignore")
     include_usage: bool = False
 
 
@@ -114,7 +111,9 @@ class ChatRequest(SamplingBody):
     """A conversation, whose next turn is generated."""
 
     messages: Annotated[
-        list[Message], Field(min_length=1, max_length=1000), AfterValidator(_limit_items)
+        list[Message],
+        Field(min_length=1, max_length=1000, fail_fast=True),
+        AfterValidator(_limit_items),
     ]
     model: str | None = Field(None, description="as in /v1/models; may be left out")
     stream: bool = Field(False, description="send the answer in parts, as server-sent events")

@@ -46,6 +46,7 @@ class EmbeddingsRequest(Body):
 
     input: Annotated[
         list[Part],
+        Field(fail_fast=True),
         BeforeValidator(_as_parts, json_schema_input_type=str | list[str | Part]),
         Field(min_length=1),
         at_most("max_items"),

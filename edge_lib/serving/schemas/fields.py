@@ -1,17 +1,18 @@
 """What bodies have in common: limits from the settings, items of media, sampling parameters."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from edge_lib.serving.generation.request import Sampling
 
@@ -20,22 +21,26 @@ MediaRef = Annotated[str | bytes, WithJsonSchema({"type": "string", "contentMedi
 StopText = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-def at_most(setting: str) -> AfterValidator:
-    """A number or a length that is limited by a setting, which is the context of validation."""
+def at_most(setting: str) -> WrapValidator:
+    """A number or a length that is limited by a setting, which is the context of validation. A list
+    is measured before its items are validated.
+    """
 
-    def check(value: Any, info: ValidationInfo) -> Any:
+    def check(value: Any, validate: Callable, info: ValidationInfo) -> Any:
         limit = getattr(info.context, setting)
-        if (value if isinstance(value, int) else len(value)) > limit:
+        result = value if isinstance(value, list) and len(value) > limit else validate(value)
+        if (result if isinstance(result, int) else len(result)) > limit:
             raise ValueError(f"at most {limit} are allowed")
-        return value
+        return result
 
-    return AfterValidator(check)
+    return WrapValidator(check)
 
 
 def list_of(item: Any) -> Any:
     """The type of a list that takes one item in place of a list of one."""
     return Annotated[
         list[item],
+        Field(fail_fast=True),
         BeforeValidator(
             lambda value: value if isinstance(value, list) else [value],
             json_schema_input_type=item | list[item],
@@ -44,16 +49,29 @@ def list_of(item: Any) -> Any:
 
 
 class Body(BaseModel):
-    """A body whose null values are left out: clients send null for what they do not set."""
-
-    model_config = ConfigDict(extra="forbid")
+    """A body whose null values are left out: clients send null for what they do not set. The first
+    unknown parameter is an error; pydantic would tell all of 100,000.
+    """
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, value: Any) -> Any:
+    def _check_names(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        if unknown := next((name for name in value if name not in cls.model_fields), None):
+            raise PydanticCustomError("unknown", "unknown parameter", {"name": unknown})
         return {name: item for name, item in value.items() if item is not None}
+
+
+class OpenBody(Body):
+    """A body whose unknown parameters are left out as well."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unknown(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: value[name] for name in cls.model_fields if name in value}
 
 
 class SamplingBody(Body):

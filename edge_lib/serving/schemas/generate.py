@@ -16,6 +16,9 @@ class PromptMessage(BaseModel):
     content: str
 
 
+Turns = Annotated[list[PromptMessage], Field(min_length=1, max_length=1000, fail_fast=True)]
+
+
 class GenerateRequest(SamplingBody):
     """A prompt, or messages, with pictures and sounds.
 
@@ -24,7 +27,7 @@ class GenerateRequest(SamplingBody):
     """
 
     prompt: str | None = None
-    messages: Annotated[list[PromptMessage], Field(min_length=1)] | None = None
+    messages: Turns | None = None
     images: Items = Field([], description="data URIs, or uploaded files")
     audio: Items = Field([], description="data URIs, or uploaded files")
 

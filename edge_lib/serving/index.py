@@ -1,19 +1,19 @@
-"""Search in a Parquet file that `edge-glass embed` wrote."""
+"""Exact search in a Parquet file that `edge-glass embed` wrote, without torch."""
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edge_lib.config import ConfigError
 from edge_lib.data.image import decode_image
-from edge_lib.search import MatryoshkaIndex
 
 SIDE = 256  # of a thumbnail
 THUMBNAILS = 1024  # that are kept, of about 10 kB
@@ -42,15 +42,17 @@ class SearchIndex:
 
     def __init__(self, path: Path, dims: Sequence[int] = ()):
         self._path = path
-        self._table, metadata = _read(path)
+        table, metadata = _read(path)
         widest = max(metadata["dims"])
         self.dims = sorted({*metadata["dims"], *(dim for dim in dims if dim < widest)})
         self.model_sha256 = metadata["model_sha256"]
-        self._parts = {
-            name: (rows, MatryoshkaIndex(vectors, self.dims))
-            for name, rows, vectors in _parts(self._table, max(self.dims))
+        self._vectors = _vectors(table[f"embedding_{widest}"], widest)
+        self._norms = {dim: np.linalg.norm(self._vectors[:, :dim], axis=1) for dim in self.dims}
+        self._table = table.select(COLUMNS)
+        self._rows = {
+            name: np.flatnonzero(pc.equal(table["modality"], name))
+            for name in table["modality"].unique().to_pylist()
         }
-        self._table = self._table.select(COLUMNS)
         self.picture: Callable[[int], bytes | None] = lru_cache(THUMBNAILS)(self._picture)
 
     def __len__(self) -> int:
@@ -58,7 +60,7 @@ class SearchIndex:
 
     @property
     def modalities(self) -> list[str]:
-        return list(self._parts)
+        return list(self._rows)
 
     def check_model(self, model_sha256: str | None) -> None:
         """ConfigError if another model embeds the queries: cosines would mean nothing."""
@@ -70,17 +72,16 @@ class SearchIndex:
         self, vector: np.ndarray, k: int, dim: int | None = None, modality: str | None = None
     ) -> list[Hit]:
         """The nearest rows (at most k) of an embedding (D,), best first; lower rows first where
-        cosines are equal. modality: of the rows, None for any. KeyError for one without rows.
+        cosines are equal. modality: of the rows, None for any. KeyError for one without rows,
+        and for another dim than of `dims`.
         """
-        parts = self._parts.values() if modality is None else [self._parts[modality]]
-        scores, rows = [], []
-        for own_rows, index in parts:
-            hits = index.search(vector[None], k, dim)
-            scores.append(hits.scores[0].numpy())
-            rows.append(own_rows[hits.rows[0].numpy()])
-        scores, rows = np.concatenate(scores), np.concatenate(rows)
-        best = np.lexsort((rows, -scores))[:k]
-        return [self._hit(int(rows[n]), float(scores[n])) for n in best]
+        dim = max(self.dims) if dim is None else dim
+        rows = np.arange(len(self)) if modality is None else self._rows[modality]
+        query = vector[:dim] / max(np.linalg.norm(vector[:dim]), 1e-12)
+        scores = self._vectors[:, :dim] @ query / self._norms[dim].clip(1e-12)
+        scores = scores.round(6)  # BLAS adds equal rows in different orders
+        best = _largest(scores[rows], k)
+        return [self._hit(int(row), float(scores[row])) for row in rows[best]]
 
     def _hit(self, row: int, score: float) -> Hit:
         values = {name: self._table[name][row].as_py() for name in ("id", "text", "modality")}
@@ -125,10 +126,14 @@ def _read(path: Path) -> tuple[pa.Table, dict]:
     return table.combine_chunks(), metadata
 
 
-def _parts(table: pa.Table, dim: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """For each modality its name, rows (N,) and embeddings (N, D)."""
-    modalities = table["modality"].to_numpy()
-    vectors = table[f"embedding_{dim}"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
-    for name in dict.fromkeys(modalities):
-        rows = np.flatnonzero(modalities == name)
-        yield name, rows, vectors[rows].astype(np.float32)  # of int8 a multiple, which is the same
+def _vectors(column: pa.ChunkedArray, dim: int) -> np.ndarray:
+    """(N, D) float32; of int8 a multiple of each row, which has the same cosines."""
+    vectors = column.combine_chunks().flatten().to_numpy().reshape(-1, dim)
+    return vectors.astype(np.float32)
+
+
+def _largest(scores: np.ndarray, k: int) -> np.ndarray:
+    """Places of the k largest of (N,), in falling order; of equal ones the first."""
+    smallest = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
+    places = np.flatnonzero(scores >= smallest)
+    return places[np.argsort(-scores[places], kind="stable")][:k]

@@ -15,6 +15,7 @@ from edge_lib.config import ConfigError
 from edge_lib.experiments.embed import EmbeddingColumns, embed_source
 from edge_lib.models import Aligner
 from edge_lib.models.saving import model_digest
+from edge_lib.search import MatryoshkaIndex
 from edge_lib.serving.index import SearchIndex
 
 KINDS = ["vision", "text", "vision", "audio", "text"] * 20
@@ -77,6 +78,27 @@ def test_index_finds_rows_of_a_modality(index):
     assert {h.modality for h in hits} == {"text"}
     with pytest.raises(KeyError):
         index.search(VECTORS[3], 1, modality="video")
+    with pytest.raises(KeyError):
+        index.search(VECTORS[3], 1, dim=5)
+
+
+@pytest.mark.parametrize("dim", [4, 16])
+def test_index_equals_the_matryoshka_index(index, dim):
+    queries = np.random.default_rng(1).standard_normal((20, 16)).astype(np.float32)
+    hits = MatryoshkaIndex(VECTORS.astype(np.float16).astype(np.float32), [4, 16])
+    hits = hits.search(queries, 30, dim)
+    for query, rows, scores in zip(queries, hits.rows, hits.scores, strict=True):
+        own = index.search(query, 30, dim)
+        np.testing.assert_allclose([h.score for h in own], scores, atol=2e-3)
+        assert len({h.row for h in own} & {*rows.tolist()}) >= 28
+
+
+def test_index_gives_zero_vectors_no_score(tmp_path):
+    vectors = VECTORS[:5].copy()
+    vectors[2] = 0
+    index = SearchIndex(write_index(tmp_path / "index.parquet", vectors))
+    assert {h.row: h.score for h in index.search(VECTORS[0], 5)}[2] == 0
+    assert [h.score for h in index.search(np.zeros(16, np.float32), 5)] == [0] * 5
 
 
 def test_index_gives_all_rows_for_a_larger_k(index):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from audio_helpers import encode, sine
 from image_helpers import to_file
 from PIL import Image
+from serving.test_index import write_index
 from transformers import AutoImageProcessor, CLIPImageProcessor, WhisperFeatureExtractor
 
 from edge_lib.config import ConfigError
@@ -91,7 +92,8 @@ def test_onnx_embedder_refuses_other_folders(exported, tmp_path):
         OnnxEmbedder(other)
 
 
-def test_onnx_embedder_loads_neither_torch_nor_transformers(exported):
+def test_onnx_embedder_and_search_need_neither_torch_nor_transformers(exported, tmp_path):
+    index = write_index(tmp_path / "index.parquet", dims=(8, 16))
     script = f"""
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = None
@@ -100,11 +102,13 @@ from edge_lib.serving.app import create_app
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.service import load_service
 from edge_lib.serving.settings import ServeSettings
-service = load_service({str(exported)!r}, ServeSettings(), Metrics())
-print(service.embedder._embedder.embed("text", ["a red three"]).shape)
+settings = ServeSettings(index={str(index)!r})
+service = load_service({str(exported)!r}, settings, Metrics())
+vectors = service.embedder._embedder.embed("text", ["a red three"])
+print(vectors.shape, len(service.index.search(vectors[0], 3)))
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert result.stdout == "(1, 16)\n", result.stderr
+    assert result.stdout == "(1, 16) 3\n", result.stderr
 
 
 # --- preprocessing ---------------------------------------------------------------------------

@@ -203,10 +203,10 @@ def change(body, rng):
         del container[key]
     elif isinstance(container, dict) and rng.random() < 0.2:
         container[rng.choice(["tools", "logprobs", "n", "seed", "stop", "temperature", "zzz"])] = (
-            rng.choice(WEIRD)
+            copy.deepcopy(rng.choice(WEIRD))
         )
     else:
-        container[key] = rng.choice([*WEIRD, *TEXTS, [old], {"a": old}])
+        container[key] = copy.deepcopy(rng.choice([*WEIRD, *TEXTS, [old], {"a": old}]))
 
 
 def to_json(body):

@@ -32,11 +32,9 @@ class PrefixEncoder:
 
     async def encode(self, name: str, item: tuple[Media, ...]) -> SoftTokens:
         """Of an item for a placeholder; it is a pair if an image and a clip are fused. ApiError if
-        it cannot be used.
+        it cannot be used. To compute the items' keys takes long: that is done before.
         """
-        with self._worker.arrivals:
-            keys = [await asyncio.to_thread(getattr, media, "key") for media in item]
-        key = (name, *keys)
+        key = (name, *(media.key for media in item))
         soft = self._cache.get(key)
         self._metrics.prefix_cache.labels("miss" if soft is None else "hit").inc()
         # shielded: others may wait for the same item when a client leaves

@@ -5,6 +5,7 @@ beside it, and answered by the model's thread.
 import asyncio
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from edge_lib.data.messages import PLACEHOLDERS, TooLong, as_literal
@@ -124,23 +125,26 @@ class Engine:
         try:
             items = self.group(request.media)
             counts = {name: len(own) for name, own in items.items()}
-            ids = await self._tokenize(request.messages, counts)
+            self._check_length(_characters(request.messages), self.max_characters, "characters")
+            with self._worker.arrivals:
+                ids = await asyncio.to_thread(self._read, request.messages, counts, items)
+            self._check_length(len(ids), self.settings.max_prompt_tokens, "tokens")
         except ValueError as error:
             code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_prompt"
             raise ApiError(400, str(error), code) from None
         encode = (self._encode_all(name, own) for name, own in items.items())
         return Prompt(ids, dict(zip(items, await asyncio.gather(*encode), strict=True)))
 
-    async def _tokenize(self, messages: Messages, counts: dict[str, int]) -> list[int]:
-        length = _characters(messages)
-        if length > self.max_characters:
-            raise TooLong(f"a prompt of {length:,} characters, over {self.max_characters:,}")
-        with self._worker.arrivals:
-            ids = await asyncio.to_thread(self.tokenize, messages, counts)
-        limit = self.settings.max_prompt_tokens or len(ids)
-        if len(ids) > limit:
-            raise TooLong(f"a prompt of {len(ids)} tokens, over {limit}")
-        return ids
+    def _read(self, messages: Messages, counts: dict[str, int], items: dict) -> list[int]:
+        """In a thread: the token ids of a prompt. The items' keys are computed and kept as well."""
+        for media in chain.from_iterable(chain.from_iterable(items.values())):
+            media.key  # noqa: B018
+        return self.tokenize(messages, counts)
+
+    @staticmethod
+    def _check_length(length: int, limit: int | None, unit: str) -> None:
+        if limit and length > limit:
+            raise TooLong(f"a prompt of {length:,} {unit}, over {limit:,}")
 
     async def _encode_all(self, name: str, items: list[tuple[Media, ...]]) -> list[SoftTokens]:
         encode = (self._encode_item(name, number, item) for number, item in enumerate(items))

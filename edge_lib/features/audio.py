@@ -58,6 +58,10 @@ class AudioEncoder(Encoder):
             self.source, revision=self.revision, dtype=torch.float32, key_mapping=prefixes
         )
 
+    @property
+    def limit(self) -> str:
+        return f"the {self.window / RATE:g} s that the model reads"
+
     def truncates(self, item: np.ndarray) -> bool:
         return len(item) > self.window
 

@@ -27,6 +27,7 @@ class Encoder(nn.Module):
 
     has_grid = False  # whether tokens come from squares of an image
     fixed_length = True  # whether inputs of all items have one shape
+    limit = "what the model reads"  # the longest item that `truncates` leaves whole
 
     def __init__(self, config: EncoderConfig):
         super().__init__()

@@ -104,7 +104,7 @@ class Aligner(PretrainedModel, nn.Module):
         """
         encoder = self.encoder(modality)
         if encoder.truncates(item):
-            raise UnusableItem("longer than what the model reads")
+            raise UnusableItem(f"longer than {encoder.limit}")
         return encoder.prepare([item])
 
     @torch.no_grad()

@@ -337,7 +337,7 @@ def test_clip_longer_than_the_model_reads_is_refused(make_engine, serve, vlm):
 
     error, [result] = serve(make_engine(), use)
     assert (error.status, error.code, error.param) == (400, "invalid_audio", "audio.0")
-    assert error.message == "the audio cannot be used: longer than what the model reads"
+    assert error.message == "the audio cannot be used: longer than the 2 s that the model reads"
     assert result.text == vlm.generate("what?", None, whole)
 
 

@@ -13,6 +13,8 @@ from edge_lib.config import ROOT, load_config
 from edge_lib.runs.points import make_points
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXECUTED = sorted((ROOT / "runs/showcase").glob("*.ipynb"))
+LOCAL_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|work)/[\w.-]+")
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -36,6 +38,13 @@ def calls(tree, name):
 
 def test_notebook_has_no_outputs(notebook):
     assert not any(cell.outputs or cell.execution_count for cell in code_cells(notebook))
+
+
+@pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.stem)
+def test_executed_notebook_holds_no_local_path_and_no_widget(path):
+    content = path.read_text()
+    assert LOCAL_PATH.findall(content) == []
+    assert "application/vnd.jupyter.widget" not in content
 
 
 def test_notebook_runs_on_any_python3_kernel(notebook):

@@ -70,6 +70,8 @@ def embed_source(
     """
     if not isinstance(aligner, Aligner):
         raise ConfigError(f"only aligners embed, and this is a {type(aligner).__name__}")
+    if num_processes is not None and num_processes < 1:
+        raise ConfigError(f"num_processes: expected at least 1, got {num_processes}")
     if Path(source).suffix not in (".yaml", ".yml"):
         if overrides:
             raise ConfigError(f"overrides: {source} is not a config (.yaml)")

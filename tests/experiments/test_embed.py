@@ -213,8 +213,9 @@ def test_config_embeds_its_splits(aligner, tmp_path, cache_dir):
         ({"out": "."}, "is a folder; name a file"),
         ({"out": "/dev/null/out.parquet"}, "/dev/null: cannot be written to: File exists"),
         ({"columns": {"image_column": "x"}}, "a folder has no image_column"),
+        ({"num_processes": 0}, "num_processes: expected at least 1, got 0"),
     ],
-    ids=["dims", "dtype", "split", "overrides", "folder", "unwritable", "column"],
+    ids=["dims", "dtype", "split", "overrides", "folder", "unwritable", "column", "processes"],
 )
 def test_wrong_option_is_one_error(options, message, aligner, pictures, tmp_path):
     arguments = {"out": tmp_path / "out.parquet"} | options

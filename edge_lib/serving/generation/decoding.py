@@ -26,7 +26,7 @@ class CausalBatch:
         self.vlm = vlm
         self.clear()
         cache = DynamicCache(config=vlm.language.config)
-        # others, such as sliding windows, depend on where in the batch's columns a row begins
+        # others, such as sliding windows and recurrent states, have no columns to pad
         self._joinable = all(type(layer) is DynamicLayer for layer in cache.layers)
 
     @property
@@ -61,7 +61,7 @@ class CausalBatch:
         if len(rows) < len(self.logits):
             index = torch.tensor(rows)
             self.logits, self._mask = self.logits[index], self._mask[index]
-            self._cache.batch_select_indices(index)
+            self._cache.reorder_cache(index)  # which drops rows too, and has all kinds of layers
             self._trim()
 
     def advance(self, tokens: Sequence[int]) -> None:

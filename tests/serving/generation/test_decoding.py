@@ -1,8 +1,10 @@
 """The batch of a language model: its caches as rows join and leave."""
 
+import shutil
+
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Lfm2Config, Lfm2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from edge_lib.serving.generation.decoding import CausalBatch
 from edge_lib.serving.generation.rows import Prompt
@@ -62,25 +64,32 @@ def test_batch_without_rows_holds_nothing(vlm):
     assert batch.logits.shape == (1, vlm.language.config.vocab_size)
 
 
-@pytest.fixture(scope="module")
-def sliding_vlm(make_vlm, language_folder, tmp_path_factory):
-    """A VLM whose language model sees the last 8 tokens alone."""
-    folder = tmp_path_factory.mktemp("sliding")
-    config = Qwen2Config.from_pretrained(language_folder)
+def sliding(config):
+    """A Qwen2 that sees the last 8 tokens alone."""
     config.use_sliding_window, config.sliding_window, config.max_window_layers = True, 8, 0
     config.layer_types = ["sliding_attention"] * config.num_hidden_layers
+    return Qwen2ForCausalLM(config)
+
+
+def recurrent(config):
+    """An LFM2 of the same size, whose first layer is a convolution over the last tokens."""
+    names = ("vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads")
+    sizes = {name: getattr(config, name) for name in (*names, "num_hidden_layers", "eos_token_id")}
+    layer_types = ["conv", "full_attention"]
+    return Lfm2ForCausalLM(Lfm2Config(**sizes, intermediate_size=64, layer_types=layer_types))
+
+
+@pytest.fixture(scope="module", params=[sliding, recurrent], ids=["sliding", "recurrent"])
+def closed_vlm(request, make_vlm, language_folder, tmp_path_factory):
+    """A VLM whose language model has caches without columns."""
+    folder = shutil.copytree(language_folder, tmp_path_factory.mktemp("language") / "model")
     torch.manual_seed(0)
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    for path in language_folder.glob("*token*"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "chat_template.jinja").write_bytes(
-        (language_folder / "chat_template.jinja").read_bytes()
-    )
-    return make_vlm(language={"model": str(folder)})
+    request.param(Qwen2Config.from_pretrained(language_folder)).save_pretrained(folder)
+    return make_vlm(language={"model": str(folder), "lora": None})
 
 
-def test_sliding_windows_take_rows_only_while_empty(sliding_vlm, vlm):
-    for model, open_after in ((vlm, True), (sliding_vlm, False)):
+def test_caches_without_columns_take_rows_only_while_empty(closed_vlm, vlm):
+    for model, open_after in ((vlm, True), (closed_vlm, False)):
         batch = CausalBatch(model)
         assert batch.open
         batch.join([prompt(model, SHORT)])
@@ -89,13 +98,13 @@ def test_sliding_windows_take_rows_only_while_empty(sliding_vlm, vlm):
         assert batch.open
 
 
-def test_rows_of_sliding_windows_leave_without_changing_others(sliding_vlm):
-    batch = CausalBatch(sliding_vlm)
-    rows = [prompt(sliding_vlm, text).ids for text in (LONG, SHORT)]
+def test_rows_leave_caches_without_columns(closed_vlm):
+    batch = CausalBatch(closed_vlm)
+    rows = [prompt(closed_vlm, text).ids for text in (LONG, SHORT)]
     batch.join(list(map(Prompt, rows)))
     for token in range(7, 10):
         batch.advance([token, token])
     batch.keep([1])
     batch.advance([11])
-    expected = logits_alone(sliding_vlm, rows[1] + [7, 8, 9, 11])
+    expected = logits_alone(closed_vlm, rows[1] + [7, 8, 9, 11])
     torch.testing.assert_close(batch.logits[0], expected, atol=1e-4, rtol=1e-4)

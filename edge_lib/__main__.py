@@ -142,6 +142,7 @@ def serve(arguments: Arguments) -> int:
     unless a client gives a temperature.
     """
     from edge_lib.config.flags import add_flags, parse_section
+    from edge_lib.config.packages import need_packages
     from edge_lib.serving.settings import ServeSettings
 
     parser = argparse.ArgumentParser(
@@ -158,6 +159,7 @@ def serve(arguments: Arguments) -> int:
     if key := os.environ.get("EDGE_GLASS_API_KEY"):
         options.setdefault("api_key", key)
     settings = parse_section("serve", ServeSettings, options)
+    need_packages("serve", "serve", ("fastapi", "fastapi_offline", "prometheus_client", "uvicorn"))
     from edge_lib.serving.server import serve as serve_model
 
     serve_model(run, settings)

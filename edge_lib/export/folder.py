@@ -10,7 +10,6 @@ search.py                   searches pictures by text without torch
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from edge_lib.config import ConfigError
+from edge_lib.config.packages import need_packages
 from edge_lib.export.graphs import Graph, model_graphs
 from edge_lib.features.encoder import Encoder
 from edge_lib.features.onnx import OPSET, write_graph
@@ -42,7 +42,7 @@ def export_model(
     Example:
         >>> export_model(Aligner.from_pretrained("runs/.../checkpoints/best"), "exported")
     """
-    _check_packages()
+    need_packages("export", "export", ("onnxruntime", "onnxscript"))
     graphs = model_graphs(model)
     with whole_folder(folder) as temporary:
         (temporary / "onnx").mkdir()
@@ -58,11 +58,6 @@ def export_model(
             model.vocabulary.save(temporary / "tokenizer.json")
         if isinstance(model, Aligner) and {"text", "vision"} <= model.modalities.keys():
             shutil.copyfile(SCRIPT, temporary / "search.py")
-
-
-def _check_packages() -> None:
-    if missing := [name for name in ("onnxruntime", "onnxscript") if not find_spec(name)]:
-        raise ConfigError(f"export needs {', '.join(missing)}; install edge-glass[export]")
 
 
 def _write(graph: Graph, path: Path, model: str) -> None:

@@ -2,13 +2,13 @@
 
 import base64
 import threading
-import time
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 from serving.fakes import FakeGenerator, fake_service
 from serving.live import live_server
+from serving.waiting import until
 
 from edge_lib.serving.app import create_app
 from edge_lib.serving.errors import ApiError
@@ -42,13 +42,6 @@ def open_client():
     yield open_app
     for client in clients:
         client.__exit__(None, None, None)
-
-
-def until(condition, seconds=5):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 # --- errors ----------------------------------------------------------------------------------

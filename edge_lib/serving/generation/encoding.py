@@ -30,11 +30,10 @@ class PrefixEncoder:
     def idle(self) -> bool:
         return not self._running
 
-    async def encode(self, name: str, item: tuple[Media, ...]) -> SoftTokens:
-        """Of an item for a placeholder; it is a pair if an image and a clip are fused. ApiError if
-        it cannot be used. To compute the items' keys takes long: that is done before.
+    async def encode(self, key: tuple[str, ...], item: tuple[Media, ...]) -> SoftTokens:
+        """Of an item, which is a pair if an image and a clip are fused. key: its placeholder, and
+        the keys of the media. ApiError if it cannot be used.
         """
-        key = (name, *(media.key for media in item))
         soft = self._cache.get(key)
         self._metrics.prefix_cache.labels("miss" if soft is None else "hit").inc()
         # shielded: others may wait for the same item when a client leaves
@@ -49,7 +48,8 @@ class PrefixEncoder:
 
     def _end(self, key: tuple, task: asyncio.Task) -> None:
         del self._running[key]
-        task.cancelled() or task.exception()  # it is known, even if all clients left
+        if not task.cancelled():
+            task.exception()  # otherwise asyncio complains if all clients have left
 
     async def _encode(self, key: tuple, item: tuple[Media, ...]) -> SoftTokens:
         with self._worker.arrivals:

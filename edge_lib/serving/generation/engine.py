@@ -5,7 +5,6 @@ beside it, and answered by the model's thread.
 import asyncio
 import time
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from edge_lib.data.messages import PLACEHOLDERS, TooLong, as_literal
@@ -127,34 +126,38 @@ class Engine:
             counts = {name: len(own) for name, own in items.items()}
             self._check_length(_characters(request.messages), self.max_characters, "characters")
             with self._worker.arrivals:
-                ids = await asyncio.to_thread(self._read, request.messages, counts, items)
+                ids, keys = await asyncio.to_thread(self._read, request.messages, counts, items)
             self._check_length(len(ids), self.settings.max_prompt_tokens, "tokens")
         except ValueError as error:
             code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_prompt"
             raise ApiError(400, str(error), code) from None
-        encode = (self._encode_all(name, own) for name, own in items.items())
+        encode = (self._encode_all(keys[name], own) for name, own in items.items())
         return Prompt(ids, dict(zip(items, await asyncio.gather(*encode), strict=True)))
 
-    def _read(self, messages: Messages, counts: dict[str, int], items: dict) -> list[int]:
-        """In a thread: the token ids of a prompt. The items' keys are computed and kept as well."""
-        for media in chain.from_iterable(chain.from_iterable(items.values())):
-            media.key  # noqa: B018
-        return self.tokenize(messages, counts)
+    def _read(
+        self, messages: Messages, counts: dict[str, int], items: dict
+    ) -> tuple[list[int], dict[str, list[tuple]]]:
+        """In a thread: the token ids of a prompt, and the keys of its items."""
+        keys = {
+            name: [(name, *(media.key for media in item)) for item in own]
+            for name, own in items.items()
+        }
+        return self.tokenize(messages, counts), keys
 
     @staticmethod
     def _check_length(length: int, limit: int | None, unit: str) -> None:
         if limit and length > limit:
             raise TooLong(f"a prompt of {length:,} {unit}, over {limit:,}")
 
-    async def _encode_all(self, name: str, items: list[tuple[Media, ...]]) -> list[SoftTokens]:
-        encode = (self._encode_item(name, number, item) for number, item in enumerate(items))
-        return await asyncio.gather(*encode)
+    async def _encode_all(self, keys: list[tuple], items: list[tuple]) -> list[SoftTokens]:
+        pairs = enumerate(zip(keys, items, strict=True))
+        return await asyncio.gather(*(self._encode_item(number, *pair) for number, pair in pairs))
 
-    async def _encode_item(self, name: str, number: int, item: tuple[Media, ...]) -> SoftTokens:
+    async def _encode_item(self, number: int, key: tuple, item: tuple[Media, ...]) -> SoftTokens:
         try:
-            return await self._encoder.encode(name, item)
+            return await self._encoder.encode(key, item)
         except ApiError as error:  # perhaps of another request with the same item
-            raise error.at(item[0].param or f"{FIELDS[name]}.{number}") from None
+            raise error.at(item[0].param or f"{FIELDS[key[0]]}.{number}") from None
 
 
 def prompt_texts(messages: Messages, kinds: Sequence[str]) -> Messages:

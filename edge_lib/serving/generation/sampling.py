@@ -5,6 +5,7 @@ drawing from their softmax. The noise comes from a generator of the row, so that
 on its seed and on no other row.
 """
 
+import secrets
 from collections.abc import Sequence
 
 import torch
@@ -19,14 +20,14 @@ class RowSampler:
     """The settings of a row, and its source of noise."""
 
     def __init__(self, sampling: Sampling):
-        self.sampling = sampling
+        self.sampling, seed = sampling, sampling.seed
+        self._seed = secrets.randbits(63) if seed is None else seed % SEEDS
         self._generator: torch.Generator | None = None
 
     def noise(self, scores: Tensor) -> Tensor:
         """Exponential noise of the shape of scores (V,); other noise at each call."""
         if self._generator is None:
-            self._generator, seed = torch.Generator(scores.device), self.sampling.seed
-            self._generator.seed() if seed is None else self._generator.manual_seed(seed % SEEDS)
+            self._generator = torch.Generator(scores.device).manual_seed(self._seed)
         return torch.empty_like(scores).exponential_(generator=self._generator)
 
 

@@ -16,7 +16,6 @@ from edge_lib.serving.settings import ServeSettings
 B = TypeVar("B", bound=BaseModel)
 # of JSON: what takes long to parse, unlike a data URI, keeps all other requests waiting
 MAX_SIGNS = {"values": 100_000, "escapes": 1_000_000, "bytes that are not ASCII": 3_000_000}
-FORM = {"max_files": 64, "max_fields": 100, "max_part_size": 1_000_000}
 LISTS = {"images", "audio", "texts", "stop"}  # fields of a form that may be repeated
 
 
@@ -29,7 +28,8 @@ async def read_body(request: Request) -> tuple[Any, bool]:
             await asyncio.to_thread(_check_signs, body)
         return _parse_json(body), True
     if kind == "multipart/form-data":
-        async with request.form(**FORM) as form:
+        limit = request.app.state.settings.max_items  # of each field that may be repeated
+        async with request.form(max_files=2 * limit, max_fields=2 * limit + 50) as form:
             return await _form_values(form), False
     raise ApiError(415, "send application/json or multipart/form-data, named in Content-Type")
 

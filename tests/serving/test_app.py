@@ -104,9 +104,10 @@ def test_damaged_json_is_told(client, content):
         (b"no boundary in it", FORM),
         (b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--", FORM),
         (b"--x\r\nContent-Disposition: form-data; name=prompt\r\n\r\na", FORM),
+        (b'--x\r\nContent-Disposition: form-data; name="n"\r\n\r\na\r\n' * 200 + b"--x--", FORM),
         (b'--x\r\nContent-Disposition: form-data; name="messages"\r\n\r\n[{\r\n--x--', FORM),
     ],
-    ids=["no-boundary", "no-part", "no-name", "cut", "messages"],
+    ids=["no-boundary", "no-part", "no-name", "cut", "fields", "messages"],
 )
 def test_damaged_form_is_told(client, content, content_type):
     response = client.post("/generate", content=content, headers={"Content-Type": content_type})
@@ -220,6 +221,18 @@ def test_browsers_get_headers_of_safety_and_no_cors(client):
     assert not [name for name in response.headers if name.startswith("access-control")]
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     assert client.options("/generate", headers=preflight).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("site", "status"),
+    [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200), (None, 200)],
+)
+def test_page_of_another_site_cannot_use_the_model(client, service, site, status):
+    headers, before = {"Sec-Fetch-Site": site} if site else {}, len(service.generator.requests)
+    response = client.post("/generate", files={"images": PNG}, data=PROMPT, headers=headers)
+    assert response.status_code == status
+    assert len(service.generator.requests) == before + (status == 200)
+    assert client.get("/docs", headers=headers).status_code == 200  # a link leads here
 
 
 # --- loading ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from edge_lib.serving.generation.request import Sampling
 
 # a data URI, an allowed URL, or the content of an uploaded file
-MediaRef = Annotated[str | bytes, WithJsonSchema({"type": "string", "contentMediaType": "image/*"})]
+MediaRef = Annotated[str | bytes, WithJsonSchema({"type": "string"})]
 StopText = Annotated[str, Field(min_length=1, max_length=100)]
 
 

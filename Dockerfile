@@ -1,8 +1,8 @@
 # `edge-glass serve` in a container. /model is a run, a saved model, or an export for target onnx:
 #   docker build -t edge-glass .
 #   docker run -p 127.0.0.1:8000:8000 -v ./runs/RUN:/model:ro edge-glass
-# Target onnx has no torch and serves exports only. PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS chooses the
-# build of torch, such as the one without CUDA.
+# Target onnx has no torch: it serves exports, without an index to search. PIP_EXTRA_INDEX_URL or
+# PIP_FIND_LINKS chooses the build of torch, such as the one without CUDA.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -15,7 +15,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 
 FROM build AS build-onnx
 RUN pip install -c constraints.txt fastapi fastapi-offline filelock h11 httpx numpy omegaconf \
-    onnxruntime pillow prometheus-client pyarrow pydantic python-multipart pyyaml soundfile \
+    onnxruntime pillow prometheus-client pydantic python-multipart pyyaml soundfile \
     tokenizers uvicorn
 COPY edge_lib edge_lib
 RUN pip install --no-deps .

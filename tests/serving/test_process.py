@@ -5,21 +5,17 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
 from PIL import Image
+from serving.processes import SERVE, is_ready, server_process, wait_for
 
 from edge_lib.bench.serve import build
 from edge_lib.config import ROOT
 
-SERVE = [sys.executable, "-m", "edge_lib", "serve"]
 CURL = re.findall(r"^    (curl .*)$", (ROOT / "docs/serving.md").read_text(), re.MULTILINE)
 CURL = [command for command in CURL if "/search" not in command]  # that needs an index
 needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
@@ -32,40 +28,9 @@ def model(tmp_path_factory):
     return folder
 
 
-@contextmanager
-def server(folder, *options):
-    """The process and its URL, as soon as it listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [*SERVE, str(folder), "--port", str(port), *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: httpx.get(f"{url}/health", timeout=30).is_success, process)
-        yield process, url
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(condition, process=None):
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and (process is None or process.poll() is None):
-        with suppress(httpx.ConnectError):
-            if condition():
-                return
-        time.sleep(0.05)
-    raise AssertionError("never came true")
-
-
-def is_ready(url):
-    return httpx.get(f"{url}/ready", timeout=30).is_success
-
-
 @pytest.fixture(scope="module")
 def url(model):
-    with server(model) as (process, url):
+    with server_process(model) as (process, url):
         first = httpx.get(f"{url}/ready", timeout=30)
         assert first.status_code == 503  # the process lives before the model is loaded
         assert first.json()["error"]["code"]
@@ -121,7 +86,7 @@ def test_curl_of_a_wrong_body_gets_an_error_and_the_id_that_it_sent(url, scene):
 
 
 def test_sigterm_finishes_what_runs_and_takes_no_more(model):
-    with server(model) as (process, url), ThreadPoolExecutor(3) as threads:
+    with server_process(model) as (process, url), ThreadPoolExecutor(3) as threads:
         wait_for(lambda: is_ready(url), process)
         answers = [threads.submit(ask, url, seed) for seed in range(3)]
         wait_for(lambda: generated_tokens(url) > 0, process)
@@ -146,7 +111,7 @@ def generated_tokens(url):
 
 
 def test_sigint_ends_quietly(model):
-    with server(model) as (process, _):  # while it loads
+    with server_process(model) as (process, _):  # while it loads
         process.send_signal(signal.SIGINT)
         assert process.wait(120) in (0, 130, -signal.SIGINT)
         assert "Traceback" not in process.stderr.read()

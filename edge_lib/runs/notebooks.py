@@ -21,6 +21,7 @@ def execute_notebook(notebook: Path, folder: Path, config: ExperimentConfig) -> 
     with FileLock(folder / ".lock"):
         if run_state(folder) == "done":
             return
+        executed_notebook(folder).unlink(missing_ok=True)  # of an earlier failure
         config_file = folder / "config.yaml"
         config_file.write_text(config.to_yaml())
         parameters = {"config": str(config_file), "overrides": "", "run_dir": str(folder)}
@@ -58,7 +59,9 @@ def find_aligner(source: AlignerSource) -> Path:
         return source.folder
     config, run = _aligner_run(source)
     if run_state(run.folder) != "done":
-        print(f"no aligner yet: running {source.notebook.name} first, logs in {run}/logs", flush=True)
+        print(
+            f"no aligner yet: running {source.notebook.name} first, logs in {run}/logs", flush=True
+        )
         execute_notebook(source.notebook, run.folder, config)
     return run.checkpoints / "best"
 

@@ -1,0 +1,32 @@
+"""One point of a sweep as a job of submitit, on this machine or on Slurm."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_lib.runs.notebooks import execute_notebook, executed_notebook
+from edge_lib.runs.points import Point
+
+
+@dataclass(frozen=True)
+class PointJob:
+    """Executes the point's notebook; called again, it goes on from the newest checkpoint."""
+
+    point: Point
+    notebook: Path
+    threads: int
+    devices: str | None = None  # CUDA_VISIBLE_DEVICES; None: as Slurm sets it
+
+    def __call__(self) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(self.threads)
+        if self.devices is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.devices
+        terminated = []
+        signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
+        try:
+            execute_notebook(self.notebook, self.point.folder, self.point.config)
+        except Exception:
+            if terminated:  # with all its processes, so the error is none of the notebook's
+                executed_notebook(self.point.folder).unlink(missing_ok=True)
+            raise

@@ -19,11 +19,13 @@ def sweep(arguments: Arguments) -> int:
     """
     path, overrides = _parse_config(sweep, arguments)
     from edge_lib.config import load_config
+    from edge_lib.experiments.preparation import preparation
     from edge_lib.runs.points import collect, make_points, sweep_folder
     from edge_lib.runs.sweep import run_sweep
 
     points, config = make_points(path, overrides), load_config(path, overrides)
-    unfinished = run_sweep(points, config.sweep)
+    prepare = preparation(points) if config.sweep.cluster == "slurm" else None
+    unfinished = run_sweep(points, config.sweep, prepare)
     table = sweep_folder(config) / "sweep.csv"
     collect(points).to_csv(table, index=False)
     print(table)

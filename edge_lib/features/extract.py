@@ -41,6 +41,12 @@ def extract_features(
     return next(iter(results.values()))  # of this node's ranks, which may lack 0
 
 
+def has_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> bool:
+    """Whether all stores have been written; their shards are not read."""
+    writers = _store_writers(data, spec, only).values()
+    return all((writer.folder / "manifest.json").exists() for writer in writers)
+
+
 def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:
     """`extract_features` in this process, which shares the work with those launched beside it."""
     writers = _store_writers(data, spec, only)

@@ -137,11 +137,11 @@ def submit(
             executor.update_parameters(**options, slurm_additional_parameters=flags)
             jobs = executor.submit_array([_Resumable(function) for function in functions])
     except Exception as error:  # of submitit: of many types
-        raise ConfigError(f"Slurm: {_first_lines(error)}") from None
+        raise ConfigError(_one_line(error)) from None
     return jobs[0].job_id.split("_")[0]
 
 
-def _first_lines(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """The message of submitit, or all of sbatch's, as one line."""
     lines = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
     if not isinstance(error, submitit.core.utils.FailedJobError):

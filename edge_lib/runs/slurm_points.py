@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from edge_lib.config import SweepConfig
+from edge_lib.config import ConfigError, SweepConfig
 from edge_lib.runs.files import write_json
 from edge_lib.runs.point_job import PointJob
 from edge_lib.runs.points import Point
@@ -29,6 +29,7 @@ from edge_lib.runs.slurm import (
 )
 from edge_lib.runs.slurm_report import (
     end_cause,
+    is_cut_short,
     log_file,
     queue_summary,
     requeue_cause,
@@ -110,22 +111,25 @@ class PointJobs:
         sweep = self.sweep
         options = {"timeout_min": 24 * 60, "slurm_array_parallelism": sweep.workers}
         options |= {"cpus_per_task": sweep.threads, "gpus_per_node": sweep.gpus, **sweep.slurm}
-        name = new_name(str(options.get("name", "sweep")))
-        self.names.append(name)
-        write_json(self.folder / f"{name}.json", [point.folder.name for point in points])
-        return submit(functions, self.folder, name, options, dependency)
+        try:
+            name = new_name(str(options.get("name", "sweep")))
+            self.names.append(name)
+            write_json(self.folder / f"{name}.json", [point.folder.name for point in points])
+            return submit(functions, self.folder, name, options, dependency)
+        except ConfigError as error:
+            raise ConfigError(f"sweep.slurm: {error}") from None
 
     def ended(self) -> Iterator[tuple[Point, str]]:
         """The points whose jobs have ended since the last call, and why."""
         if (jobs := self._find_jobs()) is None:
             return
-        before, self.jobs = self.jobs, jobs
+        before, self.jobs = self.jobs, self.jobs | jobs
         self._report_preparation()
         for key, point in [*self.running.items()]:
             job, last = jobs.get(key), before.get(key)
             if job and not job.ended:
                 self._report_requeue(point, job, last)
-            elif self._is_visible(key, point):
+            elif is_cut_short(job, last) or self._is_visible(key, point):
                 del self.running[key]
                 yield point, end_cause(job, last, self.folder)
         self._report_status()

@@ -15,6 +15,11 @@ def log_file(folder: Path, job: Job) -> Path:
     return folder / f"{job.number}_0_log.err"
 
 
+def is_cut_short(job: Job | None, last: Job | None) -> bool:
+    """Whether an ended job did not come to the end of its function."""
+    return job.state not in ("COMPLETED", "FAILED") if job else last and last.state == "PENDING"
+
+
 def end_cause(job: Job | None, last: Job | None, folder: Path) -> str:
     """Why a job ended, in words, and its log. job: as it is now; last: as it was before."""
     if not (known := job or last):
@@ -27,8 +32,10 @@ def end_cause(job: Job | None, last: Job | None, folder: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    """The last line of the program itself: that of a traceback is its error."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    own = [line.strip() for line in lines if not line.startswith(("srun:", "slurmstepd"))]
+    return next(filter(None, reversed(own)), "")
 
 
 def was_requeued(job: Job, last: Job | None) -> bool:
@@ -44,11 +51,12 @@ def requeue_cause(job: Job, folder: Path) -> str:
 
 
 def queue_summary(jobs: Iterable[Job]) -> str:
-    """Such as "3 pending (Resources), 2 running"."""
+    """The jobs that have not ended, such as "3 pending (Resources), 2 running"."""
     counts = Counter(
         f"pending ({job.reason})"
         if job.state == "PENDING" and job.reason != "None"
         else job.state.lower()
         for job in jobs
+        if not job.ended
     )
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))

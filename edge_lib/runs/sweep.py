@@ -43,7 +43,9 @@ def run_sweep(
         _follow(run_on_slurm(queue, sweep, prepare) if on_slurm else _run_here(queue, sweep), queue)
     unfinished = [point for point in points if point.state != "done"]
     for point in unfinished:
-        print(f"{point.state}: {point.settings}: see {executed_notebook(point.folder)}", flush=True)
+        notebook = executed_notebook(point.folder)
+        hint = f": see {notebook}" if notebook.exists() else ""
+        print(f"{point.state}: {point.settings}{hint}", flush=True)
     if any(point.state == "failed" for point in unfinished) and not sweep.retry:
         print("set sweep.retry=true to run failed points again", flush=True)
     return unfinished

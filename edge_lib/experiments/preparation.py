@@ -1,0 +1,63 @@
+"""What the points of a sweep share: a data set, a trained aligner, stored features."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edge_lib.config import DataConfig, ExperimentConfig, FeatureSpec
+from edge_lib.experiments.trm_qa import QA_SPLITS, vision_spec
+from edge_lib.features.extract import extract_features, has_features
+from edge_lib.runs.notebooks import aligner_folder, find_aligner
+from edge_lib.runs.points import Point
+from edge_lib.sources.download import download_missing
+from edge_lib.sources.download.base import SUMMARY
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Makes the inputs of some experiments unless they are there."""
+
+    configs: list[ExperimentConfig]
+
+    def __call__(self) -> None:
+        for config in self.configs:
+            download_missing(config.data)
+            if config.qa:
+                find_aligner(config.aligner)
+            spec, splits = _features(config)
+            logs = config.data.cache_dir / "logs"
+            extract_features(config.data, spec, splits, log_dir=logs, **config.extract_launch)
+
+
+def preparation(points: Iterable[Point]) -> Preparation | None:
+    """Of the inputs that pending points lack, each once; None if they lack nothing."""
+    configs = {_inputs(p.config): p.config for p in points if p.state == "pending"}
+    missing = [config for config in configs.values() if not _is_prepared(config)]
+    return Preparation(missing) if missing else None
+
+
+def _inputs(config: ExperimentConfig) -> str:
+    """Equal for experiments with the same inputs."""
+    sections = config.data, config.aligner, config.features, config.modalities
+    return str(sections)
+
+
+def _is_prepared(config: ExperimentConfig) -> bool:
+    if not _is_downloaded(config.data):
+        return False
+    if config.qa and config.aligner.config and not aligner_folder(config.aligner).exists():
+        return False
+    spec, splits = _features(config)
+    return not spec.modalities or has_features(config.data, spec, splits)
+
+
+def _is_downloaded(data: DataConfig) -> bool:
+    summary = data.download and data.download.out / SUMMARY
+    return not summary or (summary.exists() and json.loads(summary.read_text())["complete"])
+
+
+def _features(config: ExperimentConfig) -> tuple[FeatureSpec, tuple[str, ...]]:
+    """What is encoded, of which splits; () are all."""
+    if config.qa:
+        return vision_spec(config, aligner_folder(config.aligner)), QA_SPLITS
+    return config.feature_spec, ()

@@ -69,7 +69,7 @@ def new_name(prefix: str) -> str:
     """A job name that no other job has. ConfigError if squeue could not search for it."""
     if not re.fullmatch(r"[\w.-]+", prefix):
         raise ConfigError(
-            f"job name {prefix!r}: only letters, digits, '_', '.' and '-' are allowed"
+            f"job name {prefix!r}: only letters, numbers, '_', '.' and '-' are allowed"
         )
     return f"{prefix}-{uuid4().hex[:8]}"
 
@@ -84,13 +84,13 @@ def find_jobs(names: Iterable[str]) -> dict[tuple[str, int], Job]:
         return {}
     # settings of the user, such as SQUEUE_PARTITION, would hide jobs
     env = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
-    options = "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%r|%j"
+    options = "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%j|%r"
     output = _run("squeue", *options, f"--name={names}", env=env)
     return dict(_read_line(line) for line in output.splitlines())
 
 
 def _read_line(line: str) -> tuple[tuple[str, int], Job]:
-    number, index, state, reason, name = line.split("|")
+    number, index, state, name, reason = line.split("|", 4)
     if not index.isdecimal():  # N/A: no array
         return (name, 0), Job(number, state, reason)
     return (name, int(index)), Job(f"{number}_{index}", state, reason)

@@ -1,56 +1,20 @@
 """Sweeps of a fast notebook, through papermill and submitit's local processes."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 
 import pandas as pd
 import pytest
+from sweeps import executed, wait_for
 
 from edge_lib.__main__ import main
 from edge_lib.config import ConfigError, load_config
 from edge_lib.runs.notebooks import executed_notebook
 from edge_lib.runs.points import by_dim, collect, make_points
 from edge_lib.runs.sweep import run_sweep
-
-CODE = """
-import json, os, pathlib, time
-run, points = pathlib.Path(run_dir), pathlib.Path(run_dir).parent
-lr = next(float(x.split()[1]) for x in open(config) if x.strip().startswith("lr:"))
-began = time.time()
-with open(points / "executed.txt", "a") as log:
-    log.write(f"{run.name} {lr}\\n")
-if lr == 0.5 and not (points / "repaired").exists():
-    raise ValueError("this point fails")
-time.sleep(float(next(open(points / "pause"), 0)) if (points / "pause").exists() else 0)
-metrics = {"lr": lr, "threads": int(os.environ["OMP_NUM_THREADS"]), "began": began}
-(run / "metrics.json").write_text(json.dumps({**metrics, "ended": time.time()}))
-"""
-
-
-@pytest.fixture
-def write_sweep(write_notebook, tmp_path):
-    """write_sweep(grids, seeds, ...) -> the path of a sweep's config with points in tmp/points."""
-    notebook = write_notebook(CODE)
-    (tmp_path / "points").mkdir()
-
-    def write(grids, seeds=(0,), **options):
-        paths = {"notebook": str(notebook), "folder": str(tmp_path / "points")}
-        sweep = {**paths, "grids": grids, "seeds": list(seeds), **options}
-        path = tmp_path / "sweep.yaml"
-        path.write_text(json.dumps({"name": "small", "sweep": sweep}))
-        return path
-
-    return write
-
-
-def executed(tmp_path):
-    path = tmp_path / "points" / "executed.txt"
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def run(path, overrides=""):
@@ -185,13 +149,6 @@ def test_sweep_stops_its_points_when_interrupted(write_sweep, tmp_path):
     assert "interrupted" in sweep.communicate(timeout=60)[1].splitlines()
     assert sweep.returncode == -signal.SIGINT
     wait_for(lambda: not processes_that_mention(str(tmp_path / "points")))
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.1)
 
 
 def processes_that_mention(text):

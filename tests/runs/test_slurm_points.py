@@ -239,7 +239,7 @@ def test_slurm_sweep_tells_cancelled_points(start_sweep, tmp_path, capfd):
     wait_for(lambda: counted(points[0]))
     number = number_of(tmp_path)
     subprocess.run(["scancel", f"{number}_0", f"{number}_2"], check=True)
-    thread.join(60)
+    thread.join(120)
     assert [point.state for point in points] == ["pending", "done", "pending"]
     lines = capfd.readouterr().out.splitlines()
     causes = [line.partition("seed': 0}: ")[2] for line in lines if line.startswith("no result")]
@@ -259,7 +259,7 @@ def test_slurm_sweep_goes_on_after_requeue(start_sweep, tmp_path, capfd, limit):
     wait_for(lambda: "requeued (" in capfd.readouterr().out)
     now = ["scontrol", "update", f"jobid={number}", "starttime=now"]  # Slurm waits two minutes
     subprocess.run(now, check=True)
-    thread.join(60)
+    thread.join(120)
     assert point.metrics()["first"] >= 3
     assert len(executed(tmp_path)) == 2
 
@@ -271,7 +271,7 @@ def test_slurm_sweep_tells_time_limits_that_come_too_often(start_sweep, tmp_path
     (point,), thread = start_sweep({"a": {"train.lr": [0.1]}}, slurm=options)
     wait_for(lambda: counted(point))
     subprocess.run(["scancel", "--signal=USR2", number_of(tmp_path)], check=True)
-    thread.join(60)
+    thread.join(120)
     assert "time limit, too often: see" in capfd.readouterr().out
     assert point.state == "pending"
 
@@ -312,14 +312,14 @@ def test_slurm_sweep_runs_preparation_before_points(start_sweep, tmp_path):
     points, thread = start_sweep(prepare=partial(os.mkdir, tmp_path / "prepared"))
     wait_for((tmp_path / "prepared").exists)
     prepared = (tmp_path / "prepared").stat().st_ctime
-    thread.join(60)
+    thread.join(120)
     assert all(point.metrics()["began"] > prepared for point in points)
 
 
 @on_slurm
 def test_slurm_sweep_does_not_start_points_without_preparation(start_sweep, tmp_path, capfd):
     points, thread = start_sweep(prepare=partial(os.mkdir, tmp_path / "points"))
-    thread.join(60)
+    thread.join(120)
     assert [point.state for point in points] == ["pending"] * 3
     printed = capfd.readouterr().out
     assert "not prepared: failed: FileExistsError" in printed
@@ -336,23 +336,3 @@ def test_slurm_sweep_keeps_failed_notebook_if_refused(write_sweep, tmp_path):
     with pytest.raises(ConfigError, match=r"^sweep\.slurm: invalid partition specified: nowhere;"):
         run_sweep([point], sweep)
     assert "this point fails" in executed_notebook(point.folder).read_text()
-
-
-@on_slurm
-def test_slurm_sweep_waits_for_node_that_is_down(start_sweep, tmp_path, capfd):
-    (tmp_path / "points" / "steps").write_text("8")
-    (point,), thread = start_sweep({"a": {"train.lr": [0.1]}})
-    wait_for(lambda: counted(point) >= 2)
-    command = ["squeue", "--noheader", f"--name={job_names(tmp_path)[0]}", "--format=%N"]
-    node = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    update = partial(subprocess.run, check=True)
-    number = number_of(tmp_path)
-    try:
-        update(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"])
-        wait_for(lambda: "PENDING" in states(tmp_path).values())
-        wait_for(lambda: "requeued (" in capfd.readouterr().out)
-    finally:
-        update(["scontrol", "update", f"nodename={node}", "state=resume"])
-    update(["scontrol", "update", f"jobid={number}", "starttime=now"])
-    thread.join(60)
-    assert point.metrics()["first"] >= 2

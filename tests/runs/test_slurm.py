@@ -57,7 +57,10 @@ def test_find_jobs_of_no_name_calls_nothing(command):
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("echo 'Unable to contact slurm controller' >&2; exit 1", "squeue: Unable to contact slurm"),
+        (
+            "echo 'Unable to contact slurm controller' >&2; exit 1",
+            "squeue: Unable to contact slurm",
+        ),
         ("exit 3", "squeue: 3"),
     ],
     ids=["controller down", "no message"],
@@ -124,7 +127,11 @@ def test_cancel_takes_names_and_numbers(command, tmp_path):
 
 
 def test_submit_hides_outer_job_and_writes_options(command, tmp_path, monkeypatch):
-    for name, value in {"SLURM_MEM_PER_NODE": "1", "SLURM_CONF": "c", "SBATCH_ACCOUNT": "x"}.items():
+    for name, value in {
+        "SLURM_MEM_PER_NODE": "1",
+        "SLURM_CONF": "c",
+        "SBATCH_ACCOUNT": "x",
+    }.items():
         monkeypatch.setenv(name, value)
     command("srun", "")
     command("sbatch", f"cp $1 {tmp_path}/script; env >{tmp_path}/env; echo Submitted batch job 12")

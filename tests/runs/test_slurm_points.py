@@ -140,9 +140,7 @@ def test_slurm_sweep_names_cause_of_last_requeue(one_point, tmp_path, monkeypatc
     assert "requeued (time limit): {'train.lr': 0.1, 'seed': 0}" in capfd.readouterr().out
 
 
-def test_slurm_sweep_splits_arrays_that_run_one_after_the_other(
-    write_sweep, monkeypatch, tmp_path
-):
+def test_slurm_sweep_splits_arrays_that_run_one_after_the_other(write_sweep, monkeypatch, tmp_path):
     slurm = FakeSlurm(monkeypatch, {})
     monkeypatch.setattr(slurm_points, "max_array_size", lambda: 2)
     grid = {"a": {"train.lr": [0.1, 0.2, 0.3, 0.4, 0.6]}}

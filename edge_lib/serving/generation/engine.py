@@ -124,7 +124,6 @@ class Engine:
         try:
             items = self.group(request.media)
             counts = {name: len(own) for name, own in items.items()}
-            self._check_length(_characters(request.messages), self.max_characters, "characters")
             with self._worker.arrivals:
                 ids, keys = await asyncio.to_thread(self._read, request.messages, counts, items)
             self._check_length(len(ids), self.settings.max_prompt_tokens, "tokens")
@@ -138,6 +137,7 @@ class Engine:
         self, messages: Messages, counts: dict[str, int], items: dict
     ) -> tuple[list[int], dict[str, list[tuple]]]:
         """In a thread: the token ids of a prompt, and the keys of its items."""
+        self._check_length(_characters(messages), self.max_characters, "characters")
         keys = {
             name: [(name, *(media.key for media in item)) for item in own]
             for name, own in items.items()
@@ -168,11 +168,13 @@ def prompt_texts(messages: Messages, kinds: Sequence[str]) -> Messages:
 
 
 def _characters(content: Messages | dict) -> int:
-    """In all texts of messages, of their contents, and of the parts of these."""
+    """In all texts of messages, of their contents, and of the parts of these; one more for each
+    message and part.
+    """
     if isinstance(content, str):
         return len(content)
     if isinstance(content, dict):
-        return _characters(content.get("content") or content.get("text", ""))
+        return 1 + _characters(content.get("content") or content.get("text", ""))
     return sum(map(_characters, content))
 
 

@@ -48,6 +48,8 @@ class VLMEngine(Engine):
         self._warm_up()
 
     def tokenize(self, messages: Messages, counts: dict[str, int]) -> list[int]:
+        if not isinstance(messages, str):  # each turn has a token at least
+            self._check_length(len(messages), self.vlm.chat.max_length, "turns")
         texts = prompt_texts(messages, [*self.vlm.chat.num_soft_tokens])
         texts = as_messages(self.vlm.chat, texts, counts)
         with self._lock:

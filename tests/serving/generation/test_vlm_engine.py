@@ -239,7 +239,9 @@ def test_marks_that_a_client_typed_are_text(make_engine, serve, vlm, typed):
         (request([{"role": "tool", "content": "so"}]), "system, user, assistant, not 'tool'"),
         (request("what? " * 900), "tokens are more than max_length=1024"),
         (request("x" * 10_000_000), "a prompt of 10,000,000 characters, over "),
-        (request(parts("x" * 9000, "y" * 9000)), "a prompt of 18,000 characters, over "),
+        (request(parts("x" * 9000, "y" * 9000)), "a prompt of 18,003 characters, over "),
+        (request(parts(*"x" * 9000)), "a prompt of 18,001 characters, over "),
+        (request([{"role": "user", "content": "?"}] * 1025), "a prompt of 1,025 turns, over 1,024"),
         (request("what \ud83d?"), "a text that is not Unicode"),
         (request([{"role": "user", "content": []}]), "a user turn without text"),
         (request("?", media={"video": [1]}), "the model takes no video"),
@@ -250,7 +252,7 @@ def test_prompts_that_cannot_be_used_are_refused(make_engine, serve, own, messag
     error = serve(make_engine(), lambda engine: refusal(engine, own))
     assert error.status == 400
     assert message in error.message
-    too_long = " characters, over" in message or "max_length" in message
+    too_long = ", over " in message or "max_length" in message
     assert (error.code == "context_length_exceeded") == too_long
 
 

@@ -6,6 +6,7 @@ import sys
 
 import uvicorn
 
+from edge_lib.serving.allocator import return_freed_memory
 from edge_lib.serving.app import create_app
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.service import load_service
@@ -14,6 +15,7 @@ from edge_lib.serving.settings import ServeSettings
 
 def serve(run: str, settings: ServeSettings) -> None:
     """Serve what `run` names until SIGINT or SIGTERM. ConfigError if it cannot be loaded."""
+    return_freed_memory()
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("edge_glass.serving").setLevel(logging.INFO)
     metrics, errors = Metrics(), []

@@ -31,6 +31,10 @@ class TextEncoder(Encoder):
             self.model = SentenceTransformer(str(self.source), revision=self.revision, device="cpu")
         self.freeze()
 
+    @property
+    def limit(self) -> str:
+        return f"the {self.model.max_seq_length} tokens that the model reads"
+
     def truncates(self, item: str) -> bool:
         """By the tokenizer, unless the text has too few bytes for that many tokens."""
         window = self.model.max_seq_length

@@ -54,8 +54,8 @@ class TorchEmbedder:
     def prepare(self, modality: str, item: Any) -> Any:
         if modality != "text":
             return self._aligner.prepare(modality, item)
-        if self._aligner.encoder("text").truncates(item):
-            raise UnusableItem("longer than what the model reads")
+        if (encoder := self._aligner.encoder("text")).truncates(item):
+            raise UnusableItem(f"longer than {encoder.limit}")
         return item
 
     def embed(self, modality: str, inputs: list) -> np.ndarray:

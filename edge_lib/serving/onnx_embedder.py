@@ -16,7 +16,6 @@ from edge_lib.serving.log_mel import log_mel
 
 IDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 WHISPER = "WhisperFeatureExtractor"
-TOO_LONG = "longer than what the model reads"
 Feed = dict[str, np.ndarray]
 
 
@@ -49,7 +48,8 @@ class OnnxEmbedder:
         if modality == "audio":
             return prepare_clip(item, self._config)
         if self._tokenizer.encode(item).overflowing:
-            raise UnusableItem(TOO_LONG)
+            limit = self._tokenizer.truncation["max_length"]
+            raise UnusableItem(f"longer than the {limit} tokens that the model reads")
         return item
 
     def embed(self, modality: str, inputs: list) -> np.ndarray:
@@ -96,7 +96,8 @@ def prepare_clip(clip: np.ndarray, config: dict) -> Feed:
     """(n,) at 16 kHz -> Whisper's features (bins, frames) of its whole window, and their mask."""
     length, hop = config["chunk_length"] * RATE, config["hop_length"]
     if len(clip) > length:
-        raise UnusableItem(TOO_LONG)
+        seconds = config["chunk_length"]
+        raise UnusableItem(f"longer than the {seconds:g} s that the model reads")
     padded = np.pad(clip, (0, length - len(clip)))
     features = log_mel(padded, config["n_fft"], hop, config["feature_size"])
     mask = np.arange(features.shape[1]) * hop < len(clip)

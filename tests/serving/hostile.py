@@ -1,6 +1,6 @@
 """A campaign of hostile requests against a server, with honest clients in between.
 
-    PYTHONPATH=.:tests python tests/serving/hostile.py RUN [--requests 10000] [--index FILE]
+    PYTHONPATH=.:tests python -m serving.hostile RUN [--requests 10000] [--index FILE]
 
 starts `edge-glass serve RUN`, and prints what came back: no 5xx, errors of one shape, nothing of
 the machine in them, the same answers to honest clients, no growth of memory.

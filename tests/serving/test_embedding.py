@@ -274,7 +274,9 @@ def test_torch_embedder_refuses_what_the_model_would_cut(aligner):
 
     async def test(queue):
         error = await refusal(queue, "text", ["word " * 100])
-        assert error.message == "the text cannot be used: longer than what the model reads"
+        assert error.message == (
+            "the text cannot be used: longer than the 60 tokens that the model reads"
+        )
         assert len(await queue.embed("text", ["word " * 50])) == 1
         error = await refusal(queue, "audio", [Media("audio", encode(sine(2.1, 16000), 16000))])
         assert error.message == "the audio cannot be used: longer than the 2 s that the model reads"

@@ -69,12 +69,15 @@ def test_onnx_embedder_describes_the_aligner(aligner, embedder):
 
 
 @pytest.mark.parametrize(
-    ("modality", "item"),
-    [("text", "word " * 100), ("audio", Media("audio", encode(sine(2.1, 16000), 16000)))],
+    ("modality", "item", "limit"),
+    [
+        ("text", "word " * 100, "60 tokens"),
+        ("audio", Media("audio", encode(sine(2.1, 16000), 16000)), "2 s"),
+    ],
     ids=["text", "audio"],
 )
-def test_onnx_embedder_refuses_what_the_model_would_cut(embedder, modality, item):
-    with pytest.raises(ApiError, match="longer than what the model reads"):
+def test_onnx_embedder_refuses_what_the_model_would_cut(embedder, modality, item, limit):
+    with pytest.raises(ApiError, match=f"longer than the {limit} that the model reads"):
         embed(embedder, modality, [item])
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import threading
+from inspect import iscoroutinefunction
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from serving.waiting import until
 
 from edge_lib.serving.app import create_app
 from edge_lib.serving.errors import ApiError
+from edge_lib.serving.routes import dependencies
 from edge_lib.serving.schemas.examples import PICTURE
 from edge_lib.serving.settings import ServeSettings
 
@@ -288,6 +290,12 @@ def test_task_that_the_model_does_not_have_is_not_found(open_client, part, reque
     for path, content in requests:
         response = client.post(path, json=content)
         assert (response.status_code, response.json()["error"]["code"]) == (404, "no_such_task")
+
+
+def test_dependencies_need_no_thread():
+    """Each would wait for the model's thread."""
+    for function in (dependencies.authorize, dependencies.loaded_service):
+        assert iscoroutinefunction(function)
 
 
 # --- clients that leave ----------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""What routes need: the loaded service, a key, and streams that end with the request."""
+"""What routes need: the loaded service, a key, and streams that end with the request.
+
+All are coroutines: FastAPI calls plain functions in a thread, each of which waits for the model's.
+"""
 
 import asyncio
 import hmac
@@ -17,7 +20,7 @@ T = TypeVar("T")
 BEARER = HTTPBearer(auto_error=False, description="the server's --api-key, if it has one")
 
 
-def authorize(
+async def authorize(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
 ) -> None:
@@ -30,7 +33,7 @@ def authorize(
         )
 
 
-def loaded_service(request: Request) -> Service:
+async def loaded_service(request: Request) -> Service:
     """ApiError 503 while the model loads."""
     if request.app.state.service is None:
         raise ApiError(503, "the model is loading", "loading", retry_after=1)

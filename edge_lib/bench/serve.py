@@ -172,6 +172,7 @@ def watched(url: str, times: list[float]) -> Iterator[None]:
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_watch, args=(url, theirs))
     process.start()
+    theirs.close()  # so that `recv` fails if the process ends
     ours.recv()
     try:
         yield

@@ -40,7 +40,9 @@ def make_base(name, folder):
     subprocess.run(command, check=True, capture_output=True)
     prefix, local = Path(sys.base_prefix), root / "usr/local"
     skip = shutil.ignore_patterns("site-packages", "test", "__pycache__")
-    shutil.copytree(prefix / "lib" / version, local / "lib" / version, ignore=skip)
+    shutil.copytree(
+        prefix / "lib" / version, local / "lib" / version, ignore=skip, dirs_exist_ok=True
+    )
     for library in prefix.glob("lib/libpython*"):
         shutil.copy2(library, local / "lib")
     shutil.copy2(prefix / "bin" / version, local / "bin")

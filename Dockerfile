@@ -6,8 +6,6 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_FIND_LINKS
 ENV PATH=/opt/edge-glass/bin:$PATH PIP_NO_CACHE_DIR=1
 RUN python -m venv --upgrade-deps /opt/edge-glass
 WORKDIR /src
@@ -37,6 +35,8 @@ FROM runtime AS onnx
 COPY --from=build-onnx /opt/edge-glass /opt/edge-glass
 
 FROM build AS build-torch
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
 # dependencies first: a change of the source keeps this layer
 RUN mkdir edge_lib && touch edge_lib/__init__.py && pip install -c constraints.txt ".[serve]"
 COPY edge_lib edge_lib

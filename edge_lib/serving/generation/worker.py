@@ -135,7 +135,7 @@ class Worker:
     def _encode_group(self, jobs: list[EncodeJob]) -> None:
         """Encode items for one placeholder; each alone if that fails for all together."""
         try:
-            results = self._encode(jobs[0].name, [job.item for job in jobs])
+            results = map(_checked, self._encode(jobs[0].name, [job.item for job in jobs]))
         except Exception as error:
             if len(jobs) > 1:
                 for job in jobs:
@@ -212,6 +212,12 @@ def _resolve(future: Future, result: SoftTokens | ApiError) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def _checked(soft: SoftTokens) -> SoftTokens | ApiError:
+    if soft.tokens.isfinite().all():
+        return soft
+    return ApiError(400, "the item gives no finite soft tokens", "invalid_item")
 
 
 def _item_error(error: Exception) -> ApiError:

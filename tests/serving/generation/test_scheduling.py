@@ -326,6 +326,25 @@ def test_item_that_fails_in_the_model_fails_its_request_alone(
     ]
 
 
+def test_item_without_finite_soft_tokens_is_refused(make_engine, serve, vlm, monkeypatch):
+    soft_tokens = vlm.soft_tokens
+
+    def not_finite(name, features):
+        tokens, mask = soft_tokens(name, features)
+        return tokens.masked_fill(tokens == tokens.max(), torch.inf), mask
+
+    async def use(engine):
+        monkeypatch.setattr(vlm, "soft_tokens", not_finite)
+        error = await refusal(engine, request("what?", [picture(1)]))
+        monkeypatch.undo()
+        return error, await collect(engine, request("what?", [picture(1)]))
+
+    error, [result] = serve(make_engine(), use)
+    message = "the item gives no finite soft tokens"
+    assert (error.status, error.message, error.param) == (400, message, "images.0")
+    assert result.text == vlm.generate("what?", picture(1))
+
+
 def test_clip_longer_than_the_model_reads_is_refused(make_engine, serve, vlm):
     """It would be cut in silence."""
     window = vlm.prefix_sources.aligner.encoder("audio").window

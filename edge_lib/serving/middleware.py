@@ -48,9 +48,15 @@ class RequestMiddleware:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         exchange = Exchange(scope, receive, send, self.settings, self.bodies)
-        with self.metrics.running.track_inprogress():
-            await self._answer(exchange)
-        self.bodies.size -= exchange.received
+        try:
+            with self.metrics.running.track_inprogress():
+                await self._answer(exchange)
+        finally:
+            self.bodies.size -= exchange.received
+        self._count(exchange)
+
+    def _count(self, exchange: "Exchange") -> None:
+        scope = exchange.scope
         route = getattr(scope.get("route"), "path", "other")
         seconds = time.monotonic() - exchange.start
         self.metrics.requests.labels(route, _method(scope), exchange.status).inc()

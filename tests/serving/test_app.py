@@ -445,6 +445,7 @@ def test_metrics_count_requests_by_route_and_status(open_client):
 def test_metrics_count_refused_items(open_client):
     client = open_client()
     client.post("/generate", json={"prompt": "a", "images": "data:,no"})
+    client.post("/generate", json={"prompt": "a", "images": PICTURE})
     assert 'edge_glass_refused_total{kind="image"} 1.0' in client.get("/metrics").text
 
 

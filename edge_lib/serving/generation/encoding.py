@@ -65,11 +65,9 @@ class PrefixEncoder:
         """In a thread: what is left of a large picture is small."""
         try:
             return self._prepare(media.kind, media.decode())
-        except ApiError as error:
-            refusal = error
+        except ApiError:
+            raise
         except Exception as error:  # processors raise nearly anything
             reason = str(error) if isinstance(error, UnusableItem) else "the model cannot read it"
             message = f"the {media.kind} cannot be used: {reason}"
-            refusal = ApiError(400, message, f"invalid_{media.kind}")
-        self._metrics.refused.labels(media.kind).inc()
-        raise refusal
+            raise ApiError(400, message, f"invalid_{media.kind}") from None

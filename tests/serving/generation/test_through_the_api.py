@@ -1,6 +1,7 @@
 """A VLM through HTTP: alone, in batches and streamed it answers as `VLM.generate` does."""
 
 import json
+import re
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
@@ -122,6 +123,20 @@ def test_marks_in_a_chat_are_text(url, vlm):
     response = httpx.post(f"{url}/generate", json={"prompt": text})
     assert response.status_code == 400
     assert "1 <image> for 0 items" in response.json()["error"]["message"]
+
+
+def test_refused_picture_is_counted_once(url):
+    def refused():
+        text = httpx.get(f"{url}/metrics").text
+        counts = re.findall(r'edge_glass_refused_total{kind="image"} (.*)', text)
+        return float(counts[0]) if counts else 0
+
+    before = refused()
+    for path, body in (("/generate", {"prompt": "what?"}), ("/embed", {})):
+        body = body | {"images": "data:image/png;base64,AAAA"}
+        error = httpx.post(url + path, json=body).json()["error"]
+        assert (error["code"], error["param"]) == ("invalid_image", "images.0")
+    assert refused() == before + 2
 
 
 def test_more_requests_than_the_queue_takes_are_refused_as_one(url):

@@ -13,9 +13,10 @@ from edge_lib.serving.settings import ServeSettings
 
 
 class FakeGenerator:
-    """Answers with words of the request, one a step; `requests` and `cancelled` keep what came.
+    """Answers with words of the request, one a step; `requests` and `streams` keep what came.
 
-    gate: an event that the answers wait for. error: what `submit` raises.
+    gate: an event that the answers wait for. error: what `submit` raises. delays: of its returns,
+    the last first.
     """
 
     accepts = frozenset({"image", "audio"})
@@ -25,10 +26,12 @@ class FakeGenerator:
         self.words, self.error, self.delay = words, error, delay
         self.requests, self.streams, self.tasks, self.gate = [], [], set(), None
         self.started = self.stopped = False
+        self.delays = []
 
     async def submit(self, request):
         if self.error:
             raise self.error
+        await asyncio.sleep(self.delays.pop() if self.delays else 0)
         for items in request.media.values():
             for item in items:
                 await asyncio.to_thread(item.decode)

@@ -10,6 +10,7 @@ from serving.fakes import FakeGenerator, fake_service
 from serving.live import live_server
 
 from edge_lib.serving.errors import ApiError
+from edge_lib.serving.generation.request import Delta
 from edge_lib.serving.schemas.examples import PICTURE
 
 USER = [{"role": "user", "content": "hello"}]
@@ -67,6 +68,29 @@ def test_chat_counts_the_prompt_once_for_several_answers(api):
     answer = api.chat.completions.create(model="tiny", messages=USER, n=2)
     assert [choice.index for choice in answer.choices] == [0, 1]
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (7, 6)
+
+
+def test_answers_keep_the_order_of_their_seeds():
+    class Seeded(FakeGenerator):
+        async def _answer(self, stream, sampling):
+            stream.send(Delta(str(sampling.seed), 1, "stop"))
+
+    generator = Seeded()
+    with (
+        live_server(fake_service(generator=generator)) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as api,
+    ):
+        for stream in (False, True):
+            generator.delays = [0.1, 0, 0.05]
+            answer = api.chat.completions.create(
+                model="tiny", messages=USER, seed=5, n=3, stream=stream
+            )
+            if stream:
+                chunks = list(answer)
+                texts = [text_of(chunks, index) for index in range(3)]
+            else:
+                texts = [choice.message.content for choice in answer.choices]
+            assert texts == ["5", "6", "7"]
 
 
 def test_chat_that_max_tokens_ends_tells_length(api):

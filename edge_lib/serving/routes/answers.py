@@ -16,7 +16,9 @@ T = TypeVar("T")
 async def submit(
     service: Service, requests: Sequence[GenerationRequest], streams: list[Stream]
 ) -> list[Stream]:
-    """Begin an answer to each, and add it to `streams`. ApiError of the first that cannot be."""
+    """Begin an answer to each, in their order, and add it to `streams`, whose order is another.
+    ApiError of the first that cannot be.
+    """
     if service.generator is None:
         raise ApiError(404, f"{service.name} does not generate; see /v1/models", "no_such_task")
 

@@ -41,12 +41,12 @@ STREAMED = {"description": "The answer; with stream, events", "content": {"text/
 async def chat(request: Request, service: ServiceOf, streams: Streams) -> Any:
     chat_request = await read_one(request, ChatRequest)
     check_name(service, chat_request.model)
-    await submit(service, await _requests(request, chat_request), streams)
+    answering = await submit(service, await _requests(request, chat_request), streams)
     head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": service.name}
     if chat_request.stream:
         include_usage = chat_request.stream_options.include_usage
-        return EventSourceResponse(chat_events(head, streams, include_usage))
-    answers = await unless_gone(request, collect(streams))
+        return EventSourceResponse(chat_events(head, answering, include_usage))
+    answers = await unless_gone(request, collect(answering))
     return ChatResponse(**head, choices=_choices(answers), usage=total_usage(answers))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from edge_lib.runs.comparison import HEADLINES, HASHED, list_runs
+from edge_lib.runs.comparison import HASHED, HEADLINES, list_runs
 
 NO_RUN = "other folders"
 MAX_KEYS = 6  # in a line

@@ -28,8 +28,8 @@ class _Lines:
 
 
 def in_open_notebook() -> bool:
-    """Whether this is a kernel that JupyterLab or VS Code started, not papermill: in a notebook that
-    is executed headlessly, widgets would only add their state to the file.
+    """Whether this is a kernel that JupyterLab or VS Code started, not papermill: in a notebook
+    that is executed headlessly, widgets would only add their state to the file.
     """
     started = any(name in os.environ for name in OPENED)
     return started and parent_process() is None  # the environment is inherited

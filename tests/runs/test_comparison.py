@@ -113,7 +113,7 @@ def test_found_runs_have_points_of_sweeps_and_other_folders(make_run, tmp_path):
 def test_found_runs_of_a_run_are_itself(make_run, tmp_path):
     run = make_run("01_align-tiny-aaaaaaaa")
     assert find_runs(run) == [run]
-    with pytest.raises(ConfigError, match="no such folder .*/none"):
+    with pytest.raises(ConfigError, match=r"no such folder .*/none"):
         find_runs(tmp_path / "none")
 
 

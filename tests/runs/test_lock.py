@@ -72,7 +72,9 @@ def test_lock_names_the_holder_until_it_is_killed(start, tmp_path, monkeypatch):
 
 def test_lock_is_held_by_a_process_through_all_its_starts(tmp_path, start):
     first = Run.create(ExperimentConfig(name="small"), "nb", tmp_path / "run")
-    again = Run.create(ExperimentConfig(name="small"), "nb", tmp_path / "run")  # the cell is run again
+    again = Run.create(
+        ExperimentConfig(name="small"), "nb", tmp_path / "run"
+    )  # the cell is run again
     assert again.folder == first.folder
     again.part("fusion-0").log(1, loss=1.0)
     with pytest.raises(AssertionError):

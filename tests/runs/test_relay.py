@@ -78,7 +78,7 @@ def test_relayed_bars_at_once_and_in_turn_stay_apart(draw):
 
 
 def test_relayed_bar_of_failed_work_is_closed_before_its_total(draw):
-    with pytest.raises(ZeroDivisionError), progress.progress_bar("train", 5) as bar:
+    with pytest.raises(ZeroDivisionError), progress.progress_bar("train", 5) as bar:  # noqa: PT012
         bar.update(2)
         raise ZeroDivisionError
     (drawn,) = draw()

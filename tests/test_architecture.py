@@ -37,7 +37,6 @@ EXCEPTIONS = {
     "edge_lib.metrics.answers": "number words as digits",  # VQA's normal form
     "edge_lib.metrics.captions": "letter or digit",  # characters
     "edge_lib.nn.decoders.language": "digits lost",  # precision of 4-bit weights
-    "edge_lib.training.ema": "_swap",  # the weights and their average
 }
 
 UNCLEAR_NAMES = {"how", "about", "found", "asked", "said", "told"}

@@ -1,37 +1,40 @@
 """Functions that tests of the VLM run in new processes, which import them by name."""
 
 import os
-from pathlib import Path
-from types import SimpleNamespace
+from unittest import mock
 
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from accelerate import PartialState
+from accelerate.utils import DistributedType, is_deepspeed_available
 
-from edge_lib.models.vlm import VLM
-from edge_lib.training.checkpoints import save_model
-from edge_lib.training.fit import evaluate_model
+from edge_lib.experiments.vlm import train_vlm
+from edge_lib.training import fit
 
 
-def save_sharded_vlm(folder, start, batch):
-    """Shard a VLM over two ranks as Accelerate's FSDP2 does, evaluate and save it.
+def train_sharded_vlm(*arguments):
+    """`train_vlm` with a sharding, on a CPU, which Accelerate takes for a GPU.
 
-    Returns its loss and the number of trained weights on this rank.
+    Returns its metrics and the size of this process's share of AdamW's first moments.
     """
-    dist.init_process_group("gloo")
-    vlm = VLM.from_pretrained(start)
-    vlm.train_adapters(True)
-    mesh = init_device_mesh("cpu", (2,))
-    for layer in vlm.language.base_model.layers:
-        fully_shard(layer, mesh=mesh)
-    # sharded together: they may be the same weight
-    fully_shard([vlm.get_input_embeddings(), vlm.get_output_embeddings()], mesh=mesh)
-    fully_shard(vlm, mesh=mesh, ignored_params=set(vlm.prefix_sources.parameters()))
-    accelerator = SimpleNamespace(is_main_process=os.environ["RANK"] == "0")
-    loss = evaluate_model(vlm, lambda model: {"loss": model(batch).item()})["loss"]
-    save_model(accelerator, vlm, Path(folder) / "checkpoints/best")
-    vlm(batch).backward()
-    trained = [p for p in vlm.parameters() if p.requires_grad]
-    assert all(p.grad is not None for p in trained)
-    dist.destroy_process_group()
-    return loss, sum(p.to_local().numel() for p in trained)
+    _prepare_deepspeed()
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    make, accelerators = fit.make_accelerator, []
+
+    def make_accelerator(*options):
+        with mock.patch("torch.cuda.is_available", return_value=True):
+            accelerators.append(make(*options))
+        return accelerators[0]
+
+    with mock.patch.object(fit, "make_accelerator", make_accelerator):
+        metrics = train_vlm(*arguments)
+    states = accelerators[0]._optimizers[0].optimizer.state.values()
+    moments = [state["exp_avg"] for state in states]
+    return metrics, sum(getattr(x, "_local_tensor", x).numel() for x in moments)
+
+
+def _prepare_deepspeed():
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    if is_deepspeed_available():
+        import deepspeed.comm.torch
+
+        deepspeed.comm.torch.build_shm_op = lambda: None  # it would compile for minutes

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from accelerate.utils import is_deepspeed_available
 
 from edge_lib.config import MODALITIES, ConfigError, ExperimentConfig, FeatureSpec, TrainConfig
 from edge_lib.config.checks import train_sections
@@ -54,6 +55,8 @@ def _config_problems(config: ExperimentConfig) -> Iterator[str]:
             yield f"{key}.precision=fp16 needs a GPU; use fp32 or bf16"
         if not gpus and train.sharding:
             yield f"{key}.sharding={train.sharding} needs GPUs; use null"
+        elif train.sharding == "zero2" and not is_deepspeed_available():
+            yield f"{key}.sharding=zero2 needs DeepSpeed: pip install deepspeed"
     processes = max(config.launch.num_processes, config.features.num_processes or 0)
     if 0 < gpus < processes:
         yield f"{processes} processes do not fit on the {gpus} GPUs of this machine"

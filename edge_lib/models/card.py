@@ -89,7 +89,8 @@ def write_card(model: Any, folder: Path, digest: str) -> None:
 
 def plain_card(model: Any, digest: str) -> ModelCard:
     """What a `PretrainedModel` itself tells; `export.card` adds what its run does."""
-    kind, backbones = type(model).__name__, model.backbones()
+    cls, backbones = model_class(model), model.backbones()
+    kind = cls.__name__
     names = sorted({b.hub_name for b in backbones.values() if b.hub_name})
     data = ModelCardData(
         library_name="edge-glass",
@@ -100,7 +101,7 @@ def plain_card(model: Any, digest: str) -> ModelCard:
     )
     text = TEXT.format(
         title=model.title,
-        summary=" ".join(type(model).__doc__.partition("\n\n")[0].split()),
+        summary=" ".join(cls.__doc__.partition("\n\n")[0].split()),
         kind=kind,
         example=model.example,
         facts="\n".join(f"| {name} | {value} |" for name, value in model.facts().items()),
@@ -111,6 +112,11 @@ def plain_card(model: Any, digest: str) -> ModelCard:
         ),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def model_class(model: Any) -> type:
+    """The class of a `PretrainedModel`, of which FSDP2 makes a subclass without a docstring."""
+    return next(cls for cls in type(model).__mro__ if "FILE" in vars(cls))
 
 
 def name_in_card(folder: Path, name: str) -> None:

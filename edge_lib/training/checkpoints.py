@@ -17,7 +17,8 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
+    # an argument of DeepSpeed alone; elsewhere a model's state_dict leaves out what is frozen
+    accelerator.save_state(str(temporary), exclude_frozen_parameters=True)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         final = folder / f"step-{step:08d}"

@@ -13,35 +13,36 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """The average of a model's trained parameters; disabled if `decay` is None."""
+    """The average of a model's trained parameters, in fp32; disabled if `decay` is None."""
 
     def __init__(self, model: nn.Module, decay: float | None):
         self.decay, self.updates = decay, 0
         self.weights = [p for p in model.parameters() if p.requires_grad] if decay else []
-        self.average = [p.detach().clone() for p in self.weights]
+        self.average = [p.detach().to(torch.float32, copy=True) for p in self.weights]
 
     @torch.no_grad()
     def update(self) -> None:
         self.updates += 1
         if self.weights:
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.weights], 1 - decay)
+            # DeepSpeed trains in 16 bits, which hold no small step
+            weights = [p.detach().float() for p in self.weights]
+            torch._foreach_lerp_(self.average, weights, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within this context the model has the averaged weights."""
-        self._swap()
+        current = [weight.detach().clone() for weight in self.weights]
+        self._set(self.average)
         try:
             yield
         finally:
-            self._swap()
+            self._set(current)
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        for weight, average in zip(self.weights, self.average, strict=True):
-            current = weight.clone()
-            weight.copy_(average)
-            average.copy_(current)
+    def _set(self, values: list[Tensor]) -> None:
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.copy_(value)
 
     def state_dict(self) -> dict[str, int | list[Tensor]]:
         return {"updates": self.updates, "average": self.average}

@@ -9,7 +9,7 @@ import torch
 
 from edge_lib.config import ConfigError, load_config
 from edge_lib.data.table import Table
-from edge_lib.experiments import align, trm_qa
+from edge_lib.experiments import align, checks, trm_qa
 from edge_lib.experiments.checks import check_experiment
 from edge_lib.features.store import store_names
 from edge_lib.models import Aligner
@@ -218,9 +218,13 @@ def test_check_names_tables_whose_conversations_are_all_refused(make_chat):
 
 
 def test_check_compares_processes_with_gpus(small_align, make_chat, monkeypatch):
-    (line,) = problems(make_chat("vlm.stages.lora.sharding=zero2"))
-    assert line == "vlm.stages.lora.sharding=zero2 needs GPUs; use null"
+    sharded = "vlm.stages.lora.sharding=zero2"
+    assert problems(make_chat(sharded)) == [f"{sharded} needs GPUs; use null"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for installed in (True, False):
+        monkeypatch.setattr(checks, "is_deepspeed_available", lambda now=installed: now)
+        error = [] if installed else [f"{sharded} needs DeepSpeed: pip install deepspeed"]
+        assert problems(make_chat(sharded)) == error
     for key in ("launch.num_processes", "features.num_processes"):
         assert problems(small_align(f"features.num_processes=1 {key}=2")) == []
         (line,) = problems(small_align(f"features.num_processes=1 {key}=4"))

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 from transformers import GraniteConfig, GraniteForCausalLM
-from vlm_targets import save_sharded_vlm
 
 from edge_lib.bench.vlm import build, first_token
 from edge_lib.config import ConfigError, LanguageConfig, LoRAConfig, VLMModelConfig
@@ -26,7 +25,6 @@ from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.vlm import VLM
 from edge_lib.nn.decoders.language import supervised_loss
 from edge_lib.nn.projectors import Projector
-from edge_lib.training.launch import launch
 
 
 @pytest.fixture(scope="module")
@@ -408,22 +406,6 @@ def test_vlm_refuses_other_weights_of_its_language_model(trained, language_folde
     del metadata["language_digest"]  # as older versions saved it
     (tmp_path / "vlm/vlm.json").write_text(json.dumps(metadata))
     assert VLM.from_pretrained(tmp_path / "vlm", language).language_digest
-
-
-def test_sharded_vlm_is_saved_whole(trained, tmp_path):
-    trained.save_pretrained(tmp_path / "start")
-    (tmp_path / "checkpoints").mkdir()
-    batch = batch_of(trained, CONVERSATION)
-    arguments = str(tmp_path), str(tmp_path / "start"), batch
-    shares = launch(save_sharded_vlm, *arguments, num_processes=2)
-    expected = trained(batch).item()
-    assert [loss for loss, _ in shares.values()] == [pytest.approx(expected, rel=1e-5)] * 2
-    saved = VLM.from_pretrained(tmp_path / "checkpoints" / "best")
-    saved.train_adapters(True)
-    weights = {name: p for name, p in saved.named_parameters() if p.requires_grad}
-    assert sum(count for _, count in shares.values()) == sum(p.numel() for p in weights.values())
-    whole = dict(trained.named_parameters())
-    assert all(torch.equal(weight, whole[name]) for name, weight in weights.items())
 
 
 # --- generation ------------------------------------------------------------------------------

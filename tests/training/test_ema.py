@@ -21,6 +21,21 @@ def test_average_equals_hand_computation():
     assert model.weight.item() == 8.0
 
 
+def test_average_of_16_bit_weights_keeps_small_steps():
+    """Each is below half of what bf16 can tell from 1; an evaluation between them loses none."""
+    model = nn.Linear(1, 1, bias=False).bfloat16()
+    nn.init.ones_(model.weight)
+    average = MovingAverage(model, 0.999)
+    average.updates = 10**6
+    nn.init.constant_(model.weight, 2)
+    for _ in range(100):
+        average.update()
+        with average.applied():
+            pass
+    assert average.average[0].item() == pytest.approx(2 - 0.999**100, abs=1e-5)
+    assert model.weight.item() == 2
+
+
 def test_average_skips_frozen_weights_and_no_decay():
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)

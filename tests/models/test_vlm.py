@@ -310,6 +310,16 @@ def test_adapters_of_a_16_bit_model_are_in_32_bits(make_vlm):
     assert all(p.grad.any() for p in trained)
 
 
+@pytest.mark.parametrize("pooler", ["mean", "cls", "attention", "perceiver"])
+def test_prefix_sources_have_no_scalar_parameters(small_trimodal, pooler):
+    """DeepSpeed 0.19.8 cannot start with any: it views each parameter as bytes."""
+    config = small_trimodal(
+        f"vision.pooler={pooler} fusion.strategies=[concat,cross_attention,gated]"
+    )
+    sources = PrefixSources(Fuser(untrained_aligner(config), config.fusion))
+    assert [name for name, p in sources.named_parameters() if p.ndim == 0] == []
+
+
 def test_vlm_in_16_bits_accepts_features_in_32_bits(make_vlm):
     """DeepSpeed converts the whole model and no inputs."""
     vlm = make_vlm()

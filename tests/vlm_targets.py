@@ -1,6 +1,7 @@
 """Functions that tests of the VLM run in new processes, which import them by name."""
 
 import os
+from importlib import import_module
 from unittest import mock
 
 from accelerate import PartialState
@@ -35,6 +36,5 @@ def train_sharded_vlm(*arguments):
 def _prepare_deepspeed():
     os.environ["DS_ACCELERATOR"] = "cpu"
     if is_deepspeed_available():
-        import deepspeed.comm.torch
-
-        deepspeed.comm.torch.build_shm_op = lambda: None  # it would compile for minutes
+        # it would compile for minutes; as an attribute, deepspeed.comm.torch is PyTorch
+        import_module("deepspeed.comm.torch").build_shm_op = lambda: None

@@ -39,6 +39,7 @@ CAUSES = {  # of the states in which a job has ended
 REASONS = {  # that say more than the state
     "DependencyNeverSatisfied": "the job that it depends on failed",
     "OutOfMemory": "out of memory",
+    "JobLaunchFailure": "killed, or not launched",
 }
 
 

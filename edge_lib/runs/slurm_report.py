@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge_lib.runs.slurm import Job
 
+OTHERS = "srun:", "slurmstepd", "[IPKernelApp]"  # whose lines in a log are not the program's
 UNKNOWN = "Slurm no longer knows its job"  # it ended some minutes ago
 REQUEUES = {"is timed-out": "time limit", "is preempted": "preempted"}  # in submitit's log
 
@@ -26,16 +27,18 @@ def end_cause(job: Job | None, last: Job | None, folder: Path) -> str:
         return UNKNOWN
     log = log_file(folder, known)
     cause = job.cause if job else "cancelled" if last.state == "PENDING" else UNKNOWN
-    if cause == "failed" and (line := _last_line(log)):
-        cause = "time limit, too often" if "timed-out too many" in line else f"failed: {line}"
+    if cause == "failed" and log.exists():
+        cause = _failure(log.read_text(errors="replace").splitlines())
     return f"{cause}: see {log}" if log.exists() else cause
 
 
-def _last_line(log: Path) -> str:
-    """The last line of the program itself: that of a traceback is its error."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    own = [line.strip() for line in lines if not line.startswith(("srun:", "slurmstepd"))]
-    return next(filter(None, reversed(own)), "")
+def _failure(lines: list[str]) -> str:
+    """What a failed job's log ends with: that srun's process was killed, or the program's error."""
+    if any(" Killed" in line for line in lines[-3:]):
+        return "killed, often for lack of memory"
+    own = [line.strip() for line in lines if not line.startswith(OTHERS)]
+    last = next(filter(None, reversed(own)), "no message")
+    return "time limit, too often" if "timed-out too many" in last else f"failed: {last}"
 
 
 def was_requeued(job: Job, last: Job | None) -> bool:

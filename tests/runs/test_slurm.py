@@ -87,6 +87,7 @@ def test_find_jobs_waits_a_limited_time(command, monkeypatch):
         ("NODE_FAIL", "NodeDown", "node failed"),
         ("OUT_OF_MEMORY", "OutOfMemory", "out of memory"),
         ("FAILED", "OutOfMemory", "out of memory"),
+        ("FAILED", "JobLaunchFailure", "killed, or not launched"),
         ("PREEMPTED", "None", "preempted"),
     ],
 )

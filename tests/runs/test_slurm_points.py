@@ -112,16 +112,16 @@ def test_slurm_sweep_follows_requeued_job(one_point, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize(
-    ("output", "errors", "cause"),
+    ("errors", "cause"),
     [
-        ("", "Traceback\nValueError: no\nsrun: error: Exited\n\n", "failed: ValueError: no: see "),
-        ("", "Error: Job not requeued because: timed-out too many times.", "time limit, too often"),
+        ("Traceback\nValueError: no\nsrun: error: Exited\n\n", "failed: ValueError: no: see "),
+        ("Error: Job not requeued because: timed-out too many times.", "time limit, too often"),
+        ("warning\nsrun: error: vm: task 0: Killed\n", "killed, often for lack of memory: see "),
+        ("srun: error: vm: task 0: Exited\n", "failed: no message: see "),
     ],
-    ids=["error", "time limits"],
+    ids=["error", "time limits", "killed", "no message"],
 )
-def test_slurm_sweep_reads_cause_from_log(
-    one_point, tmp_path, monkeypatch, capfd, output, errors, cause
-):
+def test_slurm_sweep_reads_cause_from_log(one_point, tmp_path, monkeypatch, capfd, errors, cause):
     FakeSlurm(monkeypatch, {0: ("FAILED",)})
     jobs = tmp_path / "points" / "jobs"
     jobs.mkdir()

@@ -34,6 +34,11 @@ def jpeg_scans(count, size=(64, 48), **options):
     return jpeg[:-2] + last * (count - jpeg.count(b"\xff\xda")) + jpeg[-2:]
 
 
+def pad_jpeg(jpeg, count):
+    """With `count` fill bytes that no marker ends in front of its first segment."""
+    return jpeg[:2] + b"\xff" * count + b"\0" + jpeg[2:]
+
+
 def png(width, height):
     """A black PNG of any size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

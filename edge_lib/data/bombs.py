@@ -9,7 +9,7 @@ from edge_lib.data.unusable import UnusableItem
 
 MAX_SCANS = 100  # of a JPEG; encoders write about ten, and each costs a pass over all pixels
 SCAN, END = 0xDA, 0xD9
-MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # neither a stuffed byte nor a restart
+MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # no stuffed byte, restart or fill byte
 
 
 def check_bomb(image: Image.Image, content: bytes, max_pixels: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
@@ -28,10 +29,18 @@ async def read_body(request: Request) -> tuple[Any, bool]:
             await asyncio.to_thread(_check_signs, body)
         return _parse_json(body), True
     if kind == "multipart/form-data":
+        _check_charset(request.headers["content-type"])
         limit = request.app.state.settings.max_items  # of each field that may be repeated
         async with request.form(max_files=2 * limit, max_fields=2 * limit + 50) as form:
             return await _form_values(form), False
     raise ApiError(415, "send application/json or multipart/form-data, named in Content-Type")
+
+
+def _check_charset(content_type: str) -> None:
+    """ApiError unless the names and texts of a form are UTF-8."""
+    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8"):
+        raise ApiError(415, "the charset of a form is utf-8")
 
 
 def _check_signs(body: bytes) -> None:
@@ -47,7 +56,7 @@ def _check_signs(body: bytes) -> None:
             raise ApiError(413, f"the body holds more than {limit:,} {name}")
 
 
-def _parse_json(body: bytes) -> Any:
+def _parse_json(body: str | bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -69,7 +78,7 @@ async def _form_values(form: FormData) -> dict[str, Any]:
 def _parse_fields(values: dict[str, Any]) -> dict[str, Any]:
     """Messages are JSON in a form as well."""
     if isinstance(text := values.get("messages"), str):
-        values["messages"] = _parse_json(text.encode())
+        values["messages"] = _parse_json(text)
     return values
 
 

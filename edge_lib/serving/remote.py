@@ -4,14 +4,16 @@ The host that is compared is the one that is dialled: a URL is parsed once. Each
 in the same way, and of a name's addresses only public ones are dialled, those that were checked.
 """
 
+import asyncio
+
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.settings import ServeSettings
 from edge_lib.sources.download.dial import Resolver
-from edge_lib.sources.download.fetch import FetchLimits, fetch, make_client
+from edge_lib.sources.download.fetch import FetchLimits, Response, fetch, make_client
 from edge_lib.sources.download.statuses import STATUSES
 
 CONNECTIONS, PER_HOST = 16, 8
-TIMEOUT = 10.0  # seconds for a whole file
+TIMEOUT = 10.0  # seconds for a whole file, with the time that it waits for others
 CODES = {"not_allowed": "url_not_allowed"}
 
 
@@ -37,7 +39,11 @@ class Fetcher:
 
     async def fetch(self, url: str, param: str | None = None) -> bytes:
         """The content. ApiError says no more of what lies behind an address than its status."""
-        response = await fetch(self._client, url, self._limits)
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                response = await fetch(self._client, url, self._limits)
+        except TimeoutError:  # while it waited; an address may ask for a pause
+            response = Response("timeout", None, None)
         if response.content is None:
             message = f"the URL gives nothing: {STATUSES[response.status]}"
             raise ApiError(400, message, CODES.get(response.status, "fetch_failed"), param)

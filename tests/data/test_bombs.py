@@ -1,12 +1,14 @@
 """Small files that are costly to decode are refused before they are."""
 
+import io
+
 import numpy as np
 import pytest
-from bombs import jpeg_scans, png, tiff_tile
+from bombs import jpeg_scans, pad_jpeg, png, tiff_tile
 from image_helpers import to_file
 from PIL import Image
 
-from edge_lib.data.bombs import MAX_SCANS
+from edge_lib.data.bombs import MAX_SCANS, check_bomb
 from edge_lib.data.image import decode_image
 from edge_lib.data.unusable import UnusableItem
 from edge_lib.sources.download.content import check_picture
@@ -40,6 +42,16 @@ def test_bomb_check_reads_restarts_and_stuffed_bytes():
     jpeg = to_file(Image.fromarray(noise), "JPEG", quality=100, restart_marker_blocks=1)
     assert jpeg.count(b"\xff\xd0") == 2
     assert decode_image(jpeg + b"\xff\xda" * 200).size == (64, 64)
+
+
+def test_bomb_check_reads_fill_bytes_once():
+    """Once for each of them would take hours, in which no other thread runs."""
+    jpegs = [jpeg_scans(MAX_SCANS), jpeg_scans(MAX_SCANS + 1)]
+    assert decode_image(pad_jpeg(jpegs[0], 100)).size == (64, 48)
+    images = [Image.open(io.BytesIO(jpeg)) for jpeg in jpegs]
+    check_bomb(images[0], pad_jpeg(jpegs[0], 2_000_000), 10**6)
+    with pytest.raises(UnusableItem, match="over 100 scans"):
+        check_bomb(images[1], pad_jpeg(jpegs[1], 2_000_000), 10**6)
 
 
 def test_bomb_of_a_download_is_refused():

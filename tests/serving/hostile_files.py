@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 from audio_helpers import encode, sine
-from bombs import flac, ico, jpeg_scans, png, tiff_tile
+from bombs import flac, ico, jpeg_scans, pad_jpeg, png, tiff_tile
 from image_helpers import png16, tiff, to_file
 from PIL import Image
 
@@ -49,6 +49,7 @@ COSTLY = {  # small files that would take gigabytes or hours
     "icon": lambda: ico(png(9000, 9000)),
     "tile": lambda: tiff_tile(12000),
     "scans": lambda: jpeg_scans(3000, (2000, 2000)),
+    "fill": lambda: pad_jpeg(jpeg_scans(3000), 200_000),
     "gif": lambda: b"GIF89a\xff\xff\xff\x7f\x80" + bytes(8) + b",\0\0\0\0\xff\xff\xff\x7f\0\x02",
     "hour": lambda: flac(3600),
     "channels": lambda: encode(np.zeros((2000, 1000), np.int16), 16000),

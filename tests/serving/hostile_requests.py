@@ -155,6 +155,8 @@ TYPES = [
     "application/x-www-form-urlencoded",
     "multipart/form-data",
     "multipart/form-data; boundary=",
+    "multipart/form-data; boundary=b; charset=undefined",
+    "multipart/form-data; boundary=b; charset=unicode_escape",
     "multipart/form-data; boundary=" + "b" * 500,
     "application/problem+json",
     "é/é",

@@ -117,6 +117,23 @@ def test_damaged_form_is_told(client, content, content_type):
     assert response.json()["error"].keys() >= {"message", "request_id"}
 
 
+@pytest.mark.parametrize("charset", ["undefined", "unicode_escape", "utf-16", '"latin-1"', "", "x"])
+def test_form_of_another_charset_is_refused(client, charset):
+    part = b'--x\r\nContent-Disposition: form-data; name="messages"\r\n\r\n"\\ud800"\r\n--x--\r\n'
+    headers = {"Content-Type": f"{FORM}; charset={charset}"}
+    response = client.post("/generate", content=part, headers=headers)
+    assert response.status_code == 415
+    assert response.json()["error"]["code"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf8"'])
+def test_form_of_utf_8_may_name_it(client, service, charset):
+    part = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\xc3\xa9?\r\n--x--\r\n'
+    headers = {"Content-Type": f"{FORM}; charset={charset}"}
+    assert client.post("/generate", content=part, headers=headers).status_code == 200
+    assert service.generator.requests[-1].messages == "é?"
+
+
 def test_bad_item_of_a_list_is_named(client):
     items = [PROMPT, {"prompt": "a", "images": [PICTURE, "data:image/png;base64,AAAA"]}]
     error = client.post("/generate", json=items).json()["error"]

@@ -142,13 +142,21 @@ def test_body_that_takes_long_to_parse_is_refused(name, head, sign, tail):
     assert name in responses[1].json()["error"]["message"]
 
 
-def send_begin(url, length, content):
+def send_begin(url, length, content, start="POST /generate"):
     """Begin a request of this length; returns the connection."""
     host, port = url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)))
-    head = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = f"{start} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + content)
     return connection
+
+
+def test_body_of_a_route_without_one_is_limited(url):
+    """It is received only to see whether the client leaves."""
+    with send_begin(url, LIMITS["max_body_bytes"] + 1, b"", "GET /search?q=a") as connection:
+        connection.settimeout(5)
+        answer = connection.recv(65536)
+    assert b" 413 " in answer.splitlines()[0]
 
 
 def test_slow_body_is_given_up(url):

@@ -10,15 +10,17 @@ import httpx
 import pytest
 from serving.fakes import fake_service
 from serving.live import live_server
-from sources.download.hostile_server import JPEG, ROUTES, HostileServer, Route, redirect
+from sources.download.hostile_server import JPEG, ROUTES, HostileServer, Route, redirect, reply
 
 from edge_lib.config import ConfigError
 from edge_lib.config.flags import parse_section
+from edge_lib.serving import remote
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.media import load_media
 from edge_lib.serving.remote import Fetcher
 from edge_lib.serving.settings import ServeSettings
 from edge_lib.sources.download import dial
+from edge_lib.sources.download.statuses import STATUSES
 
 
 @pytest.fixture
@@ -147,6 +149,25 @@ def test_url_errors_hold_no_address(server):
     assert info.value.message == (
         "the URL gives nothing: name not resolved, refused, reset, TLS, HTTP, or a wrong length"
     )
+
+
+def test_url_of_a_host_that_asks_for_a_pause_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
+    host = f"pictures.test:{server.port}"
+    wait = Route("rate_limited", reply(b"", 429, "Retry-After: 50"))
+    monkeypatch.setitem(ROUTES, "wait", wait)
+
+    async def run():
+        async with Fetcher(ServeSettings(allow_urls=[host]), Names()) as fetcher:
+            for path in ("wait", "picture.jpg"):
+                with pytest.raises(ApiError) as info:
+                    await fetcher.fetch(f"http://{host}/{path}", "images.3")
+        return info.value
+
+    error = asyncio.run(run())
+    assert (error.status, error.code, error.param) == (400, "fetch_failed", "images.3")
+    assert STATUSES["timeout"] in error.message
+    assert server.requests == ["wait"]
 
 
 def test_url_is_fetched_for_a_request(server):

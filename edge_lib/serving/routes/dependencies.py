@@ -59,6 +59,8 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     task, watch = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if watch.done() and (error := watch.exception()):  # of the body, such as its size
+            raise error
         if not task.done():
             raise ClientDisconnect
         return task.result()

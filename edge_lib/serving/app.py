@@ -26,7 +26,11 @@ from edge_lib.serving.service import Service
 from edge_lib.serving.settings import ServeSettings
 
 REFUSED = {"invalid_image": "image", "invalid_audio": "audio"}
-DESCRIPTION = "A trained model that generates, captions, embeds and searches."
+DESCRIPTION = {
+    "title": "Edge Glass",
+    "description": "A trained model that generates, captions, embeds and searches.",
+    "version": version("edge-glass"),
+}
 
 
 def create_app(
@@ -35,15 +39,8 @@ def create_app(
     """The app answers /health at once. `load` runs in a thread; until it is done, /ready and the
     routes of the model answer 503. If it fails, `app.state.on_failure` is called with the error.
     """
-    app = FastAPI(
-        title="Edge Glass",
-        description=DESCRIPTION,
-        version=version("edge-glass"),
-        docs_url=None,
-        redoc_url=None,
-        lifespan=_lifespan,
-        redirect_slashes=False,
-    )
+    options = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = FastAPI(lifespan=_lifespan, **DESCRIPTION, **options)
     metrics = metrics or Metrics()
     app.state.load, app.state.settings, app.state.metrics = load, settings, metrics
     app.state.service, app.state.on_failure = None, None

@@ -17,37 +17,39 @@ class Metrics:
     """The collectors of one app, in a registry of its own, so that a process may hold several."""
 
     def __init__(self):
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._add_requests()
+        self._add_batches()
+        self._add_tokens()
 
-        def new(kind: type, name: str, text: str, *labels: str, **options):
-            return kind(f"edge_glass_{name}", text, labels, registry=registry, **options)
+    def _new(self, kind: type, name: str, text: str, *labels: str, **options):
+        return kind(f"edge_glass_{name}", text, labels, registry=self.registry, **options)
 
-        route = ("route", "method", "status")
+    def _add_requests(self) -> None:
+        new, route = self._new, ("route", "method", "status")
         self.requests = new(Counter, "requests", "Requests that were answered.", *route)
-        self.latency = new(
-            Histogram,
-            "request_seconds",
-            "Seconds to the end of an answer.",
-            "route",
-            buckets=SECONDS,
-        )
+        text = "Seconds to the end of an answer."
+        self.latency = new(Histogram, "request_seconds", text, "route", buckets=SECONDS)
         self.running = new(Gauge, "running_requests", "Requests under way.")
         self.ready = new(Gauge, "ready", "1 when the model is loaded.")
+        self.refused = new(Counter, "refused", "Pictures or sounds that were refused.", "kind")
+
+    def _add_batches(self) -> None:
+        new = self._new
         self.queue = new(Gauge, "queue", "Prompts or items that wait for a batch.", "queue")
-        self.batch_rows = new(
-            Histogram, "batch_rows", "Prompts or items of a batch.", "queue", buckets=ROWS
-        )
-        self.first_token = new(
-            Histogram, "first_token_seconds", "Seconds to the first token.", buckets=SECONDS
-        )
+        text = "Prompts or items of a batch."
+        self.batch_rows = new(Histogram, "batch_rows", text, "queue", buckets=ROWS)
+
+    def _add_tokens(self) -> None:
+        new = self._new
+        text = "Seconds to the first token."
+        self.first_token = new(Histogram, "first_token_seconds", text, buckets=SECONDS)
         self.prompt_tokens = new(Counter, "prompt_tokens", "Tokens of prompts.")
         self.generated_tokens = new(Counter, "generated_tokens", "Tokens of answers.")
-        self.prefix_cache = new(
-            Counter, "prefix_cache", "Look-ups of soft tokens: hit or miss.", "result"
-        )
+        text = "Look-ups of soft tokens: hit or miss."
+        self.prefix_cache = new(Counter, "prefix_cache", text, "result")
         self.prefix_cache_bytes = new(Gauge, "prefix_cache_bytes", "Memory of soft tokens.")
-        self.refused = new(Counter, "refused", "Pictures or sounds that were refused.", "kind")
 
     def text(self) -> bytes:
         """In Prometheus's text format."""

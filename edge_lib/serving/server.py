@@ -5,6 +5,7 @@ import signal
 import sys
 
 import uvicorn
+from fastapi import FastAPI
 
 from edge_lib.serving.allocator import return_freed_memory
 from edge_lib.serving.app import create_app
@@ -20,15 +21,7 @@ def serve(run: str, settings: ServeSettings) -> None:
     logging.getLogger("edge_glass.serving").setLevel(logging.INFO)
     metrics, errors = Metrics(), []
     app = create_app(lambda: load_service(run, settings, metrics), settings, metrics)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(_uvicorn_config(app, settings))
 
     def fail(error: Exception) -> None:
         errors.append(error)
@@ -39,3 +32,14 @@ def serve(run: str, settings: ServeSettings) -> None:
     server.run()
     if errors:
         raise errors[0]
+
+
+def _uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+    )

@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -134,31 +135,27 @@ class Campaign:
 
         schema = schemathesis.openapi.from_url(f"{self.url}/openapi.json")
         operations = [result.ok() for result in schema.get_all_operations()]
-        for operation in operations:
-            modes = [*schemathesis.GenerationMode]
-            for mode in modes:
-                examples = max(1, count // len(operations) // len(modes))
+        kinds = [*product(operations, schemathesis.GenerationMode)]
+        options = settings(
+            max_examples=max(1, count // len(kinds)),
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=[*HealthCheck],
+        )
+        for operation, mode in kinds:
+            cases = operation.as_strategy(generation_mode=mode)
+            try:
+                seed(0)(options(given(cases)(lambda case: self._send_case(case))))()
+            except Exception as error:
+                if "Unsatisfiable" not in type(error).__name__:
+                    self.failures.append(f"schema {operation.label}: {error!r}"[:500])
 
-                @seed(0)
-                @settings(
-                    max_examples=examples,
-                    database=None,
-                    deadline=None,
-                    phases=[Phase.generate],
-                    suppress_health_check=[*HealthCheck],
-                )
-                @given(case=operation.as_strategy(generation_mode=mode))
-                def send(case):
-                    response = case.call(timeout=120)
-                    name = f"schema {case.method} {case.path}"
-                    headers = {key: values[0] for key, values in response.headers.items()}
-                    self.check(name, response.status_code, headers, response.content)
-
-                try:
-                    send()
-                except Exception as error:
-                    if "Unsatisfiable" not in type(error).__name__:
-                        self.failures.append(f"schema {operation.label}: {error!r}"[:500])
+    def _send_case(self, case):
+        response = case.call(timeout=120)
+        headers = {key: values[0] for key, values in response.headers.items()}
+        name = f"schema {case.method} {case.path}"
+        self.check(name, response.status_code, headers, response.content)
 
     async def _ask(self, path, body):
         """The answer to an honest request, without ids."""

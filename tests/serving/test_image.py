@@ -82,6 +82,12 @@ def test_compose_publishes_to_this_machine_only_and_waits_for_what_runs():
     assert mounts == json.loads(instructions("VOLUME")[0])
 
 
+def test_compose_refuses_requests_for_other_names():
+    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["edge-glass"]
+    command = json.loads(instructions("CMD")[0])
+    assert service["command"] == [*command, "--allow-hosts", "localhost"]
+
+
 def test_packages_of_the_image_for_exports_are_all_that_a_server_of_one_imports(exported):
     listed = next(run for run in instructions("RUN") if "onnxruntime" in run)
     installed = closure(listed.partition("constraints.txt ")[2].split())

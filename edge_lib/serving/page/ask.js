@@ -47,10 +47,10 @@ async function ask(text) {
   const turn = addTurn(text, items);
   const done = await answer(turn, async (signal) => {
     const content = earlier.length ? text : await contentParts(text, items);
-    const asked = [...earlier, { role: "user", content }];
-    const reply = await streamed(turn, asked, signal);
-    if (items.picture) turn.node.append(partsButton(items.picture, asked, model.id));
-    remember(earlier, asked, reply);
+    const conversation = [...earlier, { role: "user", content }];
+    const reply = await streamed(turn, conversation, signal);
+    if (items.picture) turn.node.append(partsButton(items.picture, conversation, model.id));
+    remember(earlier, conversation, reply);
   });
   if (!done) byId("question").value ||= text;
 }
@@ -66,11 +66,11 @@ async function contentParts(text, { picture, clip }) {
   return parts;
 }
 
-/** Show the answer to messages in a turn as it comes; returns it. */
-async function streamed(turn, asked, signal) {
+/** Show the answer to a conversation in a turn as it comes; returns it. */
+async function streamed(turn, conversation, signal) {
   const start = performance.now();
   const options = { stream: true, stream_options: { include_usage: true } };
-  const json = { model: model.id, messages: asked, ...options };
+  const json = { model: model.id, messages: conversation, ...options };
   const response = await call("v1/chat/completions", { json, signal });
   let first = 0;
   let reply = "";
@@ -115,9 +115,9 @@ async function describe() {
 }
 
 /** Let the next question continue from here, if the model can and the picture is still the same. */
-function remember(earlier, asked, reply) {
+function remember(earlier, conversation, reply) {
   if (messages !== earlier || model.capabilities.multi_turn === false) return;
-  messages = [...asked, { role: "assistant", content: reply }];
+  messages = [...conversation, { role: "assistant", content: reply }];
 }
 
 /** Run what fills in a turn. Shows its error; announces the answer once it is whole. Resolves to
@@ -148,14 +148,14 @@ async function answer(turn, fill) {
 
 function addTurn(text, { picture, clip }) {
   const first = messages.length === 0;
-  const asked = element("p", { className: "asked" });
-  if (first && picture) asked.append(thumbnail(picture));
-  asked.append(element("span", {}, text));
-  if (first && clip) asked.append(element("span", { className: "facts" }, "with the recording"));
+  const question = element("p", { className: "question" });
+  if (first && picture) question.append(thumbnail(picture));
+  question.append(element("span", {}, text));
+  if (first && clip) question.append(element("span", { className: "facts" }, "with the recording"));
   const answer = element("p", { className: "answer" });
   const facts = element("p", { className: "facts" });
   const className = first ? "turn first" : "turn";
-  const node = element("li", { className }, asked, answer, facts);
+  const node = element("li", { className }, question, answer, facts);
   byId("turns").append(node);
   node.scrollIntoView({ block: "nearest" });
   return { node, answer, facts };

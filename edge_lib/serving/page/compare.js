@@ -20,9 +20,9 @@ export function startCompare({ capabilities: { dims } }) {
 
 async function compare() {
   const texts = byId("lines").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (!inputs.picture && !inputs.clip) return tell("Add a picture or a recording first.");
-  if (!texts.length) return tell("Write at least one text.");
-  tell("Comparing …");
+  if (!inputs.picture && !inputs.clip) return showStatus("Add a picture or a recording first.");
+  if (!texts.length) return showStatus("Write at least one text.");
+  showStatus("Comparing …");
   try {
     const item = inputs.picture ? "images" : "audio";
     const uri = await dataUri(inputs.picture ?? inputs.clip);
@@ -30,11 +30,11 @@ async function compare() {
     compared = { texts, vectors: reply.texts, item: reply[item][0] };
     show();
   } catch (error) {
-    tell(error.message, true);
+    showStatus(error.message, true);
   }
 }
 
-function tell(text, failed = false) {
+function showStatus(text, failed = false) {
   byId("compare-status").textContent = text;
   byId("compare-status").classList.toggle("error", failed);
 }
@@ -44,7 +44,7 @@ function show() {
   const scored = compared.texts
     .map((text, i) => ({ text, score: cosine(compared.vectors[i], compared.item, dim) }))
     .sort((a, b) => b.score - a.score);
-  tell(`Cosine similarity of the first ${dim} dims. Best: “${scored[0].text}”.`);
+  showStatus(`Cosine similarity of the first ${dim} dims. Best: “${scored[0].text}”.`);
   byId("scores").replaceChildren(...scored.map(scoreElement));
 }
 

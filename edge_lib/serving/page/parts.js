@@ -1,4 +1,4 @@
-// Which parts of the picture an answer depends on: it is asked again with one part of nine hidden.
+// Which parts of the picture an answer depends on: those of nine that change it when hidden.
 
 import { callJson } from "./api.js";
 import { announce, element } from "./dom.js";
@@ -9,10 +9,10 @@ const COLUMNS = ["left", "centre", "right"];
 const PARTS = ROWS.flatMap((row) => COLUMNS.map((column) => `${row} ${column}`));
 const MAX_SIDE = 768; // pixels: ten pictures are sent
 
-/** A button that fills its place with the parts. asked: the messages that were sent; their first
- * part is the picture.
+/** A button that fills its place with the parts. conversation: the messages that were sent; the
+ * first part of the first is the picture.
  */
-export function partsButton(picture, asked, model) {
+export function partsButton(picture, conversation, model) {
   const button = element("button", { type: "button", className: "parts-button" });
   button.textContent = "Which parts matter?";
   button.onclick = async () => {
@@ -20,7 +20,7 @@ export function partsButton(picture, asked, model) {
     button.ariaBusy = "true";
     button.textContent = "Hiding nine parts in turn …";
     try {
-      const shown = await partsFigure(picture, asked, model);
+      const shown = await partsFigure(picture, conversation, model);
       button.replaceWith(shown);
       shown.focus({ preventScroll: true });
       announce(shown.textContent);
@@ -32,10 +32,11 @@ export function partsButton(picture, asked, model) {
   return button;
 }
 
-async function partsFigure(picture, asked, model) {
+async function partsFigure(picture, conversation, model) {
   const image = await loaded(picture);
+  const urls = [-1, ...PARTS.keys()].map((part) => hidden(image, part));
   const [whole, ...answers] = await Promise.all(
-    [-1, ...PARTS.keys()].map((part) => answerTo(withPicture(asked, hidden(image, part)), model)),
+    urls.map((url) => answerTo(withPicture(conversation, url), model)),
   );
   const changed = answers.map((answer) => answer !== whole);
   const cells = changed.map((value) => element("span", { className: value ? "matters" : "" }));

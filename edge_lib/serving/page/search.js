@@ -7,7 +7,7 @@ import { dataUri } from "./media.js";
 
 const PAGE = 12; // results
 const KINDS = { vision: "pictures", audio: "sounds", text: "texts" };
-const MOST = 96; // the server gives 100 at most
+const MAX_HITS = 96; // the server's limit is 100
 let query = null; // {label, text | image | audio}
 let count = PAGE;
 let latest = 0; // number of the last search: results of earlier ones are dropped
@@ -68,7 +68,7 @@ async function search({ more = false } = {}) {
     const facts = `${hits.length} (${dim} dims, ${time} ms)`;
     status.textContent = `Nearest ${kind} to ${query.label}: ${facts}.`;
     showHits(hits, more, !modality);
-    byId("more").hidden = hits.length < count || count >= MOST;
+    byId("more").hidden = hits.length < count || count >= MAX_HITS;
   } catch (error) {
     if (number !== latest) return;
     status.classList.add("error");

@@ -1,10 +1,10 @@
 """An app on a real socket, in a thread of this process."""
 
 import threading
-import time
 from contextlib import contextmanager
 
 import uvicorn
+from serving.waiting import until
 
 from edge_lib.serving.app import create_app
 
@@ -18,10 +18,7 @@ def live_server(service, **options):
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 30
-        while not (server.started and app.state.service):
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.01)
+        until(lambda: server.started and app.state.service, seconds=30)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -1,10 +1,13 @@
 """Requests to generating engines, and the items in them."""
 
+import asyncio
 import hashlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.request import GenerationRequest, Sampling
 
 
@@ -38,3 +41,22 @@ def request(messages="what is it?", images=(), audio=(), media=None, **sampling)
         "audio": [a if isinstance(a, FakeMedia) else FakeMedia("audio", a) for a in audio],
     }
     return GenerationRequest(messages, media, Sampling(**sampling))
+
+
+async def answer(engine, own):
+    return await (await engine.submit(own)).collect()
+
+
+async def answers(engine, *requests):
+    return await asyncio.gather(*(answer(engine, own) for own in requests))
+
+
+async def each_alone(engine, *requests):
+    return [await answer(engine, own) for own in requests]
+
+
+async def refusal(engine, own):
+    """The error that a request gets."""
+    with pytest.raises(ApiError) as caught:
+        await engine.submit(own)
+    return caught.value

@@ -1,5 +1,7 @@
 """Recall of speech through exported graphs against torch, with the encoder that ships."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from export_helpers import run
@@ -13,6 +15,8 @@ from edge_lib.sources.scenes.speech import Voice, speak
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 PHRASES = [f"{a} {b}" for a in NAMES for b in NAMES]
+QUERY = 0.0051  # of two hundred, whose ranks are nearly tied
+VNNI = "vnni" in Path("/proc/cpuinfo").read_text()  # else products of 8 bits may saturate
 SPEAKERS = Voice("en+m5", 280, 50), Voice("en-us+f4", 280, 50)
 
 
@@ -44,7 +48,7 @@ def recall(a, b):
 
 
 def test_recall_of_speech_through_graphs_is_that_of_torch(speech, tmp_path):
-    """The same in float32, and within a point in 8 bits."""
+    """Up to a query in float32, and within a point in 8 bits, or three if products saturate."""
     aligner, inputs = speech
     export_model(aligner, tmp_path / "out", int8=True)
     graphs = [tmp_path / f"out/onnx/audio_model{name}.onnx" for name in ("", "_quantized")]
@@ -53,5 +57,5 @@ def test_recall_of_speech_through_graphs_is_that_of_torch(speech, tmp_path):
         expected = recall(*(aligner({"audio": output})["audio"] for output in outputs))
     fp32, int8 = (recall(*(run(graph, own)[0] for own in inputs)) for graph in graphs)
     assert 0.3 < expected < 0.99
-    assert fp32 == expected
-    assert int8 == pytest.approx(expected, abs=0.0101)
+    assert fp32 == pytest.approx(expected, abs=QUERY)
+    assert int8 == pytest.approx(expected, abs=(2 if VNNI else 6) * QUERY)

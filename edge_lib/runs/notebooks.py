@@ -6,7 +6,7 @@ import nbformat
 import papermill
 from filelock import FileLock
 
-from edge_lib.config import AlignerSource, ExperimentConfig, load_config
+from edge_lib.config import AlignerSource, ConfigError, ExperimentConfig, load_config
 from edge_lib.runs.progress import headless_environment
 from edge_lib.runs.run import Run
 
@@ -56,7 +56,7 @@ def run_state(folder: Path) -> str:
 def find_aligner(source: AlignerSource) -> Path:
     """The folder of the aligner that `source` names. Runs its experiment first if needed."""
     if source.folder:
-        return source.folder
+        return aligner_folder(source)
     config, run = _aligner_run(source)
     if run_state(run.folder) != "done":
         print(
@@ -67,8 +67,12 @@ def find_aligner(source: AlignerSource) -> Path:
 
 
 def aligner_folder(source: AlignerSource) -> Path:
-    """Like `find_aligner`, but runs nothing: the folder may not exist."""
-    return source.folder or _aligner_run(source)[1].checkpoints / "best"
+    """Like `find_aligner`, but runs nothing: the folder of an experiment may not exist."""
+    if source.folder is None:
+        return _aligner_run(source)[1].checkpoints / "best"
+    if not (source.folder / "aligner.json").is_file():
+        raise ConfigError(f"aligner.folder: no saved aligner in {source.folder}")
+    return source.folder
 
 
 def _aligner_run(source: AlignerSource) -> tuple[ExperimentConfig, Run]:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from edge_lib.config import AlignerSource, ConfigError, load_config
-from edge_lib.runs.notebooks import execute_notebook, find_aligner, run_state
+from edge_lib.runs.notebooks import aligner_folder, execute_notebook, find_aligner, run_state
 
 CODE = """
 import json, pathlib
@@ -53,7 +53,14 @@ def test_find_aligner_raises_and_keeps_failed_notebook(source, tmp_path):
 
 
 def test_find_aligner_returns_folder(tmp_path):
+    (tmp_path / "aligner.json").write_text("{}")
     assert find_aligner(AlignerSource(folder=tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("function", [find_aligner, aligner_folder])
+def test_aligner_folder_that_is_missing_is_rejected(tmp_path, function):
+    with pytest.raises(ConfigError, match=r"^aligner\.folder: no saved aligner in /.*/none$"):
+        function(AlignerSource(folder=tmp_path / "none"))
 
 
 def test_execute_notebook_ignores_saved_parameters(write_notebook, tmp_path):

@@ -56,7 +56,8 @@ def test_bomb_check_reads_fill_bytes_once():
 
 def test_bomb_of_a_download_is_refused():
     picture = check_picture(jpeg_scans(MAX_SCANS + 1), None, 10**6)
-    assert (picture.status, picture.error) == ("too_many_pixels", "a JPEG of over 100 scans")
+    assert (picture.status, picture.error) == ("too_many_scans", "a JPEG of over 100 scans")
+    assert check_picture(tiff_tile(16000, bytes(8)), None, 10**6).status == "too_many_pixels"
 
 
 def test_bomb_check_uses_the_limit_that_is_given():

@@ -47,8 +47,6 @@ def check_picture(content: bytes, max_side: int | None, max_pixels: int) -> Pict
             size = _size(image)
     except Failure as failure:
         return Picture(failure.status, failure.error)
-    except UnusableItem as bomb:
-        return Picture("too_many_pixels", str(bomb))
     return Picture("ok", None, content, hashlib.sha256(content).hexdigest(), *size)
 
 
@@ -63,7 +61,11 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     except Exception as error:  # Pillow's parsers raise nearly anything
         raise _corrupt(error) from None
     _check_size(*image.size, min(max_pixels, MAX_PIXELS))
-    check_bomb(image, content, MAX_PIXELS)
+    try:
+        check_bomb(image, content, MAX_PIXELS)
+    except UnusableItem as bomb:
+        status = "too_many_scans" if image.format in ("JPEG", "MPO") else "too_many_pixels"
+        raise Failure(status, str(bomb)) from None
     return image
 
 

@@ -18,6 +18,7 @@ STATUSES = {
     "not_an_image": "other content, or an image format that is not read",
     "corrupt_image": "an image that cannot be decoded",
     "too_many_pixels": "more pixels than allowed, or sides that differ too much",
+    "too_many_scans": "a JPEG of more passes over its pixels than encoders write",
 }
 TRANSIENT = frozenset({"rate_limited", "server_error", "timeout", "connection"})
 

@@ -64,6 +64,6 @@ def types_of(annotation: Any) -> list[Any]:
 
 
 def _help(info: FieldInfo) -> str:
-    tells = not info.is_required() and info.default not in (None, False, "", [])
-    default = f" (default {info.default})" if tells else ""
+    has_default = not info.is_required() and info.default not in (None, False, "", [])
+    default = f" (default {info.default})" if has_default else ""
     return f"{info.description or ''}{default}".replace("%", "%%")

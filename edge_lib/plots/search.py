@@ -114,7 +114,7 @@ def embedding_map(points: pd.DataFrame):
     alt += f", coloured by {listed(hues)}."
     figure, grid = subplots(alt, 1, len(hues), COLUMN * len(hues), 4.3)
     colours = {"modality": {name: modality_style(name)[0] for name in modalities}}
-    drawn = points.sample(frac=1, random_state=0)  # in any order, lest one modality hide another
+    drawn = points.sample(frac=1, random_state=0)  # shuffled: no modality hides another
     for axes, hue in zip(grid[0], hues, strict=True):
         values = drawn[hue] if hue == "modality" else _frequent(drawn[hue])
         palette = colours.get(hue) or _label_colours(values)

@@ -52,9 +52,7 @@ def draw_bars(file: Path, make_bar: Callable[..., tqdm], ended: Event) -> None:
     with file.open() as states:
         last = False
         while not last:
-            last = ended.wait(
-                INTERVAL
-            )  # then the process is gone: this look at the file is the last
+            last = ended.wait(INTERVAL)  # the process has ended: read the file once more
             *lines, rest = (rest + states.read()).split("\n")
             for line in lines:
                 _draw(json.loads(line), bars, make_bar)

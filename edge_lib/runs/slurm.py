@@ -1,7 +1,7 @@
 """Jobs on Slurm: submitted through submitit, followed and cancelled by name.
 
-squeue alone says whether a job has ended. Accounting, which submitit asks, may not exist and does
-not know a job that was cancelled while it was pending; a result file may come from an earlier start
+Only squeue shows whether a job has ended. Accounting, which submitit reads, may not exist and does
+not hold a job that was cancelled while it was pending; a result file may come from an earlier start
 of a job that was requeued. A name is chosen before sbatch is called, so that a program which is
 killed meanwhile can find its jobs again, and one that is interrupted can cancel them.
 """
@@ -76,9 +76,9 @@ def new_name(prefix: str) -> str:
 
 
 def find_jobs(names: Iterable[str]) -> dict[tuple[str, int], Job]:
-    """The jobs that Slurm knows by these names: {(name, array index or 0): job}.
+    """The jobs in Slurm with these names: {(name, array index or 0): job}.
 
-    Slurm forgets an ended job after some minutes, and at once a task that is cancelled while it is
+    Slurm deletes an ended job after some minutes, and at once a task that is cancelled while it is
     pending: a job that is not here has ended. Raises SlurmError.
     """
     if not (names := ",".join(names)):

@@ -1,4 +1,4 @@
-"""What a user is told of Slurm jobs: why they ended or were requeued, and what they wait for."""
+"""Lines on Slurm jobs: why they ended or were requeued, and what they wait for."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 from edge_lib.runs.slurm import Job
 
 OTHERS = "srun:", "slurmstepd", "[IPKernelApp]"  # whose lines in a log are not the program's
-UNKNOWN = "Slurm no longer knows its job"  # it ended some minutes ago
+UNKNOWN = "its job is no longer in Slurm's queue"  # it ended some minutes ago
 REQUEUES = {"is timed-out": "time limit", "is preempted": "preempted"}  # in submitit's log
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 
 import pytest
@@ -76,8 +76,8 @@ def one_point(write_sweep):
     ("answers", "cause"),
     [
         ([{0: ("PENDING", "Resources")}, {}], "cancelled"),
-        ([{0: ("RUNNING",)}, {}], "Slurm no longer knows its job"),
-        ([{}], "Slurm no longer knows its job"),
+        ([{0: ("RUNNING",)}, {}], "its job is no longer in Slurm's queue"),
+        ([{}], "its job is no longer in Slurm's queue"),
         ([{0: ("RUNNING",)}, {0: ("COMPLETING",)}, {0: ("TIMEOUT",)}], "time limit"),
         ([{0: ("NODE_FAIL",)}], "node failed"),
         ([{0: ("OUT_OF_MEMORY",)}], "out of memory"),
@@ -177,6 +177,7 @@ def test_slurm_sweep_cancels_what_it_submitted_before_refusal(write_sweep, monke
 # --- a real Slurm --------------------------------------------------------------------------------
 
 
+@cache
 def slurm_answers():
     try:
         return subprocess.run(["squeue"], capture_output=True, timeout=20).returncode == 0
@@ -197,13 +198,20 @@ def start_sweep(write_sweep, tmp_path):
         options = {"cluster": "slurm", "slurm": {"timeout_min": 30}} | options
         path = write_sweep(grid, **options)
         points, config = make_points(path, overrides), load_config(path, overrides)
-        thread = threading.Thread(target=run_sweep, args=(points, config.sweep, prepare))
+        thread = threading.Thread(
+            target=run_sweep, args=(points, config.sweep, prepare), daemon=True
+        )
         thread.start()
         return points, thread
 
     yield start
     for name in job_names(tmp_path):
         subprocess.run(["scancel", f"--name={name}"], check=True)
+
+
+def join(thread):
+    thread.join(120)
+    assert not thread.is_alive()
 
 
 def job_names(tmp_path):
@@ -237,7 +245,7 @@ def test_slurm_sweep_tells_cancelled_points(start_sweep, tmp_path, capfd):
     wait_for(lambda: counted(points[0]))
     number = number_of(tmp_path)
     subprocess.run(["scancel", f"{number}_0", f"{number}_2"], check=True)
-    thread.join(120)
+    join(thread)
     assert [point.state for point in points] == ["pending", "done", "pending"]
     lines = capfd.readouterr().out.splitlines()
     causes = [line.partition("seed': 0}: ")[2] for line in lines if line.startswith("no result")]
@@ -257,7 +265,7 @@ def test_slurm_sweep_goes_on_after_requeue(start_sweep, tmp_path, capfd, limit):
     wait_for(lambda: "requeued (" in capfd.readouterr().out)
     now = ["scontrol", "update", f"jobid={number}", "starttime=now"]  # Slurm waits two minutes
     subprocess.run(now, check=True)
-    thread.join(120)
+    join(thread)
     assert point.metrics()["first"] >= 3
     assert len(executed(tmp_path)) == 2
 
@@ -269,7 +277,7 @@ def test_slurm_sweep_tells_time_limits_that_come_too_often(start_sweep, tmp_path
     (point,), thread = start_sweep({"a": {"train.lr": [0.1]}}, slurm=options)
     wait_for(lambda: counted(point))
     subprocess.run(["scancel", "--signal=USR2", number_of(tmp_path)], check=True)
-    thread.join(120)
+    join(thread)
     assert "time limit, too often: see" in capfd.readouterr().out
     assert point.state == "pending"
 
@@ -283,7 +291,7 @@ def test_slurm_sweep_follows_jobs_of_killed_driver(start_sweep, write_sweep, tmp
     driver.kill()
     driver.wait()
     points, thread = start_sweep(workers=2)
-    thread.join(120)
+    join(thread)
     assert [point.state for point in points] == ["done"] * 3
     assert len(executed(tmp_path)) == 3
     assert len(job_names(tmp_path)) == 1
@@ -310,14 +318,14 @@ def test_slurm_sweep_runs_preparation_before_points(start_sweep, tmp_path):
     points, thread = start_sweep(prepare=partial(os.mkdir, tmp_path / "prepared"))
     wait_for((tmp_path / "prepared").exists)
     prepared = (tmp_path / "prepared").stat().st_ctime
-    thread.join(120)
+    join(thread)
     assert all(point.metrics()["began"] > prepared for point in points)
 
 
 @on_slurm
 def test_slurm_sweep_does_not_start_points_without_preparation(start_sweep, tmp_path, capfd):
     points, thread = start_sweep(prepare=partial(os.mkdir, tmp_path / "points"))
-    thread.join(120)
+    join(thread)
     assert [point.state for point in points] == ["pending"] * 3
     printed = capfd.readouterr().out
     assert "not prepared: failed: FileExistsError" in printed

@@ -1,7 +1,8 @@
 """Bodies of requests: JSON or a form with files, within limits, validated."""
 
 import asyncio
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from edge_lib.serving.settings import ServeSettings
 B = TypeVar("B", bound=BaseModel)
 # of JSON: what takes long to parse, unlike a data URI, keeps all other requests waiting
 MAX_SIGNS = {"values": 100_000, "escapes": 1_000_000, "bytes that are not ASCII": 3_000_000}
+# in a place of pydantic's: where a value comes from, or what it was validated as
+UNIONS, PARTS = {"body", "query", "path", "str", "bytes"}, {"text", "image_url", "input_audio"}
 LISTS = {"images", "audio", "texts", "stop"}  # fields of a form that may be repeated
 
 
@@ -95,13 +98,20 @@ def parse(model: type[B], value: Any, settings: ServeSettings, strict: bool, at:
 def validation_error(problems: list[ErrorDetails], at: str = "") -> ApiError:
     """Of pydantic's first problem."""
     problem = problems[0]
-    parts = [key for key, _ in groupby(problem["loc"])]  # a kind of part and its key are the same
-    place = at + ".".join(str(part) for part in parts if part not in {"body", "query", "path"})
+    place = at + ".".join(_keys(problem["loc"]))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "unknown":
         place = f"{place}.{problem['ctx']['name']}".lstrip(".")
     param = place.removesuffix(".") or None
     return ApiError(400, f"{param}: {message}" if param else message, param=param)
+
+
+def _keys(loc: Sequence[int | str]) -> Iterator[str]:
+    """Of pydantic's place, those that the request has: without the members of unions."""
+    for parent, key in pairwise(("", *loc)):
+        is_member = key in UNIONS or (isinstance(parent, int) and key in PARTS)
+        if not is_member:
+            yield str(key)
 
 
 async def read_one(request: Request, model: type[B]) -> B:

@@ -1,25 +1,25 @@
 """Pictures and sounds of a request, wherever they come from, as `Media`."""
 
-import asyncio
 from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from edge_lib.serving.media import Media, in_thread, load_media, media_from_base64
+from edge_lib.serving.media import Kind, Media, in_thread, is_url, load_media, media_from_base64
+from edge_lib.serving.routes.answers import gather
 from edge_lib.serving.schemas.chat import AudioPart, ImagePart
 
 KINDS = {"images": "image", "audio": "audio"}  # of media, by the field that holds them
 MODALITIES = {"texts": "text", "images": "vision", "audio": "audio"}
 
 
-async def read_media(
-    request: Request, field: str, refs: Sequence[str | bytes], at=""
-) -> list[Media]:
-    """Items of a field: data URIs, allowed URLs, or contents of files. at: the field's place."""
-    pairs = enumerate(refs)
-    return await asyncio.gather(
-        *(_read(request, KINDS[field], ref, f"{at}{field}.{n}") for n, ref in pairs)
-    )
+def numbered(field: str, refs: Sequence[str | bytes]) -> dict[str, str | bytes]:
+    """The items of a field that is a list, by place: "images.0"."""
+    return {f"{field}.{number}": ref for number, ref in enumerate(refs)}
+
+
+async def read_media(request: Request, kind: Kind, refs: dict[str, str | bytes]) -> list[Media]:
+    """Items by place: data URIs, allowed URLs, or contents of files."""
+    return await gather(_read(request, kind, ref, place) for place, ref in refs.items())
 
 
 async def read_part(request: Request, part: ImagePart | AudioPart, param: str) -> Media:
@@ -30,8 +30,11 @@ async def read_part(request: Request, part: ImagePart | AudioPart, param: str) -
     return await _read(request, "image", part.image_url.url, param)
 
 
-async def _read(request: Request, kind: str, ref: str | bytes, param: str) -> Media:
+async def _read(request: Request, kind: Kind, ref: str | bytes, param: str) -> Media:
     state = request.app.state
     if isinstance(ref, bytes):
         return Media(kind, ref, state.settings, param)
-    return await load_media(kind, ref, state.settings, state.fetcher, param)
+    media = await load_media(kind, ref, state.settings, state.fetcher, param)
+    if is_url(ref):  # the rest is part of the body
+        request.state.count_bytes(len(media.content))
+    return media

@@ -102,11 +102,16 @@ def _decode_base64(text: bytes) -> bytes:
     return b"".join([*parts, base64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True)])
 
 
+def is_url(uri: str) -> bool:
+    """Whether it is a URL to fetch."""
+    return uri[:8].lower().startswith(("http://", "https://"))
+
+
 async def load_media(
     kind: Kind, uri: str, settings: ServeSettings, fetcher=None, param: str | None = None
 ) -> Media:
     """Of a data URI or, with a `remote.Fetcher`, of an allowed URL."""
-    if uri[:8].lower().startswith(("http://", "https://")):
+    if is_url(uri):
         if fetcher is None:
             message = "URLs are not fetched by this server; send a data URI"
             raise ApiError(400, message, "urls_disabled", param)

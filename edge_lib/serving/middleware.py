@@ -110,7 +110,8 @@ class Exchange:
         self.headers, self.status = Headers(scope=scope), DISCONNECTED
         given = self.headers.get("x-request-id", "")
         self.id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = self.id
+        state = scope.setdefault("state", {})
+        state["request_id"], state["count_bytes"] = self.id, self.count_bytes
 
     async def receive(self) -> Message:
         """The next part of the body; ApiError if it is too long, or takes too long."""
@@ -123,11 +124,12 @@ class Exchange:
         except TimeoutError:
             limit = f"{self.settings.body_timeout:g} s"
             raise ApiError(408, f"the body did not arrive within {limit}") from None
-        self._count(len(message.get("body", b"")))
+        self.count_bytes(len(message.get("body", b"")))
         self.complete = not message.get("more_body", False)
         return message
 
-    def _count(self, size: int) -> None:
+    def count_bytes(self, size: int) -> None:
+        """Of the body, or of what a URL in it gave. ApiError if it is too much."""
         self.received += size
         self.bodies.size += size
         self._check_size(self.received)
@@ -137,7 +139,7 @@ class Exchange:
     def _check_size(self, size: int) -> None:
         if size > self.settings.max_body_bytes:
             limit = self.settings.max_body_bytes
-            raise ApiError(413, f"the body is larger than {limit:,} bytes", "too_large")
+            raise ApiError(413, f"the request is larger than {limit:,} bytes", "too_large")
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

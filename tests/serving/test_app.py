@@ -142,6 +142,56 @@ def test_bad_item_of_a_list_is_named(client):
     assert error["param"] == "1.n"
 
 
+WRONG = "data:image/png;base64,AAAA"
+CHAT_PART = {"type": "image_url", "image_url": {}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/caption", {"image": WRONG}, "image"),
+        ("/caption", [{"image": PICTURE}, {"image": WRONG}], "1.image"),
+        ("/caption", {"image": 5}, "image"),
+        ("/generate", {"prompt": "a", "images": [PICTURE, 5]}, "images.1"),
+        ("/generate", [PROMPT, {"prompt": "a", "audio": [[]]}], "1.audio.0"),
+        ("/generate", {"messages": [{"role": "user", "content": "a", "x": 1}]}, "messages.0.x"),
+        ("/embed", {"texts": ["a"], "images": [PICTURE, WRONG]}, "images.1"),
+        ("/embed", {"texts": ["a", 5]}, "texts.1"),
+        ("/search", {"images": [WRONG]}, "images.0"),
+        ("/v1/embeddings", {"input": ["a", {"type": "text"}]}, "input.1.text"),
+        ("/v1/embeddings", {"input": [{"type": "text", "text": "a", "x": 1}]}, "input.0.x"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [CHAT_PART]}]},
+            "messages.0.content.0.image_url.url",
+        ),
+    ],
+    ids=[
+        "caption",
+        "captions",
+        "number",
+        "image",
+        "list",
+        "message",
+        "file",
+        "text",
+        "query",
+        "no-text",
+        "unknown",
+        "url",
+    ],
+)
+def test_param_is_the_place_in_the_body(client, path, body, param):
+    response = client.post(path, json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(("query", "param"), [("q=", "q"), ("q=a&k=0", "k"), ("q=a&k=x", "k")])
+def test_param_of_a_search_is_that_of_the_url(client, query, param):
+    response = client.get(f"/search?{query}")
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
 def test_failure_tells_a_client_nothing_of_its_cause(open_client, caplog):
     client = open_client(fake_service(generator=FakeGenerator(error=OSError("/secret/path"))))
     response = client.post("/generate", json=PROMPT)

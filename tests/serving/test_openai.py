@@ -1,6 +1,7 @@
 """The routes of OpenAI's API, through its own client."""
 
 import base64
+import json
 
 import httpx
 import numpy as np
@@ -153,6 +154,14 @@ def test_stream_ends_with_an_error_if_the_model_fails():
         pytest.raises(openai.APIError, match="the model failed"),
     ):
         list(api.chat.completions.create(model="tiny", messages=USER, stream=True))
+
+    with (
+        live_server(fake_service(generator=Failing())) as url,
+        httpx.Client(base_url=url, headers={"X-Request-Id": "mine"}) as client,
+    ):
+        body = {"messages": USER, "stream": True}
+        events = client.post("/v1/chat/completions", json=body).text.split("data: ")
+    assert json.loads(events[-1])["error"]["request_id"] == "mine"
 
 
 def test_answer_of_the_client_can_be_sent_back(api, service):

@@ -187,6 +187,25 @@ def test_url_is_fetched_for_a_request(server):
     assert server.requests == ["picture.jpg", "404"]
 
 
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [({"max_body_bytes": 3_000_000}, 413), ({"max_bodies_mb": 3}, 429)],
+    ids=["request", "all"],
+)
+def test_files_of_urls_count_as_bodies(server, monkeypatch, limits, status):
+    """Until the request is answered."""
+    jpeg = JPEG + bytes(900_000)
+    monkeypatch.setitem(ROUTES, "padded", Route("ok", reply(jpeg)))
+    host = f"127.0.0.2:{server.port}"
+    with live_server(fake_service(ServeSettings(allow_urls=[host], **limits))) as url:
+
+        def post(count):
+            body = {"prompt": "?", "images": [f"http://{host}/padded"] * count}
+            return httpx.post(f"{url}/generate", json=body)
+
+        assert [post(n).status_code for n in (3, 4, 3)] == [200, status, 200]
+
+
 @pytest.mark.parametrize("host", ["https://example.org", "*.example.org", "a/b", "", "a:b", "a b"])
 def test_allowed_hosts_are_names_with_or_without_a_port(host):
     with pytest.raises(ConfigError, match="allow_urls"):

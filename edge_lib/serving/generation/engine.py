@@ -157,7 +157,8 @@ class Engine:
         try:
             return await self._encoder.encode(key, item)
         except ApiError as error:  # perhaps of another request with the same item
-            raise error.at(item[0].param or f"{FIELDS[key[0]]}.{number}") from None
+            media = next((own for own in item if error.code == f"invalid_{own.kind}"), item[0])
+            raise error.at(media.param or f"{FIELDS[key[0]]}.{number}") from None
 
 
 def prompt_texts(messages: Messages, kinds: Sequence[str]) -> Messages:

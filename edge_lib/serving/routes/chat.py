@@ -45,7 +45,8 @@ async def chat(request: Request, service: ServiceOf, streams: Streams) -> Any:
     head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": service.name}
     if chat_request.stream:
         include_usage = chat_request.stream_options.include_usage
-        return EventSourceResponse(chat_events(head, answering, include_usage))
+        events = chat_events(head, answering, include_usage, request.state.request_id)
+        return EventSourceResponse(events)
     answers = await unless_gone(request, collect(answering))
     return ChatResponse(**head, choices=_choices(answers), usage=total_usage(answers))
 

@@ -13,7 +13,7 @@ from edge_lib.serving.routes.answers import usage_of
 
 
 async def chat_events(
-    head: dict[str, Any], streams: Sequence[Stream], include_usage: bool
+    head: dict[str, Any], streams: Sequence[Stream], include_usage: bool, request_id: str
 ) -> AsyncIterator[bytes]:
     """A chunk for each piece; then the reasons, the numbers of tokens if wanted, and [DONE].
 
@@ -31,7 +31,7 @@ async def chat_events(
             if delta.finish_reason:
                 yield _event(head, index, {}, delta.finish_reason)
     except ApiError as error:
-        yield _data(error.content(head["id"]))
+        yield _data(error.content(request_id))
         return
     if include_usage:
         usage = usage_of(streams[0].prompt_tokens, tokens).model_dump()

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from edge_lib.serving.bodies import read_one
 from edge_lib.serving.errors import ApiError
-from edge_lib.serving.inputs import MODALITIES, read_media, read_part
+from edge_lib.serving.inputs import KINDS, MODALITIES, numbered, read_media, read_part
 from edge_lib.serving.openapi import body
 from edge_lib.serving.routes.answers import gather
 from edge_lib.serving.routes.dependencies import ServiceOf, unless_gone
@@ -68,7 +68,9 @@ async def embed_fields(request: Request, service: Service, items: Any) -> dict[s
     if sum(map(len, fields.values())) > limit:
         raise ApiError(400, f"at most {limit} items are allowed in all")
     contents = {
-        name: items if name == "texts" else await read_media(request, name, items)
+        name: items
+        if name == "texts"
+        else await read_media(request, KINDS[name], numbered(name, items))
         for name, items in fields.items()
     }
     vectors = await gather(

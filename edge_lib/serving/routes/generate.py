@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from edge_lib.serving.bodies import read_items
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.request import Answer, GenerationRequest
-from edge_lib.serving.inputs import KINDS, read_media
+from edge_lib.serving.inputs import KINDS, numbered, read_media
 from edge_lib.serving.openapi import body
 from edge_lib.serving.routes.answers import collect, gather, new_id, submit, total_usage
 from edge_lib.serving.routes.dependencies import ServiceOf, Streams, unless_gone
@@ -66,14 +66,13 @@ async def _requests(
 ) -> list[GenerationRequest]:
     """One for each of an item's n answers."""
     if isinstance(item, CaptionRequest):
-        messages, fields = item.prompt, {"images": [item.image]}
+        messages, media = item.prompt, {"image": {f"{at}image": item.image}}
     else:
         messages, fields = item.prompt, {"images": item.images, "audio": item.audio}
+        media = {KINDS[name]: numbered(at + name, refs) for name, refs in fields.items()}
         if item.messages:
             messages = [message.model_dump() for message in item.messages]
-    media = {
-        KINDS[name]: await read_media(request, name, refs, at) for name, refs in fields.items()
-    }
+    media = {kind: await read_media(request, kind, refs) for kind, refs in media.items()}
     return [GenerationRequest(messages, media, sampling) for sampling in item.samplings()]
 
 

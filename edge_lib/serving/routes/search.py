@@ -32,7 +32,10 @@ async def search_text(
 ) -> SearchResponse:
     values = {"texts": [q], "k": k, "dim": dim, "modality": modality}
     query = parse(SearchRequest, values, request.app.state.settings, strict=True)
-    return await unless_gone(request, _search(request, service, query))
+    try:
+        return await unless_gone(request, _search(request, service, query))
+    except ApiError as error:
+        raise error.at("q" if error.param == "texts.0" else error.param) from None
 
 
 @router.post(

@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from edge_lib.serving.schemas.fields import MediaRef, SamplingBody, at_most, list_of
+from edge_lib.serving.schemas.fields import Body, MediaRef, SamplingBody, at_most, list_of
 
 Items = Annotated[list_of(MediaRef), at_most("max_images")]
 
 
-class PromptMessage(BaseModel):
+class PromptMessage(Body):
     """A turn; `<image>` and `<audio>` in it stand for the items, in their order."""
 
     role: Literal["system", "user", "assistant"]

@@ -2,9 +2,19 @@
 
 import pytest
 import torch
-from generation_requests import answer, answers, clip, each_alone, picture, refusal, request
+from generation_requests import (
+    FakeMedia,
+    answer,
+    answers,
+    clip,
+    each_alone,
+    picture,
+    refusal,
+    request,
+)
 
 from edge_lib.config import FusionConfig
+from edge_lib.data.unusable import UnusableItem
 from edge_lib.models import Fuser
 from edge_lib.serving.generation.decoding import CausalBatch
 
@@ -202,6 +212,13 @@ def test_images_are_fused_with_clips(make_engine, serve, fused_vlm):
     assert len(engine._encoder._cache) == 3  # pairs, of which one was used three times
     error = serve(make_engine(fused_vlm), lambda e: refusal(e, request("what?", [picture(1)])))
     assert (error.status, error.message) == (400, "1 images to fuse with 0 clips")
+
+
+def test_bad_clip_of_a_fused_pair_is_named(make_engine, serve, fused_vlm):
+    image = FakeMedia("image", picture(1), "images.0")
+    own = request("?", [image], [FakeMedia("audio", UnusableItem("no samples"), "audio.0")])
+    error = serve(make_engine(fused_vlm), lambda engine: refusal(engine, own))
+    assert (error.code, error.param) == ("invalid_audio", "audio.0")
 
 
 # --- other language models -------------------------------------------------------------------

@@ -20,7 +20,7 @@ from edge_lib.serving.middleware import RequestMiddleware, log
 from edge_lib.serving.openapi import describe
 from edge_lib.serving.remote import Fetcher
 from edge_lib.serving.routes import chat, embed, generate, models, page, search, status
-from edge_lib.serving.routes.dependencies import authorize
+from edge_lib.serving.routes.dependencies import authorize, check_site
 from edge_lib.serving.schemas.errors import ERRORS
 from edge_lib.serving.service import Service
 from edge_lib.serving.settings import ServeSettings
@@ -47,8 +47,9 @@ def create_app(
     app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
+    guards = [Depends(check_site), Depends(authorize)]
     for module in (generate, embed, chat, search, models):
-        app.include_router(module.router, dependencies=[Depends(authorize)], responses=ERRORS)
+        app.include_router(module.router, dependencies=guards, responses=ERRORS)
     app.include_router(status.router)
     page.add_page(app)
     describe(app)

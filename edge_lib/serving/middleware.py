@@ -42,7 +42,11 @@ class RequestMiddleware:
         self.app, self.settings, self.metrics = app, settings, metrics
         self.bodies = Bodies()
         local = settings.host in LOCAL
-        self.hosts = {*LOCAL, *settings.allow_hosts} if local or settings.allow_hosts else None
+        self.hosts = (
+            {*LOCAL, *map(str.lower, settings.allow_hosts)}
+            if local or settings.allow_hosts
+            else None
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +72,6 @@ class RequestMiddleware:
     async def _answer(self, exchange: "Exchange") -> None:
         try:
             self._check_host(exchange.headers.get("host"))
-            _check_site(exchange)
             await self.app(exchange.scope, exchange.receive, exchange.send)
         except ApiError as error:
             await exchange.refuse(error)
@@ -154,13 +157,6 @@ class Exchange:
         """Answer with an error, unless the answer has begun: then its end is missing."""
         if self.status == DISCONNECTED:
             await error.response(self.id)(self.scope, self._receive, self.send)
-
-
-def _check_site(exchange: Exchange) -> None:
-    """Pages of other sites may send forms: they cannot read answers, but keep the model busy."""
-    is_foreign = exchange.headers.get("sec-fetch-site") in ("cross-site", "same-site")
-    if is_foreign and exchange.scope["method"] not in ("GET", "HEAD"):
-        raise ApiError(403, "pages of other sites may not use this server", "other_site")
 
 
 def _name(host: str) -> str:

@@ -15,7 +15,7 @@ def body(
     model: type[BaseModel],
     examples: dict[str, Any],
     many: bool = False,
-    form: type[BaseModel] | None = None,
+    form: bool = False,
 ) -> dict[str, Any]:
     """`openapi_extra` of a route. examples: by title. many: a list is taken as well. form: whether
     files may be uploaded.

@@ -262,6 +262,7 @@ def test_key_is_compared_whole(open_client, header, status):
         ("evil.example:127.0.0.1", {}, 403),
         ("glass.example", {"allow_hosts": ["glass.example"]}, 200),
         ("GLASS.example:443", {"allow_hosts": ["glass.example"]}, 200),
+        ("glass.example", {"allow_hosts": ["Glass.Example"]}, 200),
         ("any.example", {"host": "0.0.0.0"}, 200),
         ("evil.example", {"host": "0.0.0.0", "allow_hosts": ["glass.example"]}, 403),
     ],
@@ -274,6 +275,7 @@ def test_key_is_compared_whole(open_client, header, status):
         "port",
         "allowed",
         "case",
+        "upper-case",
         "all-networks",
         "named",
     ],
@@ -295,13 +297,20 @@ def test_browsers_get_headers_of_safety_and_no_cors(client):
 @pytest.mark.parametrize(
     ("site", "status"),
     [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200), (None, 200)],
+    ids=str,
 )
 def test_page_of_another_site_cannot_use_the_model(client, service, site, status):
     headers, before = {"Sec-Fetch-Site": site} if site else {}, len(service.generator.requests)
     response = client.post("/generate", files={"images": PNG}, data=PROMPT, headers=headers)
     assert response.status_code == status
     assert len(service.generator.requests) == before + (status == 200)
-    assert client.get("/docs", headers=headers).status_code == 200  # a link leads here
+    assert client.get("/docs", headers=headers).status_code == 200
+    assert client.get("/search?q=a", headers=headers).status_code == status  # as a picture
+    for path in ("/search?q=a", "/v1/models"):  # as a link
+        link = headers | {"Sec-Fetch-Mode": "navigate"}
+        assert client.get(path, headers=link).status_code == 200
+    link = headers | {"Sec-Fetch-Mode": "navigate"}
+    assert client.post("/generate", json=PROMPT, headers=link).status_code == status
 
 
 # --- loading ---------------------------------------------------------------------------------
@@ -361,7 +370,11 @@ def test_task_that_the_model_does_not_have_is_not_found(open_client, part, reque
 
 def test_dependencies_need_no_thread():
     """Each would wait for the model's thread."""
-    for function in (dependencies.authorize, dependencies.loaded_service):
+    for function in (
+        dependencies.authorize,
+        dependencies.check_site,
+        dependencies.loaded_service,
+    ):
         assert iscoroutinefunction(function)
 
 

@@ -7,6 +7,7 @@ import pytest
 from serving.fakes import fake_service
 
 from edge_lib.serving.app import create_app
+from edge_lib.serving.errors import CODES
 from edge_lib.serving.settings import ServeSettings
 
 SCHEMA = create_app(fake_service, ServeSettings()).openapi()
@@ -73,6 +74,17 @@ def test_errors_are_as_described(client):
         answer = SCHEMA["paths"]["/generate"]["post"]["responses"][status]["content"]
         schema = resolve(answer["application/json"]["schema"])
         jsonschema.validate(client.post("/generate", json={}).json(), schema)
+
+
+def test_every_status_of_an_error_is_described():
+    described = {
+        (path, method): {int(status) for status in operation["responses"]} - {200}
+        for path, operations in SCHEMA["paths"].items()
+        for method, operation in operations.items()
+    }
+    few = {"/health": {403}, "/ready": {403, 503}, "/metrics": {401, 403}}
+    for (path, _), statuses in described.items():
+        assert statuses == few.get(path, {*CODES, 401, 403, 429, 500, 503} - {405}), path
 
 
 def test_docs_need_no_other_server(client):

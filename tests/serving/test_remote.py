@@ -188,6 +188,21 @@ def test_url_is_fetched_for_a_request(server):
 
 
 @pytest.mark.parametrize(
+    ("host", "url", "code"),
+    [
+        ("pictures.test:443", "https://pictures.test/", "fetch_failed"),
+        ("pictures.test:80", "http://pictures.test:80/", "fetch_failed"),
+        ("pictures.test", "https://pictures.test:443/", "fetch_failed"),
+        ("pictures.test:443", "http://pictures.test/", "url_not_allowed"),
+        ("pictures.test:80", "https://pictures.test/", "url_not_allowed"),
+    ],
+)
+def test_allowed_host_may_have_the_port_of_its_scheme(server, host, url, code):
+    """What is allowed is dialled, where nothing listens."""
+    assert refusal(url, [host]) == code
+
+
+@pytest.mark.parametrize(
     ("limits", "status"),
     [({"max_body_bytes": 3_000_000}, 413), ({"max_bodies_mb": 3}, 429)],
     ids=["request", "all"],

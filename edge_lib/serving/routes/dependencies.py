@@ -20,6 +20,16 @@ T = TypeVar("T")
 BEARER = HTTPBearer(auto_error=False, description="the server's --api-key, if it has one")
 
 
+async def check_site(request: Request) -> None:
+    """ApiError 403 for a page of another site, which may send forms and show pictures: it cannot
+    read answers, but keeps the model busy. Links lead here.
+    """
+    is_foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    is_link = request.method == "GET" and request.headers.get("sec-fetch-mode") == "navigate"
+    if is_foreign and not is_link:
+        raise ApiError(403, "pages of other sites may not use this server", "other_site")
+
+
 async def authorize(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],

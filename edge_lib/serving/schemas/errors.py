@@ -22,11 +22,13 @@ class ErrorBody(BaseModel):
 TEXTS = {
     400: "The request is not valid; param names the part.",
     401: "The API key is missing or wrong.",
+    403: "The request comes from a page of another site, or is for another host name.",
     404: "The model or what it is asked for does not exist.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is neither JSON nor a form with files.",
-    429: "The queue is full; Retry-After tells when to try again.",
+    429: "The queue is full; Retry-After is the number of seconds to wait.",
+    500: "The model or the server failed; its log has the cause.",
     503: "The model is loading, or the server is stopping.",
 }
 ERRORS = {status: {"model": ErrorBody, "description": text} for status, text in TEXTS.items()}

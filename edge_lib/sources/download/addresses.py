@@ -60,8 +60,13 @@ class WebAddress:
     @property
     def authority(self) -> str:
         """The header Host."""
+        return self.full_authority.removesuffix(f":{PORTS[self.scheme]}")
+
+    @property
+    def full_authority(self) -> str:
+        """With the port, also if it is the scheme's."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+        return f"{host}:{self.port}"
 
     @property
     def origin(self) -> tuple[str, str, int]:

@@ -79,7 +79,8 @@ async def _follow(client: Client, url: str, limits: FetchLimits) -> bytes:
     """The content at the end of the redirects."""
     for _ in range(limits.redirects + 1):
         address = parse_url(url)
-        if limits.hosts is not None and address.authority not in limits.hosts:
+        names = {address.authority, address.full_authority}
+        if limits.hosts is not None and limits.hosts.isdisjoint(names):
             raise Failure("not_allowed", address.authority)
         answer = await _get(client, address, limits)
         if isinstance(answer, bytes):

@@ -151,17 +151,27 @@ def _one_line(error: Exception) -> str:
 
 
 def cancel(names: Iterable[str] = (), numbers: Iterable[str] = ()) -> None:
-    """Cancel jobs by name, whether sbatch has returned or not, or by number. Raises SlurmError."""
-    for name in names:
-        _run("scancel", f"--name={name}")
-    if numbers := [*numbers]:
-        _run("scancel", *numbers)
+    """Cancel jobs by name, whether sbatch has returned or not, or by number.
+
+    Raises SlurmError with the commands that failed, after all of them.
+    """
+    numbers, errors = [*numbers], []
+    for targets in [[f"--name={name}"] for name in names] + ([numbers] if numbers else []):
+        try:
+            _run("scancel", *targets)
+        except ConfigError as error:
+            errors.append(f"still running: scancel {' '.join(targets)} ({error})")
+    if errors:
+        raise SlurmError("; ".join(errors))
 
 
 def max_array_size() -> int:
-    """The number of tasks of the largest array."""
+    """The number of tasks of the largest array. ConfigError if Slurm takes no arrays."""
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", _run("scontrol", "show", "config"))
-    return int(match[1]) if match else 1001  # Slurm's default
+    size = int(match[1]) if match else 1001  # Slurm's default
+    if not size:
+        raise ConfigError("this Slurm takes no job arrays: its MaxArraySize is 0")
+    return size
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from edge_lib.config import ConfigError, SweepConfig
 from edge_lib.runs.files import write_json
+from edge_lib.runs.notebooks import executed_notebook
 from edge_lib.runs.point_job import PointJob
 from edge_lib.runs.points import Point
 from edge_lib.runs.slurm import (
@@ -83,8 +84,12 @@ class PointJobs:
         arrays = {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
         rest = {point.folder.name: point for point in points}
         for (name, index), job in find_jobs(arrays).items():
-            digest = arrays[name][index] if arrays[name] else ""  # none: it prepares
-            if digest in rest and not job.ended and job.state != "COMPLETING":
+            if job.ended or job.state == "COMPLETING":
+                continue
+            if not arrays[name]:  # it prepares
+                self.preparation = name, index
+                self.jobs[name, index] = job
+            elif (digest := arrays[name][index]) in rest:
                 self.running[name, index] = rest.pop(digest)
                 self.jobs[name, index] = job
         if self.running:
@@ -93,29 +98,40 @@ class PointJobs:
 
     def submit(self, points: list[Point], prepare: Prepare | None) -> None:
         """Submit the points, as several arrays that run one after the other if one is too large."""
-        waits_for = []
-        if prepare:
-            number = self._submit([prepare], [], "")
-            self.preparation, waits_for = (self.names[-1], 0), [f"afterok:{number}"]
-            print(f"job {number} prepares what the points share", flush=True)
         size, previous = max_array_size(), []
+        waits_for = [f"afterok:{self._prepare(prepare)}"] if prepare else []
         for start in range(0, len(points), size):
             part = points[start : start + size]
             functions = [PointJob(p, self.sweep.notebook, self.sweep.threads) for p in part]
             number = self._submit(functions, part, ",".join(waits_for + previous))
-            self.running |= {(self.names[-1], index): point for index, point in enumerate(part)}
+            for index, point in enumerate(part):
+                executed_notebook(point.folder).unlink(missing_ok=True)  # of an earlier start
+                self.running[self.names[-1], index] = point
             print(f"job {number}: {len(part)} points", flush=True)
             previous = [f"afterany:{number}"]
+
+    def _prepare(self, prepare: Prepare) -> str:
+        """The number of the job that prepares: one of an earlier start, or a new one."""
+        if self.preparation:
+            return self.jobs[self.preparation].number
+        number = self._submit([prepare], [], "")
+        self.preparation = self.names[-1], 0
+        print(f"job {number} prepares what the points share", flush=True)
+        return number
 
     def _submit(self, functions: list[Callable], points: list[Point], dependency: str) -> str:
         sweep = self.sweep
         options = {"timeout_min": 24 * 60, "slurm_array_parallelism": sweep.workers}
         options |= {"cpus_per_task": sweep.threads, "gpus_per_node": sweep.gpus, **sweep.slurm}
         try:
-            name = new_name(str(options.get("name", "sweep")))
-            self.names.append(name)
-            write_json(self.folder / f"{name}.json", [point.folder.name for point in points])
-            return submit(functions, self.folder, name, options, dependency)
+            self.names.append(name := new_name(str(options.get("name", "sweep"))))
+            path = self.folder / f"{name}.json"
+            write_json(path, [point.folder.name for point in points])
+            try:
+                return submit(functions, self.folder, name, options, dependency)
+            except ConfigError:
+                path.unlink()
+                raise
         except ConfigError as error:
             raise ConfigError(f"sweep.slurm: {error}") from None
 
@@ -175,6 +191,10 @@ class PointJobs:
             self.status, self.status_time = status, time.monotonic()
 
     def cancel(self) -> None:
-        """Cancel the jobs that have not ended."""
-        attached = [self.jobs[key].number for key in self.running if key[0] not in self.names]
-        cancel(self.names, attached)
+        """Cancel the jobs that have not ended; print those that cannot be."""
+        keys = filter(None, [*self.running, self.preparation])
+        attached = [self.jobs[key].number for key in keys if key[0] not in self.names]
+        try:
+            cancel(self.names, attached)
+        except SlurmError as error:
+            print(error, flush=True)

@@ -22,6 +22,7 @@ from edge_lib.runs.notebooks import executed_notebook
 from edge_lib.runs.point_job import PointJob
 from edge_lib.runs.points import Point
 from edge_lib.runs.slurm_points import Prepare, run_on_slurm
+from edge_lib.runs.slurm_report import UNKNOWN
 
 POLL_SECONDS = 0.5
 
@@ -59,8 +60,13 @@ def _follow(jobs: Iterator[tuple[Point, str]], queue: list[Point]) -> None:
             failed += point.state != "done"
             remaining = (time.monotonic() - start) / number * (len(queue) - number)
             print(f"{number}/{len(queue)} run, {failed} failed, {remaining:.0f} s left", flush=True)
-            if point.state == "pending":  # killed, or it never started
+            if point.state == "pending" or (point.state == "failed" and _adds(cause)):
                 print(f"no result: {point.settings}: {cause}", flush=True)
+
+
+def _adds(cause: str) -> bool:
+    """Whether a cause says more than a notebook that raised."""
+    return not cause.startswith(("failed", "see ", UNKNOWN))
 
 
 def _run_here(queue: list[Point], sweep: SweepConfig) -> Iterator[tuple[Point, str]]:
@@ -74,6 +80,7 @@ def _run_here(queue: list[Point], sweep: SweepConfig) -> Iterator[tuple[Point, s
             while waiting and free:
                 point, devices = waiting.pop(), free.pop(0)
                 function = PointJob(point, sweep.notebook, sweep.threads, devices)
+                executed_notebook(point.folder).unlink(missing_ok=True)  # of an earlier start
                 running[executor.submit(function)] = point, devices
             for job in [job for job in running if job.done()]:
                 point, devices = running.pop(job)

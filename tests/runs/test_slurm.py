@@ -120,6 +120,19 @@ def test_max_array_size_is_that_of_configuration(command):
     assert max_array_size() == 4_000_000
 
 
+def test_max_array_size_of_zero_is_rejected(command):
+    command("scontrol", "echo 'MaxArraySize            = 0'")
+    with pytest.raises(ConfigError, match="takes no job arrays"):
+        max_array_size()
+
+
+def test_cancel_tries_all_jobs_and_lists_those_that_run(command, tmp_path):
+    command("scancel", f'echo "$*" >> {tmp_path}/calls; [ $1 != --name=a ]')
+    with pytest.raises(SlurmError, match=r"^still running: scancel --name=a \(scancel: 1\)$"):
+        cancel(["a", "b"], ["7"])
+    assert (tmp_path / "calls").read_text() == "--name=a\n--name=b\n7\n"
+
+
 def test_cancel_takes_names_and_numbers(command, tmp_path):
     command("scancel", f'echo "$*" >> {tmp_path}/calls')
     cancel(["a", "b"], ["7_1", "8"])

@@ -9,6 +9,7 @@ import threading
 from functools import cache, partial
 from itertools import chain
 
+import nbformat
 import pytest
 from sweeps import executed, wait_for
 
@@ -93,6 +94,91 @@ def test_slurm_sweep_ends_with_cause(one_point, monkeypatch, capfd, answers, cau
     assert slurm.cancelled == []
 
 
+def write_failure(point):
+    """The notebook of a point whose cell raised."""
+    point.folder.mkdir(exist_ok=True)
+    metadata = {"papermill": {"exception": True}}
+    nbformat.write(nbformat.v4.new_notebook(metadata=metadata), executed_notebook(point.folder))
+
+
+@pytest.mark.parametrize(
+    ("state", "printed"),
+    [("OUT_OF_MEMORY", ["out of memory"]), ("FAILED", [])],
+    ids=["memory", "raised"],
+)
+def test_slurm_sweep_names_cause_beside_failed_notebook(
+    one_point, monkeypatch, capfd, tmp_path, state, printed
+):
+    slurm = FakeSlurm(monkeypatch, {0: (state,)})
+    (point,) = make_points(tmp_path / "sweep.yaml")
+
+    def find_jobs(names):
+        write_failure(point)
+        return slurm.find_jobs(names)
+
+    monkeypatch.setattr(slurm_points, "find_jobs", find_jobs)
+    assert [p.state for p in one_point()] == ["failed"]
+    lines = capfd.readouterr().out.splitlines()
+    causes = [line.partition("seed': 0}: ")[2] for line in lines if line.startswith("no result")]
+    assert causes == printed
+
+
+def test_slurm_sweep_names_cause_of_retry_that_did_not_start(write_sweep, monkeypatch, capfd):
+    FakeSlurm(monkeypatch, {0: ("PENDING",)}, {0: ("TIMEOUT",)})
+    path = write_sweep({"a": {"train.lr": [0.5]}}, cluster="slurm", retry=True)
+    write_failure(point := make_points(path)[0])
+    run_sweep([point], load_config(path).sweep)
+    assert "no result: {'train.lr': 0.5, 'seed': 0}: time limit\n" in capfd.readouterr().out
+    assert point.state == "pending"
+
+
+def test_slurm_sweep_takes_preparation_of_earlier_start(write_sweep, monkeypatch, tmp_path):
+    slurm = FakeSlurm(monkeypatch, {})
+    (tmp_path / "points" / "jobs").mkdir()
+    (tmp_path / "points" / "jobs" / "sweep-1.json").write_text("[]")
+    earlier = {("sweep-1", 0): Job("7", "RUNNING")}
+    monkeypatch.setattr(slurm_points, "find_jobs", lambda names: earlier)
+
+    def sleep(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slurm_points.time, "sleep", sleep)
+    path = write_sweep({"a": {"train.lr": [0.1]}}, cluster="slurm")
+    monkeypatch.setattr(slurm_points, "VISIBLE_SECONDS", 60)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(make_points(path), load_config(path).sweep, print)
+    assert [job[1:] for job in slurm.submitted] == [(1, "afterok:7")]
+    assert slurm.cancelled == [slurm.submitted[0][0], "7"]
+
+
+def test_slurm_sweep_keeps_interrupt_if_cancelling_fails(one_point, monkeypatch, capfd):
+    FakeSlurm(monkeypatch, {0: ("RUNNING",)})
+
+    def fail(*_):
+        raise SlurmError("still running: scancel --name=a (down)")
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slurm_points, "cancel", fail)
+    monkeypatch.setattr(slurm_points.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        one_point()
+    assert "still running: scancel --name=a" in capfd.readouterr().out
+
+
+def test_slurm_sweep_submits_nothing_if_slurm_takes_no_arrays(one_point, monkeypatch):
+    slurm = FakeSlurm(monkeypatch, {})
+
+    def refuse():
+        raise ConfigError("this Slurm takes no job arrays: its MaxArraySize is 0")
+
+    monkeypatch.setattr(slurm_points, "max_array_size", refuse)
+    with pytest.raises(ConfigError, match="no job arrays"):
+        one_point(print)
+    assert slurm.submitted == []
+
+
 def test_slurm_sweep_waits_while_squeue_does_not_answer(one_point, monkeypatch, capfd):
     running, down = {0: ("RUNNING",)}, "squeue: Unable to contact slurm controller"
     FakeSlurm(monkeypatch, running, down, down, running, down, {0: ("TIMEOUT",)})
@@ -172,6 +258,8 @@ def test_slurm_sweep_cancels_what_it_submitted_before_refusal(write_sweep, monke
     with pytest.raises(ConfigError, match=r"^sweep\.slurm: job submit limit$"):
         run_sweep(make_points(path), load_config(path).sweep)
     assert slurm.submitted[0][0] in slurm.cancelled
+    lists = (path.parent / "points" / "jobs").glob("*.json")
+    assert [file.stem for file in lists] == [slurm.submitted[0][0]]
 
 
 # --- a real Slurm --------------------------------------------------------------------------------

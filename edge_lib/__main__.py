@@ -19,13 +19,11 @@ def sweep(arguments: Arguments) -> int:
     """
     path, overrides = _parse_config(sweep, arguments)
     from edge_lib.config import load_config
-    from edge_lib.experiments.preparation import preparation
+    from edge_lib.experiments.preparation import run_prepared
     from edge_lib.runs.points import collect, make_points, sweep_folder
-    from edge_lib.runs.sweep import run_sweep
 
     points, config = make_points(path, overrides), load_config(path, overrides)
-    prepare = preparation(points) if config.sweep.cluster == "slurm" else None
-    unfinished = run_sweep(points, config.sweep, prepare)
+    unfinished = run_prepared(points, config.sweep)
     table = sweep_folder(config) / "sweep.csv"
     collect(points).to_csv(table, index=False)
     print(table)

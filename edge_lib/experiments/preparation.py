@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edge_lib.config import DataConfig, ExperimentConfig, FeatureSpec
+from edge_lib.config import DataConfig, ExperimentConfig, FeatureSpec, SweepConfig
 from edge_lib.experiments.trm_qa import QA_SPLITS, vision_spec
+from edge_lib.experiments.vlm_checks import CHAT_SPLITS
+from edge_lib.experiments.vlm_features import prefix_spec
 from edge_lib.features.extract import extract_features, has_features
-from edge_lib.runs.notebooks import aligner_folder, find_aligner
+from edge_lib.runs.notebooks import aligner_folder, find_aligner, has_aligner
 from edge_lib.runs.points import Point
+from edge_lib.runs.sweep import run_sweep
 from edge_lib.sources.download import download_missing
 from edge_lib.sources.download.base import SUMMARY
 
@@ -22,30 +25,37 @@ class Preparation:
     def __call__(self) -> None:
         for config in self.configs:
             download_missing(config.data)
-            if config.qa:
+            if config.aligner:
                 find_aligner(config.aligner)
             spec, splits = _features(config)
             logs = config.data.cache_dir / "logs"
             extract_features(config.data, spec, splits, log_dir=logs, **config.extract_launch)
 
 
+def run_prepared(points: list[Point], sweep: SweepConfig) -> list[Point]:
+    """`run_sweep`; on Slurm, a job makes what the points share before they take GPUs."""
+    prepare = preparation(points) if sweep.cluster == "slurm" else None
+    return run_sweep(points, sweep, prepare)
+
+
 def preparation(points: Iterable[Point]) -> Preparation | None:
-    """Of the inputs that pending points lack, each once; None if they lack nothing."""
-    configs = {_inputs(p.config): p.config for p in points if p.state == "pending"}
+    """Of the inputs that unfinished points lack, each once; None if they lack nothing."""
+    configs = {_inputs(p.config): p.config for p in points if p.state != "done"}
     missing = [config for config in configs.values() if not _is_prepared(config)]
     return Preparation(missing) if missing else None
 
 
 def _inputs(config: ExperimentConfig) -> str:
     """Equal for experiments with the same inputs."""
-    sections = config.data, config.aligner, config.features, config.modalities
-    return str(sections)
+    encoders = {n: (m.encoder_config, m.keeps_tokens) for n, m in config.modalities.items()}
+    sources = config.vlm and config.vlm.prefix_sources
+    return str((config.data, config.aligner, config.features, encoders, sources))
 
 
 def _is_prepared(config: ExperimentConfig) -> bool:
     if not _is_downloaded(config.data):
         return False
-    if config.qa and config.aligner.config and not aligner_folder(config.aligner).exists():
+    if config.aligner and not has_aligner(config.aligner):
         return False
     spec, splits = _features(config)
     return not spec.modalities or has_features(config.data, spec, splits)
@@ -58,6 +68,8 @@ def _is_downloaded(data: DataConfig) -> bool:
 
 def _features(config: ExperimentConfig) -> tuple[FeatureSpec, tuple[str, ...]]:
     """What is encoded, of which splits; () are all."""
+    if config.vlm:
+        return prefix_spec(config, aligner_folder(config.aligner)), CHAT_SPLITS
     if config.qa:
         return vision_spec(config, aligner_folder(config.aligner)), QA_SPLITS
     return config.feature_spec, ()

@@ -15,6 +15,7 @@ from edge_lib.config import MODALITIES, ConfigError, DataConfig, FeatureSpec
 from edge_lib.features.encoder import Encoder, load_encoder
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.sources import load_table, splits
+from edge_lib.sources.digests import has_item_fingerprint
 from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.launch import launch
 
@@ -42,9 +43,12 @@ def extract_features(
 
 
 def has_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> bool:
-    """Whether all stores have been written; their shards are not read."""
-    writers = _store_writers(data, spec, only).values()
-    return all((writer.folder / "manifest.json").exists() for writer in writers)
+    """Whether all stores have been written; neither their shards nor the items are read."""
+    return all(
+        has_item_fingerprint(writer.table, writer.modality, spec.cache_dir)
+        and (writer.folder / "manifest.json").exists()
+        for writer in _store_writers(data, spec, only).values()
+    )
 
 
 def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:

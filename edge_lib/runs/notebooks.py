@@ -66,6 +66,11 @@ def find_aligner(source: AlignerSource) -> Path:
     return run.checkpoints / "best"
 
 
+def has_aligner(source: AlignerSource) -> bool:
+    """Whether `find_aligner` finds it without a run. One that is in training does not count."""
+    return bool(source.folder) or run_state(_aligner_run(source)[1].folder) == "done"
+
+
 def aligner_folder(source: AlignerSource) -> Path:
     """Like `find_aligner`, but runs nothing: the folder of an experiment may not exist."""
     if source.folder is None:

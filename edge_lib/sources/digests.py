@@ -59,13 +59,22 @@ def item_fingerprint(table: Table, modality: str, cache_dir: Path) -> str:
     """
     if modality == "text":
         return table.captions.digest()
-    path = cache_dir / "items" / f"{modality}-{table.fingerprint}"
+    path = _items_file(table, modality, cache_dir)
     if not path.exists():
         cells = cell_digests(table, MODALITIES[modality].column, cache_dir)
         content = json.dumps([cells[row] for row in table.item_rows(modality)])
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, hashlib.sha256(content.encode()).hexdigest()[:16])
     return path.read_text()
+
+
+def has_item_fingerprint(table: Table, modality: str, cache_dir: Path) -> bool:
+    """Whether `item_fingerprint` reads no item."""
+    return modality == "text" or _items_file(table, modality, cache_dir).exists()
+
+
+def _items_file(table: Table, modality: str, cache_dir: Path) -> Path:
+    return cache_dir / "items" / f"{modality}-{table.fingerprint}"
 
 
 def cell_digests(table: Table, column: str, cache_dir: Path) -> list[str | None]:

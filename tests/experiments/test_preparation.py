@@ -1,10 +1,14 @@
 """What the points of a sweep share is made once, and only if it is missing."""
 
+import shutil
+
+import nbformat
 import pytest
 
-from edge_lib.config import load_config
+from edge_lib.config import SweepConfig, load_config
 from edge_lib.experiments import preparation
 from edge_lib.features.extract import has_features
+from edge_lib.runs.notebooks import aligner_folder, executed_notebook
 from edge_lib.runs.points import Point
 
 
@@ -36,6 +40,50 @@ def test_preparation_leaves_out_points_that_are_done(make_points):
     assert preparation.preparation(points) is None
 
 
+def test_preparation_includes_points_that_failed(make_points):
+    points = make_points("train.lr=0.1")
+    points[0].folder.mkdir()
+    metadata = {"papermill": {"exception": True}}
+    notebook = nbformat.v4.new_notebook(metadata=metadata)
+    nbformat.write(notebook, executed_notebook(points[0].folder))
+    assert points[0].state == "failed"
+    assert len(preparation.preparation(points).configs) == 1
+
+
+def test_preparation_lists_encoders_once_whatever_reads_them(make_points):
+    heads = "vision.width=16", "vision.width=32", "vision.num_latents=4", "text.width=32"
+    assert len(preparation.preparation(make_points(*heads)).configs) == 1
+    poolers = make_points("vision.pooler=perceiver", "vision.pooler=pooled")
+    assert len(preparation.preparation(poolers).configs) == 2
+
+
+def test_preparation_reads_no_items_to_see_what_is_missing(make_points, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("items were read")
+
+    monkeypatch.setattr("edge_lib.sources.digests.cell_digests", refuse)
+    assert preparation.preparation(make_points("train.lr=0.1"))
+
+
+def test_preparation_of_vlm_takes_stored_prefixes(make_vlm_config, tmp_path):
+    config = make_vlm_config()
+    point = Point("a", {}, config, tmp_path / "point")
+    assert preparation.preparation([point]) is None
+    shutil.copytree(config.data.cache_dir / "items", tmp_path / "cache" / "items")
+    config = make_vlm_config(f"data.cache_dir={tmp_path}/cache")
+    missing = preparation.preparation([Point("a", {}, config, tmp_path / "point")])
+    assert missing.configs == [config]
+
+
+def test_run_prepared_passes_what_slurm_jobs_wait_for(make_points, monkeypatch):
+    passed = []
+    monkeypatch.setattr(preparation, "run_sweep", lambda *arguments: passed.append(arguments))
+    points = make_points("train.lr=0.1")
+    for cluster in ("slurm", "local"):
+        preparation.run_prepared(points, SweepConfig(grids={}, cluster=cluster))
+    assert [prepare and len(prepare.configs) for *_, prepare in passed] == [1, None]
+
+
 def test_preparation_makes_features(make_points, monkeypatch):
     launch = "edge_lib.features.extract.launch"  # processes take seconds to start
     monkeypatch.setattr(launch, lambda function, *args, **_: {0: function(*args)})
@@ -48,7 +96,9 @@ def test_preparation_makes_features(make_points, monkeypatch):
 
 def test_preparation_includes_missing_aligner(tmp_path, monkeypatch):
     config = load_config("params/tiny/trm_qa.yaml", "sweep=null")
-    monkeypatch.setattr(preparation, "aligner_folder", lambda source: tmp_path / "none")
+    monkeypatch.setattr("edge_lib.runs.run.ROOT", tmp_path)
+    best = aligner_folder(config.aligner)
+    best.mkdir(parents=True)  # as a run that is in training has it
     point = Point("a", {}, config, tmp_path / "point")
     assert preparation.preparation([point]).configs == [config]
 

@@ -10,6 +10,8 @@ from PIL import Image
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.request import GenerationRequest, Sampling
 
+LONG = 400  # tokens: enough for other requests to come while an answer is generated
+
 
 class FakeMedia:
     """A picture or clip without bytes. decoded: how often it was decoded."""
@@ -55,8 +57,25 @@ async def each_alone(engine, *requests):
     return [await answer(engine, own) for own in requests]
 
 
+async def collect(engine, *requests):
+    streams = [await engine.submit(own) for own in requests]
+    return await asyncio.gather(*(stream.collect() for stream in streams))
+
+
 async def refusal(engine, own):
     """The error that a request gets."""
     with pytest.raises(ApiError) as caught:
         await engine.submit(own)
     return caught.value
+
+
+async def begun(engine, **sampling):
+    """A long answer that has begun."""
+    stream = await engine.submit(request("where?", **{"max_tokens": LONG} | sampling))
+    deltas = aiter(stream)
+    await anext(deltas)
+    return stream, deltas
+
+
+def metric(engine, name, **labels):
+    return engine.metrics.registry.get_sample_value(f"edge_glass_{name}", labels)

@@ -1,6 +1,7 @@
 """Soft tokens of what clients send: from the cache, or decoded and encoded once."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class PrefixEncoder:
     ):
         self._prepare, self._worker, self._cache, self._metrics = prepare, worker, cache, metrics
         self._running: dict[tuple, asyncio.Task] = {}
+        self._clients: Counter[tuple] = Counter()  # that wait for each
 
     @property
     def idle(self) -> bool:
@@ -36,20 +38,23 @@ class PrefixEncoder:
         """
         soft = self._cache.get(key)
         self._metrics.prefix_cache.labels("miss" if soft is None else "hit").inc()
-        # shielded: others may wait for the same item when a client leaves
-        return soft or await asyncio.shield(self._task(key, item))
+        return soft or await self._join(key, item)
 
-    def _task(self, key: tuple, item: tuple[Media, ...]) -> asyncio.Task:
-        """What encodes an item, once for all that wait for it."""
+    async def _join(self, key: tuple, item: tuple[Media, ...]) -> SoftTokens:
+        """Wait for the task that encodes an item, one for all clients. The last that leaves cancels
+        it.
+        """
         if key not in self._running:
-            self._running[key] = task = asyncio.create_task(self._encode(key, item))
-            task.add_done_callback(lambda task: self._end(key, task))
-        return self._running[key]
-
-    def _end(self, key: tuple, task: asyncio.Task) -> None:
-        del self._running[key]
-        if not task.cancelled():
-            task.exception()  # otherwise asyncio complains if all clients have left
+            self._running[key] = asyncio.create_task(self._encode(key, item))
+        task = self._running[key]
+        self._clients[key] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._clients[key] -= 1
+            if not self._clients[key]:
+                del self._clients[key], self._running[key]
+                task.cancel()
 
     async def _encode(self, key: tuple, item: tuple[Media, ...]) -> SoftTokens:
         with self._worker.arrivals:

@@ -50,6 +50,7 @@ class QABatch:
 
     def join(self, prompts: Sequence[Prompt]) -> None:
         """Process questions; there are no others."""
+        self.clear()  # of what a call that failed has left
         images = [soft for prompt in prompts for soft in prompt.soft["image"]]
         prefix = pad_sequence([image.tokens for image in images], batch_first=True)
         mask = pad_sequence([image.mask for image in images], batch_first=True)

@@ -25,6 +25,7 @@ from threading import Thread
 
 import torch
 
+from edge_lib.data.unusable import UnusableItem
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.prefix_cache import SoftTokens
 from edge_lib.serving.generation.rows import Arrivals, Batch, EncodeJob, Row
@@ -127,15 +128,16 @@ class Worker:
             self._batch.advance(tokens)
 
     def _encode_jobs(self) -> None:
-        size = self._settings.max_batch
-        jobs, self._jobs = self._jobs[:size], self._jobs[size:]
+        size, waiting = self._settings.max_batch, [j for j in self._jobs if not j.result.done()]
+        jobs, self._jobs = waiting[:size], waiting[size:]
         for name in dict.fromkeys(job.name for job in jobs):
             self._encode_group([job for job in jobs if job.name == name])
 
     def _encode_group(self, jobs: list[EncodeJob]) -> None:
         """Encode items for one placeholder; each alone if that fails for all together."""
         try:
-            results = map(_checked, self._encode(jobs[0].name, [job.item for job in jobs]))
+            soft = self._encode(jobs[0].name, [job.item for job in jobs])
+            results = [_checked(tokens) for _, tokens in zip(jobs, soft, strict=True)]
         except Exception as error:
             if len(jobs) > 1:
                 for job in jobs:
@@ -208,6 +210,8 @@ def _call_all(events: list[Callable[[], None]]) -> None:
 
 
 def _resolve(future: Future, result: SoftTokens | ApiError) -> None:
+    if future.done():  # all that waited for it have left
+        return
     if isinstance(result, ApiError):
         future.set_exception(result)
     else:
@@ -221,8 +225,8 @@ def _checked(soft: SoftTokens) -> SoftTokens | ApiError:
 
 
 def _item_error(error: Exception) -> ApiError:
-    """Why an item cannot be encoded; ValueErrors have words of this library."""
-    if isinstance(error, ValueError):
+    """Why an item cannot be encoded, in words of this library."""
+    if isinstance(error, UnusableItem):
         return ApiError(400, str(error), "invalid_item")
     log.error("the model failed on an item", exc_info=error)
     return ApiError(500, "the model failed on this item", "model_failed")

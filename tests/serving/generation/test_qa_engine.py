@@ -104,6 +104,26 @@ def test_questions_wait_for_the_batch_to_end(make_engine, serve):
     assert rest == again
 
 
+def test_question_that_fails_leaves_nothing_to_the_next(make_engine, serve, model, monkeypatch):
+    read_answer = model.decoder.read_answer
+
+    def fail_after(*args):
+        read_answer(*args)
+        raise RuntimeError("out of memory at 0x7f00")
+
+    async def use(engine):
+        with monkeypatch.context() as patch:
+            patch.setattr(model.decoder, "read_answer", fail_after)
+            stream = await engine.submit(requests()[0])
+            with pytest.raises(ApiError, match="the model failed"):
+                await stream.collect()
+        return await collect(engine, *requests()[1:3])
+
+    results = serve(make_engine(), use)
+    expected = [model.answer(picture(n), QUESTIONS[n]).strip() for n in (1, 2)]
+    assert [result.text for result in results] == expected
+
+
 def turn(role, content):
     return {"role": role, "content": content}
 

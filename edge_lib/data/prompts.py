@@ -46,8 +46,8 @@ def _as_items(name: str, value: Any) -> list:
 def as_messages(chat: Chat, prompt: Prompt, counts: dict[str, int]) -> Messages:
     """A prompt as messages. A text gets the placeholders that it lacks in front.
 
-    counts: the number of items for each placeholder. Raises ValueError if the prompt has another
-    number of placeholders, ChatError for a message whose role is unknown or content no text.
+    counts: the number of items for each placeholder. Raises ChatError if the prompt has another
+    number of placeholders, and for a message whose role is unknown or content no text.
     """
     if isinstance(prompt, str):
         absent = [name for name in counts if PLACEHOLDERS[name] not in prompt]
@@ -57,7 +57,7 @@ def as_messages(chat: Chat, prompt: Prompt, counts: dict[str, int]) -> Messages:
         _check_message(message)
     for name, count in chat.count(prompt).items():
         if count != counts.get(name, 0):
-            raise ValueError(f"the prompt has {count} <{name}> for {counts.get(name, 0)} items")
+            raise ChatError(f"the prompt has {count} <{name}> for {counts.get(name, 0)} items")
     return prompt
 
 

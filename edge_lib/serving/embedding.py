@@ -87,6 +87,7 @@ class EmbedQueue:
         self._changed = asyncio.Event()
         self._jobs: list[_Job] = []
         self._items, self._stopping = 0, False
+        metrics.queue.labels("embed").set_function(lambda: len(self._waiting()))
 
     def start(self) -> None:
         """In the event loop."""
@@ -155,7 +156,7 @@ class EmbedQueue:
 
     async def _embed(self, modality: str, inputs: list) -> list[np.ndarray | BaseException]:
         loop = asyncio.get_running_loop()
-        jobs = [_Job(modality, own, loop.create_future()) for own in inputs]
+        jobs = [_Job(modality, item, loop.create_future()) for item in inputs]
         self._jobs += jobs
         self._changed.set()
         # cancels what is left when the client leaves
@@ -168,23 +169,31 @@ class EmbedQueue:
             while batch := self._next_batch():
                 await self._embed_batch(batch)
 
+    def _waiting(self) -> list[_Job]:
+        """Those whose clients have not left."""
+        return [job for job in self._jobs if not job.row.done()]
+
     def _next_batch(self) -> list[_Job]:
-        """The first job, and others of its modality; without those whose clients have left."""
-        jobs = [job for job in self._jobs if not job.row.done()]
+        """The first job that waits, and others of its modality."""
+        jobs = self._waiting()
         batch = [job for job in jobs if job.modality == jobs[0].modality]
         batch = batch[: self._settings.max_batch]
         self._jobs = [job for job in jobs if job not in batch]
-        self._metrics.queue.labels("embed").set(len(self._jobs))
         return batch
 
     async def _embed_batch(self, batch: list[_Job]) -> None:
+        """Each job alone if that fails for all together."""
         self._metrics.batch_rows.labels("embed").observe(len(batch))
         loop, inputs = asyncio.get_running_loop(), [job.inputs for job in batch]
         try:
             function = self._embedder.embed
             rows = await loop.run_in_executor(self._thread, function, batch[0].modality, inputs)
-        except Exception as error:  # of the model; those who wait raise it
-            rows = [error] * len(batch)
+        except Exception as error:  # of the model; raised to the client
+            if len(batch) > 1:
+                for job in batch:
+                    await self._embed_batch([job])
+                return
+            rows = [error]
         for job, row in zip(batch, rows, strict=True):
             if not job.row.done():
                 job.row.set_result(row)

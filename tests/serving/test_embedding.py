@@ -26,7 +26,7 @@ class LengthEmbedder:
     modalities, dims, model_sha256 = ("text", "vision"), [1, 2], "5" * 64
 
     def __init__(self):
-        self.batches, self.gate = [], threading.Event()
+        self.batches, self.gate, self.calls = [], threading.Event(), 0
         self.gate.set()
 
     def prepare(self, modality, item):
@@ -37,9 +37,10 @@ class LengthEmbedder:
         return item
 
     def embed(self, modality, inputs):
+        self.calls += 1
         assert self.gate.wait(10)
         self.batches.append((modality, list(inputs)))
-        if "broken" in inputs:
+        if any(item == "broken" or getattr(item, "width", 0) == 13 for item in inputs):
             raise RuntimeError("of the model")
         sizes = [len(x) if modality == "text" else x.width for x in inputs]
         rows = np.array([[size, 1] for size in sizes], np.float32)
@@ -68,8 +69,9 @@ def picture(width):
 
 
 async def until(condition):
-    while not condition():
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 def test_queue_answers_each_request_in_its_order():
@@ -87,7 +89,7 @@ def test_queue_makes_batches_of_a_modality():
     async def test(queue):
         embedder.gate.clear()
         requests = [asyncio.create_task(queue.embed("text", ["first"]))]
-        await until(lambda: not queue._jobs and queue._items == 1)
+        await until(lambda: embedder.calls == 1)
         requests += [
             asyncio.create_task(queue.embed("vision", [picture(8), picture(9)])),
             *(asyncio.create_task(queue.embed("text", [f"text {n}"])) for n in range(5)),
@@ -200,13 +202,54 @@ def test_queue_lives_on_after_an_error_of_the_model():
     run(test)
 
 
+def test_item_that_fails_in_the_model_fails_its_request_alone():
+    embedder = LengthEmbedder()
+
+    async def test(queue):
+        embedder.gate.clear()
+        results = [asyncio.create_task(queue.embed("vision", [picture(8)]))]
+        await until(lambda: embedder.calls == 1)
+        results += [asyncio.create_task(queue.embed("vision", [picture(n)])) for n in (9, 13, 11)]
+        await until(lambda: len(queue._jobs) == 3)
+        embedder.gate.set()
+        return await asyncio.gather(*results, return_exceptions=True)
+
+    first, fine, error, well = run(test, embedder)
+    assert [row[0, 0] for row in (first, fine, well)] == [8, 9, 11]
+    assert str(error) == "of the model"
+
+
+def test_gauge_counts_the_items_that_wait():
+    embedder, metrics = LengthEmbedder(), Metrics()
+
+    def waiting():
+        return metrics.registry.get_sample_value("edge_glass_queue", {"queue": "embed"})
+
+    async def test():
+        queue = EmbedQueue(embedder, ServeSettings(), metrics)
+        queue.start()
+        embedder.gate.clear()
+        first = asyncio.create_task(queue.embed("vision", [picture(8)]))
+        await until(lambda: embedder.calls == 1)
+        rest = [asyncio.create_task(queue.embed("vision", [picture(n)])) for n in (9, 10, 11)]
+        await until(lambda: waiting() == 3)
+        rest[0].cancel()
+        await until(lambda: waiting() == 2)
+        embedder.gate.set()
+        await asyncio.gather(first, *rest[1:])
+        await queue.stop()
+        return waiting()
+
+    assert asyncio.run(asyncio.wait_for(test(), 20)) == 0
+
+
 def test_queue_drops_items_of_a_client_that_left():
     embedder = LengthEmbedder()
 
     async def test(queue):
         embedder.gate.clear()
         first = asyncio.create_task(queue.embed("text", ["first"]))
-        await until(lambda: queue._items == 1 and not queue._jobs)
+        await until(lambda: embedder.calls == 1)
         gone = asyncio.create_task(queue.embed("vision", [picture(8)]))
         stays = asyncio.create_task(queue.embed("vision", [picture(9)]))
         await until(lambda: len(queue._jobs) == 2)

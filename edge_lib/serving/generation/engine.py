@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edge_lib.data.messages import PLACEHOLDERS, TooLong, as_literal
+from edge_lib.data.messages import PLACEHOLDERS, ChatError, TooLong, as_literal
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.encoding import PrefixEncoder
 from edge_lib.serving.generation.prefix_cache import PrefixCache, SoftTokens
@@ -46,7 +46,8 @@ class Engine:
         metrics: Metrics,
     ):
         self.settings, self.metrics = settings, metrics
-        self.max_tokens, self.max_positions = max_tokens, max_positions
+        self.max_tokens = min(max_tokens, settings.max_tokens)
+        self.max_positions = max_positions
         self.max_characters = max_characters
         self._worker = Worker(batch, self.encode, ends, settings, metrics)
         cache = PrefixCache(settings.prefix_cache_mb * 2**20)
@@ -56,7 +57,7 @@ class Engine:
 
     def tokenize(self, messages: Messages, counts: dict[str, int]) -> list[int]:
         """Token ids of a prompt with so many items for each placeholder. Called in a thread;
-        ValueError for a prompt that cannot be used.
+        ChatError for a prompt that cannot be used.
         """
         raise NotImplementedError
 
@@ -127,7 +128,7 @@ class Engine:
             with self._worker.arrivals:
                 ids, keys = await asyncio.to_thread(self._read, request.messages, counts, items)
             self._check_length(len(ids), self.settings.max_prompt_tokens, "tokens")
-        except ValueError as error:
+        except ChatError as error:
             code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_prompt"
             raise ApiError(400, str(error), code) from None
         encode = (self._encode_all(keys[name], own) for name, own in items.items())

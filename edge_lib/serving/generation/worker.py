@@ -55,6 +55,7 @@ class Worker:
         self._batch, self._encode, self._ends = batch, encode, ends
         self._settings, self._metrics = settings, metrics
         self._inbox: queue.SimpleQueue[Row | EncodeJob | None] = queue.SimpleQueue()
+        self._put = self._received = 0  # rows; each written by one thread
         self._waiting: deque[Row] = deque()
         self._jobs: list[EncodeJob] = []
         self._rows: list[Row] = []  # of the batch
@@ -65,7 +66,7 @@ class Worker:
     @property
     def backlog(self) -> int:
         """The number of requests that wait."""
-        return self._inbox.qsize() + len(self._waiting)
+        return self._put - self._received + len(self._waiting)
 
     def start(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
@@ -73,6 +74,7 @@ class Worker:
 
     def put(self, work: Row | EncodeJob | None) -> None:
         """Hand over work; None ends the thread once all work before it is done."""
+        self._put += isinstance(work, Row)
         self._inbox.put(work)
 
     def join(self) -> None:
@@ -114,6 +116,7 @@ class Worker:
     def _take(self, work: Row | EncodeJob | None) -> None:
         if isinstance(work, Row):
             self._waiting.append(work)
+            self._received += 1
         elif work:
             self._jobs.append(work)
         else:

@@ -13,6 +13,12 @@ from edge_lib.serving.service import Service
 T = TypeVar("T")
 
 
+def check_count(service: Service, count: int, unit: str) -> None:
+    """ApiError 400 for more than the queue holds, which would be refused for ever."""
+    if count > (limit := service.settings.max_queue):
+        raise ApiError(400, f"{count} {unit} in a request, over the {limit} that can wait")
+
+
 async def submit(
     service: Service, requests: Sequence[GenerationRequest], streams: list[Stream]
 ) -> list[Stream]:

@@ -8,10 +8,17 @@ from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
 
 from edge_lib.serving.bodies import read_one
-from edge_lib.serving.generation.request import Answer, GenerationRequest
+from edge_lib.serving.generation.request import Answer, GenerationRequest, Stream
 from edge_lib.serving.inputs import KINDS, read_part
 from edge_lib.serving.openapi import body
-from edge_lib.serving.routes.answers import collect, gather, new_id, submit, total_usage
+from edge_lib.serving.routes.answers import (
+    check_count,
+    collect,
+    gather,
+    new_id,
+    submit,
+    total_usage,
+)
 from edge_lib.serving.routes.chat_events import chat_events
 from edge_lib.serving.routes.dependencies import ServiceOf, Streams, unless_gone
 from edge_lib.serving.routes.models import check_name
@@ -26,6 +33,7 @@ from edge_lib.serving.schemas.chat import (
     TextPart,
 )
 from edge_lib.serving.schemas.examples import CHAT
+from edge_lib.serving.service import Service
 
 router = APIRouter(tags=["OpenAI"])
 STREAMED = {"description": "The answer; with stream, events", "content": {"text/event-stream": {}}}
@@ -41,7 +49,8 @@ STREAMED = {"description": "The answer; with stream, events", "content": {"text/
 async def chat(request: Request, service: ServiceOf, streams: Streams) -> Any:
     chat_request = await read_one(request, ChatRequest)
     check_name(service, chat_request.model)
-    answering = await submit(service, await _requests(request, chat_request), streams)
+    check_count(service, chat_request.n, "answers")
+    answering = await unless_gone(request, _submit(request, service, streams, chat_request))
     head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": service.name}
     if chat_request.stream:
         include_usage = chat_request.stream_options.include_usage
@@ -49,6 +58,12 @@ async def chat(request: Request, service: ServiceOf, streams: Streams) -> Any:
         return EventSourceResponse(events)
     answers = await unless_gone(request, collect(answering))
     return ChatResponse(**head, choices=_choices(answers), usage=total_usage(answers))
+
+
+async def _submit(
+    request: Request, service: Service, streams: Streams, chat_request: ChatRequest
+) -> list[Stream]:
+    return await submit(service, await _requests(request, chat_request), streams)
 
 
 async def _requests(request: Request, chat_request: ChatRequest) -> list[GenerationRequest]:

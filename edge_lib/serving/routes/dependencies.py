@@ -77,6 +77,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         task.cancel()
         watch.cancel()
+        await asyncio.wait({task})  # which may add streams until it has ended
 
 
 async def _gone(request: Request) -> None:

@@ -10,7 +10,7 @@ from edge_lib.serving.bodies import read_one
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.inputs import KINDS, MODALITIES, numbered, read_media, read_part
 from edge_lib.serving.openapi import body
-from edge_lib.serving.routes.answers import gather
+from edge_lib.serving.routes.answers import check_count, gather
 from edge_lib.serving.routes.dependencies import ServiceOf, unless_gone
 from edge_lib.serving.routes.models import check_name
 from edge_lib.serving.schemas.chat import TextPart
@@ -53,6 +53,7 @@ async def embeddings(request: Request, service: ServiceOf) -> EmbeddingsResponse
     items = await read_one(request, EmbeddingsRequest)
     check_name(service, items.model)
     dim = check_dim(service, items.dimensions, "dimensions")
+    check_count(service, len(items.input), "items")
     parts = ((part, f"input.{number}") for number, part in enumerate(items.input))
     work = gather(_embed_part(request, service, *pair) for pair in parts)
     rows = cut(np.stack(await unless_gone(request, work)), dim, normalize=True)
@@ -64,8 +65,9 @@ async def embeddings(request: Request, service: ServiceOf) -> EmbeddingsResponse
 async def embed_fields(request: Request, service: Service, items: Any) -> dict[str, np.ndarray]:
     """Embeddings (N, D) of the items of each field of a body that has some."""
     fields = {name: getattr(items, name) for name in MODALITIES if getattr(items, name)}
-    limit = request.app.state.settings.max_items
-    if sum(map(len, fields.values())) > limit:
+    limit, count = request.app.state.settings.max_items, sum(map(len, fields.values()))
+    check_count(service, count, "items")
+    if count > limit:
         raise ApiError(400, f"at most {limit} items are allowed in all")
     contents = {
         name: items

@@ -9,7 +9,14 @@ from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.request import Answer, GenerationRequest
 from edge_lib.serving.inputs import KINDS, numbered, read_media
 from edge_lib.serving.openapi import body
-from edge_lib.serving.routes.answers import collect, gather, new_id, submit, total_usage
+from edge_lib.serving.routes.answers import (
+    check_count,
+    collect,
+    gather,
+    new_id,
+    submit,
+    total_usage,
+)
 from edge_lib.serving.routes.dependencies import ServiceOf, Streams, unless_gone
 from edge_lib.serving.schemas.examples import CAPTION, GENERATE
 from edge_lib.serving.schemas.generate import (
@@ -48,6 +55,7 @@ async def _answer(
     request: Request, service: Service, streams: Streams, items: Sequence, many: bool
 ) -> Responses:
     """The answers of a body's items, all generated together."""
+    check_count(service, sum(item.n for item in items), "answers")
 
     async def answer(number: int, item: GenerateRequest | CaptionRequest) -> GenerateResponse:
         at = f"{number}." if many else ""

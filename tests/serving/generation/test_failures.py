@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from generation_requests import FakeMedia, collect, picture, refusal, request
+from generation_requests import FakeMedia, collect, metric, picture, refusal, request
 
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.decoding import CausalBatch
@@ -73,22 +73,6 @@ def test_failing_check_of_an_item_fails_its_request(make_engine, serve, vlm, mon
 # --- clients that leave ----------------------------------------------------------------------
 
 
-def test_client_that_leaves_while_its_picture_is_decoded_disturbs_nobody(make_engine, serve, vlm):
-    async def use(engine):
-        media = FakeMedia("image", picture(1))
-        leaving = asyncio.create_task(engine.submit(request("what?", [media])))
-        staying = asyncio.create_task(collect(engine, request("what?", [media])))
-        while not media.decoded:
-            await asyncio.sleep(0)
-        leaving.cancel()
-        [result] = await staying
-        return result, media.decoded, engine.backlog
-
-    result, decoded, backlog = serve(make_engine(), use)
-    assert result.text == vlm.generate("what?", picture(1))
-    assert (decoded, backlog) == (1, 0)
-
-
 class GatedMedia(FakeMedia):
     """A picture whose decoding waits for an event."""
 
@@ -103,6 +87,28 @@ async def leave(tasks):
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+def test_client_that_leaves_while_its_picture_is_decoded_disturbs_nobody(
+    make_engine, serve, vlm, monkeypatch
+):
+    monkeypatch.setattr(GatedMedia, "gate", threading.Event(), raising=False)
+    media = GatedMedia("image", picture(1))
+
+    async def use(engine):
+        leaving, staying = (
+            asyncio.create_task(collect(engine, request("what?", [media]))) for _ in range(2)
+        )
+        while metric(engine, "prefix_cache_total", result="miss") != 2:
+            await asyncio.sleep(0.001)
+        await leave([leaving])
+        GatedMedia.gate.set()
+        [result] = await staying
+        return result, engine.backlog
+
+    result, backlog = serve(make_engine(), use)
+    assert result.text == vlm.generate("what?", picture(1))
+    assert (media.decoded, backlog) == (1, 0)
 
 
 def test_pictures_of_clients_that_left_are_not_decoded(make_engine, serve, monkeypatch):
@@ -138,6 +144,27 @@ def test_picture_of_a_client_that_left_is_decoded_for_others(make_engine, serve,
 
     [result] = serve(make_engine(), use)
     assert result.text == vlm.generate("what?", picture(1))
+
+
+def test_pictures_that_wait_are_no_requests(make_engine, serve, aligner, monkeypatch):
+    encode, gate = aligner.encode_prepared, threading.Event()
+    media = [FakeMedia("image", picture(n)) for n in range(3)]
+
+    def wait(modality, inputs):
+        assert gate.wait(20)
+        return encode(modality, inputs)
+
+    async def use(engine):
+        monkeypatch.setattr(aligner, "encode_prepared", wait)
+        waiting = asyncio.create_task(collect(engine, request("what?", media)))
+        while engine._worker.arrivals.count or not all(item.decoded for item in media):
+            await asyncio.sleep(0.001)
+        backlog = engine.backlog
+        gate.set()
+        await waiting
+        return backlog
+
+    assert serve(make_engine(), use) == 1
 
 
 def test_client_that_leaves_while_its_picture_is_encoded_disturbs_nobody(

@@ -78,6 +78,14 @@ def test_answer_ends_at_its_end_token(make_engine, serve, model):
         assert result.finish_reason == ("stop" if ended else "length")
 
 
+def test_default_length_is_bounded_by_the_server(make_engine, serve):
+    own = requests()
+    results = serve(make_engine(max_tokens=2), lambda engine: collect(engine, *own))
+    assert {(result.completion_tokens, result.finish_reason) for result in results} == {
+        (2, "length")
+    }
+
+
 def test_sampled_answers_depend_on_their_seed_alone(make_engine, serve):
     drawn = requests(temperature=3.0, seed=5)
 

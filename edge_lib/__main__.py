@@ -104,7 +104,7 @@ def embed(arguments: Arguments) -> int:
     features are kept, so that the same command resumes.
     """
     parser = argparse.ArgumentParser(prog="edge-glass embed", description=embed.__doc__)
-    parser.add_argument("run", metavar="RUN", help="a run, a saved aligner, or its name")
+    parser.add_argument("run", metavar="RUN", help="a run, a saved model, or its name")
     parser.add_argument("source", metavar="SOURCE", help="a folder, a table or a config")
     parser.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
     parser.add_argument("--dims", nargs="+", type=int, default=[], help="the largest by default")
@@ -122,12 +122,12 @@ def embed(arguments: Arguments) -> int:
         parser.add_argument(f"--{name}-column", metavar="NAME", help=help_text)
     options = vars(parser.parse_args(arguments))
     from edge_lib.experiments.embed import embed_source
-    from edge_lib.export.loading import load_model
+    from edge_lib.export.loading import aligner_of, load_model
     from edge_lib.training.device import local_device
 
     columns = {key: options.pop(key) for key in [*options] if key.endswith("_column")}
     columns = {key: name for key, name in columns.items() if name}
-    model = load_model(options.pop("run")).to(local_device())
+    model = aligner_of(load_model(options.pop("run"))).to(local_device())
     counts = embed_source(model, columns=columns, **options)
     for name, own in counts.items():
         print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in own.items()))

@@ -111,7 +111,7 @@ class Chat:
         }
 
     def too_long(self, length: int) -> TooLong:
-        return TooLong(f"{length} tokens are more than max_length={self.max_length}")
+        return TooLong(f"{length:,} tokens, over the model's {self.max_length:,} (max_length)")
 
     def _checked_length(self, ids: np.ndarray) -> list[int]:
         if len(ids) > self.max_length:

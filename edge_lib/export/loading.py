@@ -27,6 +27,12 @@ def load_model(folder: str | Path) -> nn.Module:
     return load_registered(MODELS[path.name]).from_pretrained(path.parent)
 
 
+def aligner_of(model: nn.Module) -> nn.Module:
+    """The aligner that a model is, or is built on."""
+    model = getattr(model, "prefix_sources", model)
+    return getattr(model, "aligner", model)
+
+
 def run_captions(folder: str | Path, count: int = 128) -> list[str]:
     """Captions that a run was validated on; none if the folder is no run, or its data are gone."""
     path = absolute_path(folder) / "config.yaml"

@@ -9,13 +9,16 @@ from fastapi import FastAPI
 
 from edge_lib.serving.allocator import return_freed_memory
 from edge_lib.serving.app import create_app
+from edge_lib.serving.checks import check_start
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.service import load_service
 from edge_lib.serving.settings import ServeSettings
 
 
 def serve(run: str, settings: ServeSettings) -> None:
-    """Serve what `run` names until SIGINT or SIGTERM. ConfigError if it cannot be loaded."""
+    """Serve what `run` names until SIGINT or SIGTERM. ConfigError if it cannot be loaded, or the
+    port is in use."""
+    check_start(run, settings)
     return_freed_memory()
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("edge_glass.serving").setLevel(logging.INFO)

@@ -73,7 +73,7 @@ def _load_export(run: str, *parts: ServeSettings | Metrics) -> "tuple[EmbedQueue
 
 
 def _load_model(run: str, *parts: ServeSettings | Metrics) -> "tuple[EmbedQueue, Generator | None]":
-    from edge_lib.export.loading import load_model
+    from edge_lib.export.loading import aligner_of, load_model
     from edge_lib.models.aligner import Aligner
     from edge_lib.models.qa import QAModel
     from edge_lib.serving.embedding import EmbedQueue, TorchEmbedder
@@ -82,12 +82,10 @@ def _load_model(run: str, *parts: ServeSettings | Metrics) -> "tuple[EmbedQueue,
     from edge_lib.training.device import local_device
 
     model = load_model(run).to(local_device())
+    embedder = EmbedQueue(TorchEmbedder(aligner_of(model)), *parts)
     if isinstance(model, Aligner):
-        return EmbedQueue(TorchEmbedder(model), *parts), None
-    if isinstance(model, QAModel):
-        return EmbedQueue(TorchEmbedder(model.aligner), *parts), QAEngine(model, *parts)
-    aligner = model.prefix_sources.aligner
-    return EmbedQueue(TorchEmbedder(aligner), *parts), VLMEngine(model, *parts)
+        return embedder, None
+    return embedder, (QAEngine if isinstance(model, QAModel) else VLMEngine)(model, *parts)
 
 
 def _load_index(path: Path, embedder: "EmbedQueue") -> "SearchIndex":

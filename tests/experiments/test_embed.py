@@ -14,10 +14,11 @@ from datasets import Dataset
 from torch import nn
 
 from edge_lib import __main__ as command_line
-from edge_lib.config import ROOT, ConfigError, FeaturesConfig, ModalityConfig
+from edge_lib.config import ROOT, ConfigError, DecoderConfig, FeaturesConfig, ModalityConfig
+from edge_lib.data.vocabulary import Vocabulary
 from edge_lib.experiments import embed
 from edge_lib.experiments.embed import embed_source, write_embeddings
-from edge_lib.models import Aligner
+from edge_lib.models import Aligner, QAModel
 from edge_lib.models.saving import model_digest
 from edge_lib.search import MatryoshkaIndex
 from edge_lib.sources import load_table
@@ -259,6 +260,21 @@ def test_command_prints_counts_and_the_file(pictures, tmp_path, capsys):
     expected = ["train/vision: 5 embedded, 1 skipped", "train/text: 6 embedded, 0 skipped", out]
     assert lines[-3:] == expected
     assert len(pd.read_parquet(out)) == 11
+
+
+def test_command_embeds_with_the_aligner_of_a_question_answerer(pictures, tmp_path):
+    aligner = Aligner.from_pretrained("tiny-align")
+    vocabulary = Vocabulary.learn(["where is it?"], 60)
+    model = QAModel(aligner, "plain", DecoderConfig(width=16, heads=2), vocabulary)
+    model.save_pretrained(tmp_path / "qa")
+    for run, name in (("tiny-align", "one"), (f"{tmp_path}/qa", "two")):
+        arguments = ["embed", run, str(pictures), "--out", f"{tmp_path}/{name}.parquet"]
+        assert command_line.main([*arguments, "--dims", "16"]) == 0
+    one, two = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("one", "two"))
+    vectors = [np.stack(table["embedding_16"].to_pylist()) for table in (one, two)]
+    np.testing.assert_allclose(*vectors, atol=1e-3)
+    metadata = json.loads(two.schema.metadata[b"edge_glass"])
+    assert metadata["model_sha256"] == model_digest(tmp_path / "qa" / "aligner")
 
 
 def test_command_takes_names_of_columns(tmp_path, capsys):

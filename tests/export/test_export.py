@@ -21,6 +21,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from edge_lib.config import ConfigError, ModalityConfig
 from edge_lib.config.registry import POOLERS
 from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.data.image import decode_image
 from edge_lib.export.folder import SCRIPT, _plain_resize, export_model
 from edge_lib.export.loading import load_model, run_captions
 from edge_lib.features.onnx import write_graph
@@ -184,8 +185,39 @@ def test_search_script_prepares_pictures_as_the_processor(name, tmp_path):
     np.testing.assert_allclose(prepared, pixels, rtol=0, atol=1e-6)
 
 
+def test_search_script_sees_pictures_in_their_normal_form(tmp_path, exported):
+    load_picture = runpy.run_path(str(exported / "search.py"))["load_picture"]
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    rgba = Image.fromarray(noise)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images = {
+        "rgba": rgba,
+        "la": rgba.convert("LA"),
+        "grey16": Image.fromarray(noise[..., 0].astype(np.uint16) * 250 + 7),
+        "palette": rgba.convert("RGB").quantize(8),
+        "turned": rgba.convert("RGB"),
+    }
+    for name, image in images.items():
+        path = tmp_path / f"{name}.png"
+        image.save(path, exif=exif if name == "turned" else b"")
+        expected = np.asarray(decode_image(path.read_bytes()))
+        np.testing.assert_array_equal(np.asarray(load_picture(path)), expected, name)
+
+
+def test_search_script_skips_a_damaged_picture(exported, tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    command = [sys.executable, exported / "search.py"]
+    paths = [tmp_path / "bad.png", tmp_path / "good.png"]
+    result = subprocess.run([*command, TEXTS[1], *paths], capture_output=True, text=True)
+    assert result.stdout.split()[1:] == [str(paths[1])]
+    assert f"{paths[0]} is skipped: cannot identify" in result.stderr
+    assert subprocess.run(command, capture_output=True, text=True).stderr.startswith("Search pic")
+
+
 def test_search_script_is_short():
-    assert len(SCRIPT.read_text().splitlines()) <= 40
+    assert len(SCRIPT.read_text().splitlines()) <= 60
     assert "torch" not in SCRIPT.read_text()
 
 

@@ -135,7 +135,9 @@ async function answer(turn, fill) {
     announce(turn.answer.textContent);
   } catch (error) {
     const stopped = error.name === "AbortError";
-    turn.facts.textContent = stopped ? "Stopped." : error.message;
+    const full = messages.length && error.code === "context_length_exceeded";
+    const hint = full ? " Start over to ask more." : "";
+    turn.facts.textContent = stopped ? "Stopped." : error.message + hint;
     turn.facts.classList.toggle("error", !stopped);
     announce(turn.facts.textContent);
   }

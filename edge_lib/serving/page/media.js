@@ -17,6 +17,7 @@ export function dataUri(blob) {
 
 /** A picture file that the server takes. Throws Error if the browser cannot decode it. */
 export async function pictureFor(blob) {
+  if (blob.type === "image/tiff") return blob; // browsers do not show it, the server decodes it
   const image = await loaded(blob);
   const { naturalWidth: width, naturalHeight: height } = image;
   const small = blob.size <= MAX_BYTES && Math.max(width, height) <= 2 * MAX_SIDE;

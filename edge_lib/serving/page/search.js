@@ -73,6 +73,7 @@ async function search({ more = false } = {}) {
     if (number !== latest) return;
     status.classList.add("error");
     status.textContent = error.message;
+    byId("more").hidden = true;
   }
 }
 
@@ -96,7 +97,7 @@ function showHits(hits, more, mixed) {
 function hitElement(hit, mixed) {
   const text = hit.text ?? hit.id ?? `row ${hit.row}`;
   const node = element("li", { className: hit.picture ? "hit" : "hit words" });
-  if (hit.picture) node.append(thumbnail(hit));
+  if (hit.picture) node.append(thumbnail(hit, text));
   const facts = score(hit.score) + (mixed ? ` · ${hit.modality}` : "");
   node.append(element("span", {}, text), element("span", { className: "facts number" }, facts));
   return node;
@@ -105,8 +106,8 @@ function hitElement(hit, mixed) {
 /** The picture of a row, as a button that makes it the input. Fetched, because the API key is sent
  * in a header, which `src` cannot do.
  */
-function thumbnail(hit) {
-  const image = element("img", { alt: "Use this picture" });
+function thumbnail(hit, text) {
+  const image = element("img", { alt: `Use this picture: ${text}` });
   image.onload = () => URL.revokeObjectURL(image.src);
   const button = element("button", { type: "button", className: "thumb" }, image);
   call(hit.picture.replace(/^\//, ""))

@@ -50,7 +50,7 @@ def test_marks_that_a_client_typed_are_text(make_engine, serve, vlm, typed):
         (request([{"role": "user", "content": "?"}], [picture(1)]), "has 0 <image> for 1 items"),
         (request(parts(None), []), "the prompt has 1 <image> for 0 items"),
         (request([{"role": "tool", "content": "so"}]), "system, user, assistant, not 'tool'"),
-        (request("what? " * 900), "tokens are more than max_length=1024"),
+        (request("what? " * 900), " tokens, over the model's 1,024 (max_length)"),
         (request("x" * 10_000_000), "a prompt of 10,000,000 characters, over "),
         (request(parts("x" * 9000, "y" * 9000)), "a prompt of 18,003 characters, over "),
         (request(parts(*"x" * 9000)), "a prompt of 18,001 characters, over "),
@@ -65,7 +65,7 @@ def test_prompts_that_cannot_be_used_are_refused(make_engine, serve, own, messag
     error = serve(make_engine(), lambda engine: refusal(engine, own))
     assert error.status == 400
     assert message in error.message
-    too_long = ", over " in message or "max_length" in message
+    too_long = ", over " in message
     assert (error.code == "context_length_exceeded") == too_long
 
 

@@ -175,6 +175,17 @@ def test_page_asks_about_the_new_picture_when_one_comes_before_the_answer(visit)
     assert (len(request.messages), request.media["image"][0].content) == (1, BLUE)
 
 
+def test_page_names_the_way_out_of_a_conversation_that_is_too_long(visit):
+    generator = FakeGenerator()
+    page = visit(fake_service(generator=generator))
+    ask(page, "one")
+    wait_for_answers(page, 1)
+    generator.error = ApiError(400, "too long", "context_length_exceeded")
+    ask(page, "two")
+    page.wait_for_selector(".facts.error:has-text('Too long.'):has-text('Start over to ask more.')")
+    assert page.is_visible("#restart")
+
+
 def test_page_says_that_the_server_is_down(visit):
     page = visit(fake_service())
     page.route("**/v1/chat/completions", lambda route: route.abort())

@@ -18,6 +18,15 @@ def peak_hertz(samples):
     return spectrum.argmax() * RATE / len(samples)
 
 
+def test_page_sends_a_tiff_as_it_is(visit):
+    generator, tiff = FakeGenerator(), to_file(Image.new("RGB", (9, 7), "red"), "TIFF")
+    page = visit(fake_service(generator=generator))
+    choose(page, tiff, "scan.tif", "image/tiff")
+    ask(page, "what?")
+    wait_for_answers(page, 1)
+    assert generator.requests[0].media["image"][0].content == tiff
+
+
 def test_page_converts_pictures_that_the_server_does_not_take(visit):
     generator = FakeGenerator()
     page = visit(fake_service(generator=generator))

@@ -7,6 +7,8 @@ from audio_helpers import encode, sine
 from serving.browser import RED, Index, choose, search
 from serving.fakes import FakeEmbedder, fake_service
 
+from edge_lib.serving.errors import ApiError
+
 
 class Colours(FakeEmbedder):
     """A word for a colour and a picture of it are the same; at two dims all colours are."""
@@ -59,6 +61,21 @@ def test_page_shows_more_results_below_those_that_it_shows(visit):
         page.wait_for_selector(f"#search-status:has-text(': {count} (')")
         assert page.locator(".hit").count() == count
     assert first.is_visible()
+    assert page.is_hidden("#more")
+
+
+def test_page_offers_no_more_results_after_a_failed_search(visit):
+    class Failing(Index):
+        def search(self, vector, k, dim, modality=None):
+            if k > 12:
+                raise ApiError(400, "no more", "no_more")
+            (hit,) = super().search(vector, 1, dim, modality)
+            return [replace(hit, row=n, has_picture=False) for n in range(k)]
+
+    page = visit(fake_service(index=Failing()))
+    search(page, "red")
+    page.click("#more")
+    page.wait_for_selector("#search-status.error:has-text('No more.')")
     assert page.is_hidden("#more")
 
 

@@ -74,6 +74,8 @@ def test_page_fits_the_width_of_a_phone(visit, viewport):
     wait_for_answers(page, 1)
     page.click(".parts-button")
     page.wait_for_selector(".parts-button", state="detached")
+    turns, form = (page.locator(name).bounding_box() for name in ("#turns", "#question-form"))
+    assert form["y"] >= turns["y"] + turns["height"]
     widths = [page.evaluate("document.documentElement.scrollWidth")]
     search(page, long)
     widths.append(page.evaluate("document.documentElement.scrollWidth"))

@@ -50,4 +50,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int)
     options = parser.parse_args()
     served = create_app(VLM.from_pretrained(options.folder).eval())
-    uvicorn.run(served, port=options.port, log_level="warning")
+    uvicorn.run(served, port=options.port, access_log=False)

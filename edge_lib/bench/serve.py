@@ -17,7 +17,6 @@ import io
 import json
 import multiprocessing
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -71,26 +70,30 @@ def build(folder: Path) -> None:
 @contextmanager
 def running(name: str, folder: str) -> Iterator[tuple[str, float]]:
     """The URL of a server in a process of its own, and the seconds that it took to be ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start, url = time.perf_counter(), f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", *COMMANDS[name], folder, "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # a line for each request
-    try:
-        while not is_ready(url):
-            if process.poll() is not None:
-                raise RuntimeError(f"the server {name} ended with {process.returncode}")
-            time.sleep(0.02)
-        yield url, time.perf_counter() - start
-    finally:
-        process.terminate()
-        process.wait()
+    command = [sys.executable, "-m", *COMMANDS[name], folder, "--port", "0"]
+    with tempfile.NamedTemporaryFile() as log:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stderr=log)
+        try:
+            while not is_ready(url := logged_url(log.name)):
+                if process.poll() is not None:
+                    raise RuntimeError(f"the server {name} ended with {process.returncode}")
+                time.sleep(0.02)
+            yield url, time.perf_counter() - start
+        finally:
+            process.terminate()
+            process.wait()
 
 
-def is_ready(url: str) -> bool:
+def logged_url(log: str) -> str | None:
+    """The address in the log of a server, if it listens."""
+    match = re.search(r"running on (http://\S+)", Path(log).read_text())
+    return match and match[1]
+
+
+def is_ready(url: str | None) -> bool:
     try:
-        return httpx.get(f"{url}/ready").is_success
+        return url is not None and httpx.get(f"{url}/ready").is_success
     except httpx.TransportError:
         return False
 

@@ -1,5 +1,6 @@
 """An app on a real socket, in a thread of this process."""
 
+import socket
 import threading
 from contextlib import contextmanager
 
@@ -24,3 +25,12 @@ def live_server(service, **options):
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def send_begin(url, length, content, start="POST /generate"):
+    """Begin a request of this length; returns the connection."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    head = f"{start} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + content)
+    return connection

@@ -1,5 +1,6 @@
 """`edge-glass serve` in a process of its own."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 import httpx
 
+RUNNING = re.compile(r"running on (http://\S+)")  # a line of uvicorn's
 SERVE = [sys.executable, "-m", "edge_lib", "serve"]
 
 
@@ -20,12 +22,13 @@ def free_port():
 @contextmanager
 def server_process(folder, *options):
     """The process and its URL, as soon as it listens."""
-    port = free_port()
-    command = [*SERVE, str(folder), "--port", str(port), *options]
+    command = [*SERVE, str(folder), "--port", "0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: httpx.get(f"{url}/health", timeout=30).is_success, process)
+        lines = iter(process.stderr.readline, "")
+        urls = (match[1] for line in lines if (match := RUNNING.search(line)))
+        url = next(urls, None)
+        assert url, f"exit code {process.wait()}"
         yield process, url
     finally:
         process.kill()

@@ -1,12 +1,11 @@
 """Limits of requests: taken at the limit, refused above it."""
 
-import socket
 import time
 
 import httpx
 import pytest
 from serving.fakes import fake_service
-from serving.live import live_server
+from serving.live import live_server, send_begin
 
 from edge_lib.serving.bodies import MAX_SIGNS
 from edge_lib.serving.schemas.examples import PICTURE
@@ -21,7 +20,6 @@ LIMITS = {
     "max_n": 2,
     "max_stop": 1,
     "max_hits": 5,
-    "body_timeout": 0.5,
 }
 JSON = {"Content-Type": "application/json"}
 USER = [{"role": "user", "content": "hello"}]
@@ -142,15 +140,6 @@ def test_body_that_takes_long_to_parse_is_refused(name, head, sign, tail):
     assert name in responses[1].json()["error"]["message"]
 
 
-def send_begin(url, length, content, start="POST /generate"):
-    """Begin a request of this length; returns the connection."""
-    host, port = url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)))
-    head = f"{start} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + content)
-    return connection
-
-
 def test_body_of_a_route_without_one_is_limited(url):
     """It is received only to see whether the client leaves."""
     with send_begin(url, LIMITS["max_body_bytes"] + 1, b"", "GET /search?q=a") as connection:
@@ -159,10 +148,14 @@ def test_body_of_a_route_without_one_is_limited(url):
     assert b" 413 " in answer.splitlines()[0]
 
 
-def test_slow_body_is_given_up(url):
-    with send_begin(url, 100, b"{") as connection:
-        connection.settimeout(5)
-        time.sleep(LIMITS["body_timeout"] / 2)
+def test_slow_body_is_given_up():
+    settings = ServeSettings(body_timeout=0.4)
+    with (
+        live_server(fake_service(settings)) as url,
+        send_begin(url, 100, b"{") as connection,
+    ):
+        connection.settimeout(30)
+        time.sleep(settings.body_timeout / 2)
         connection.sendall(b" ")  # the time is that of the whole body
         answer = connection.recv(65536)
     assert b" 408 " in answer.splitlines()[0]

@@ -95,9 +95,9 @@ def _stack(prompts: Sequence[Prompt]) -> dict[str, tuple[Tensor, Tensor]]:
     names = dict.fromkeys(name for prompt in prompts for name in prompt.soft)
     items = {n: list(chain.from_iterable(p.soft.get(n, ()) for p in prompts)) for n in names}
     return {
-        name: (torch.stack([i.tokens for i in own]), torch.stack([i.mask for i in own]))
-        for name, own in items.items()
-        if own
+        name: (torch.stack([s.tokens for s in soft]), torch.stack([s.mask for s in soft]))
+        for name, soft in items.items()
+        if soft
     }
 
 

@@ -124,14 +124,14 @@ class Engine:
                 raise ApiError(400, f"the model takes no {kind}", "unsupported_media")
         try:
             items = self.group(request.media)
-            counts = {name: len(own) for name, own in items.items()}
+            counts = {name: len(group) for name, group in items.items()}
             with self._worker.arrivals:
                 ids, keys = await asyncio.to_thread(self._read, request.messages, counts, items)
             self._check_length(len(ids), self.settings.max_prompt_tokens, "tokens")
         except ChatError as error:
             code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_prompt"
             raise ApiError(400, str(error), code) from None
-        encode = (self._encode_all(keys[name], own) for name, own in items.items())
+        encode = (self._encode_all(keys[name], group) for name, group in items.items())
         return Prompt(ids, dict(zip(items, await asyncio.gather(*encode), strict=True)))
 
     def _read(
@@ -140,8 +140,8 @@ class Engine:
         """In a thread: the token ids of a prompt, and the keys of its items."""
         self._check_length(_characters(messages), self.max_characters, "characters")
         keys = {
-            name: [(name, *(media.key for media in item)) for item in own]
-            for name, own in items.items()
+            name: [(name, *(media.key for media in item)) for item in group]
+            for name, group in items.items()
         }
         return self.tokenize(messages, counts), keys
 
@@ -158,7 +158,7 @@ class Engine:
         try:
             return await self._encoder.encode(key, item)
         except ApiError as error:  # perhaps of another request with the same item
-            media = next((own for own in item if error.code == f"invalid_{own.kind}"), item[0])
+            media = next((m for m in item if error.code == f"invalid_{m.kind}"), item[0])
             raise error.at(media.param or f"{FIELDS[key[0]]}.{number}") from None
 
 

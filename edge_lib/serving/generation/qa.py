@@ -104,7 +104,7 @@ class QAEngine(Engine):
         return self.model.aligner.prepare("vision", item)
 
     def encode(self, name: str, items: list[tuple]) -> list[SoftTokens]:
-        inputs = [own for (own,) in items]
+        inputs = [item for (item,) in items]
         features = self.model.aligner.encode_prepared("vision", inputs)
         pairs = zip(*self.model.prefix(features), strict=True)
         return [SoftTokens(tokens.clone(), mask.clone()) for tokens, mask in pairs]

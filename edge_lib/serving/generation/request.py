@@ -1,4 +1,4 @@
-"""What is asked of a generating model, and its answer as it comes."""
+"""A request to a generating model, and its answer as it comes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""The choice of each row's next token, by settings and noise of its own.
+"""The choice of each row's next token, by the settings and noise of the row.
 
 A token is drawn by adding Gumbel noise to the scaled logits and taking the largest, which equals
 drawing from their softmax. The noise comes from a generator of the row, so that an answer depends
@@ -48,7 +48,7 @@ def _draw(logits: Tensor, rows: Sequence[RowSampler]) -> Tensor:
     scores = (logits - logits.amax(-1, keepdim=True)) / temperatures[:, None]
     if any(s.top_k or s.top_p < 1 for s in settings):
         scores = scores.masked_fill(scores < _thresholds(scores, settings), -torch.inf)
-    noise = torch.stack([row.noise(own) for row, own in zip(rows, scores, strict=True)])
+    noise = torch.stack([row.noise(values) for row, values in zip(rows, scores, strict=True)])
     return (scores - noise.log()).argmax(-1)
 
 

@@ -32,7 +32,7 @@ class VLMEngine(Engine):
     def __init__(self, vlm: VLM, settings: ServeSettings, metrics: Metrics):
         self.vlm, self._aligner = vlm.eval(), vlm.prefix_sources.aligner
         self.accepts = frozenset({"image", "audio"} if vlm.fused else vlm.chat.num_soft_tokens)
-        # one of its own for the model's thread: an encoding tokenizer cannot decode at that time
+        # a copy for the model's thread: an encoding tokenizer cannot decode at that time
         self._decoder, self._lock = copy.deepcopy(vlm.chat.tokenizer), Lock()
         longest = max(map(len, self._decoder.get_vocab()))  # token, in bytes
         text_config = vlm.language.config.get_text_config()
@@ -70,7 +70,7 @@ class VLMEngine(Engine):
     def encode(self, name: str, items: list[tuple]) -> list[SoftTokens]:
         outputs = {}
         for pairs in zip(*items, strict=True):  # of images, and of clips if both are fused
-            modality, inputs = pairs[0][0], [own for _, own in pairs]
+            modality, inputs = pairs[0][0], [item for _, item in pairs]
             outputs[modality] = self._aligner.encode_prepared(modality, inputs)
         features = MultimodalOutput(outputs) if self.vlm.fused else next(iter(outputs.values()))
         tokens, masks = self.vlm.soft_tokens(name, features)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from starlette.requests import Request
 
 from edge_lib.serving.media import Kind, Media, in_thread, is_url, load_media, media_from_base64
-from edge_lib.serving.routes.answers import gather
 from edge_lib.serving.schemas.chat import AudioPart, ImagePart
+from edge_lib.serving.tasks import gather
 
 KINDS = {"images": "image", "audio": "audio"}  # of media, by the field that holds them
 MODALITIES = {"texts": "text", "images": "vision", "audio": "audio"}

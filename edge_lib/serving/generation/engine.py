@@ -19,6 +19,7 @@ from edge_lib.serving.generation.worker import Worker
 from edge_lib.serving.media import Media
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
+from edge_lib.serving.tasks import gather
 
 FIELDS = {"image": "images", "audio": "audio"}  # of /generate, by placeholder
 Messages = str | Sequence[dict[str, Any]]  # as in `GenerationRequest`
@@ -132,7 +133,7 @@ class Engine:
             code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_prompt"
             raise ApiError(400, str(error), code) from None
         encode = (self._encode_all(keys[name], group) for name, group in items.items())
-        return Prompt(ids, dict(zip(items, await asyncio.gather(*encode), strict=True)))
+        return Prompt(ids, dict(zip(items, await gather(encode), strict=True)))
 
     def _read(
         self, messages: Messages, counts: dict[str, int], items: dict
@@ -152,7 +153,7 @@ class Engine:
 
     async def _encode_all(self, keys: list[tuple], items: list[tuple]) -> list[SoftTokens]:
         pairs = enumerate(zip(keys, items, strict=True))
-        return await asyncio.gather(*(self._encode_item(number, *pair) for number, pair in pairs))
+        return await gather(self._encode_item(number, *pair) for number, pair in pairs)
 
     async def _encode_item(self, number: int, key: tuple, item: tuple[Media, ...]) -> SoftTokens:
         try:

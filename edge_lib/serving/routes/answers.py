@@ -1,16 +1,13 @@
 """Prompts in, answers out: what /generate, /caption and /v1/chat/completions share."""
 
-import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 from uuid import uuid4
 
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.request import Answer, GenerationRequest, Stream
 from edge_lib.serving.schemas.generate import Usage
 from edge_lib.serving.service import Service
-
-T = TypeVar("T")
+from edge_lib.serving.tasks import gather
 
 
 def check_count(service: Service, count: int, unit: str) -> None:
@@ -34,16 +31,6 @@ async def submit(
         return stream
 
     return await gather(map(begin, requests))
-
-
-async def gather(tasks: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results. The first error cancels what is under way, and is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(task) for task in tasks]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in running]
 
 
 async def collect(streams: Sequence[Stream]) -> list[Answer]:

@@ -14,7 +14,6 @@ from edge_lib.serving.openapi import body
 from edge_lib.serving.routes.answers import (
     check_count,
     collect,
-    gather,
     new_id,
     submit,
     total_usage,
@@ -34,6 +33,7 @@ from edge_lib.serving.schemas.chat import (
 )
 from edge_lib.serving.schemas.examples import CHAT
 from edge_lib.serving.service import Service
+from edge_lib.serving.tasks import gather
 
 router = APIRouter(tags=["OpenAI"])
 STREAMED = {"description": "The answer; with stream, events", "content": {"text/event-stream": {}}}

@@ -10,7 +10,7 @@ from edge_lib.serving.bodies import read_one
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.inputs import KINDS, MODALITIES, numbered, read_media, read_part
 from edge_lib.serving.openapi import body
-from edge_lib.serving.routes.answers import check_count, gather
+from edge_lib.serving.routes.answers import check_count
 from edge_lib.serving.routes.dependencies import ServiceOf, unless_gone
 from edge_lib.serving.routes.models import check_name
 from edge_lib.serving.schemas.chat import TextPart
@@ -23,6 +23,7 @@ from edge_lib.serving.schemas.embed import (
 )
 from edge_lib.serving.schemas.examples import EMBED, EMBEDDINGS
 from edge_lib.serving.service import Service
+from edge_lib.serving.tasks import gather
 
 router = APIRouter()
 

@@ -12,7 +12,6 @@ from edge_lib.serving.openapi import body
 from edge_lib.serving.routes.answers import (
     check_count,
     collect,
-    gather,
     new_id,
     submit,
     total_usage,
@@ -26,6 +25,7 @@ from edge_lib.serving.schemas.generate import (
     GenerateResponse,
 )
 from edge_lib.serving.service import Service
+from edge_lib.serving.tasks import gather
 
 router = APIRouter(tags=["generate"])
 Responses = GenerateResponse | list[GenerateResponse]

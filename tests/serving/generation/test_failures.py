@@ -128,6 +128,21 @@ def test_pictures_of_clients_that_left_are_not_decoded(make_engine, serve, monke
     assert sum(item.decoded for item in media) <= 2  # those that had begun, in as many threads
 
 
+def test_pictures_of_a_refused_request_are_not_decoded(make_engine, serve, monkeypatch):
+    monkeypatch.setattr(GatedMedia, "gate", threading.Event(), raising=False)
+    damaged = FakeMedia("image", ApiError(400, "damaged", "invalid_image"))
+    media = [GatedMedia("image", picture(n)) for n in range(10)]
+
+    async def use(engine):
+        error = await refusal(engine, request("what?", [damaged, *media]))
+        GatedMedia.gate.set()
+        await collect(engine, request("what?", [FakeMedia("image", picture(99))]))
+        return error
+
+    assert serve(make_engine(), use).message == "damaged"
+    assert sum(item.decoded for item in media) <= 2  # those that had begun, in as many threads
+
+
 def test_picture_of_a_client_that_left_is_decoded_for_others(make_engine, serve, vlm, monkeypatch):
     monkeypatch.setattr(GatedMedia, "gate", threading.Event(), raising=False)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edge_lib.data.unusable import UnusableItem
-from edge_lib.serving.errors import ApiError
+from edge_lib.serving.errors import ApiError, unusable
 from edge_lib.serving.media import DECODERS, Media
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
@@ -152,7 +152,7 @@ class EmbedQueue:
         except Exception:  # processors raise nearly anything
             reason = "the model cannot read it"
         kind, place = getattr(item, "kind", "text"), getattr(item, "param", place)
-        raise ApiError(400, f"the {kind} cannot be used: {reason}", f"invalid_{kind}", place)
+        raise unusable(kind, reason, place)
 
     async def _embed(self, modality: str, inputs: list) -> list[np.ndarray | BaseException]:
         loop = asyncio.get_running_loop()

@@ -62,3 +62,8 @@ class ApiError(Exception):
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.content(request_id), self.status, headers)
+
+
+def unusable(kind: str, reason: str, param: str | None = None) -> ApiError:
+    """Of an image, a clip (kind "audio") or a text."""
+    return ApiError(400, f"the {kind} cannot be used: {reason}", f"invalid_{kind}", param)

@@ -16,7 +16,7 @@ from PIL import Image
 from edge_lib.data.audio import decode_audio
 from edge_lib.data.image import FORMATS, decode_image
 from edge_lib.data.unusable import UnusableItem
-from edge_lib.serving.errors import ApiError
+from edge_lib.serving.errors import ApiError, unusable
 from edge_lib.serving.settings import ServeSettings
 
 Kind = Literal["image", "audio"]
@@ -60,8 +60,7 @@ class Media:
             raise self._error(f"damaged, or of another format than {formats}") from None
 
     def _error(self, reason: str) -> ApiError:
-        message = f"the {self.kind} cannot be used: {reason}"
-        return ApiError(400, message, f"invalid_{self.kind}", self.param)
+        return unusable(self.kind, reason, self.param)
 
 
 def media_from_uri(

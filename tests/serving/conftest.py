@@ -1,6 +1,7 @@
 """A running server of fakes; a small aligner of three modalities and its exported folder."""
 
 import httpx
+import openai
 import pytest
 import torch
 from audio_helpers import encode, sine
@@ -28,6 +29,12 @@ def url(service):
 def client(url):
     with httpx.Client(base_url=url) as client:
         yield client
+
+
+@pytest.fixture
+def api(url):
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as api:
+        yield api
 
 
 @pytest.fixture(scope="session")

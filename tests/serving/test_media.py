@@ -21,7 +21,7 @@ from edge_lib.serving.settings import ServeSettings
 SETTINGS = ServeSettings()
 RED = to_file(Image.new("RGB", (12, 8), "red"), "PNG")
 CLIP = encode(sine(0.1, 16000), 16000)
-# bytes whose base64 has both signs in which base64url differs
+# bytes whose base64 has both characters in which base64url differs
 SIGNS = bytes(range(240, 256)) * 40
 
 
@@ -200,7 +200,7 @@ def test_media_refuses_clips_in_our_words(content, message):
 
 
 @pytest.mark.parametrize("kind", ["image", "audio"])
-def test_media_tells_nothing_of_the_process(monkeypatch, kind):
+def test_media_error_shows_nothing_of_the_process(monkeypatch, kind):
     """Pillow's and libsndfile's messages hold addresses of memory (CVE-2026-22778)."""
 
     def fail(*args, **options):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_lib.data.unusable import UnusableItem
-from edge_lib.serving.errors import ApiError
+from edge_lib.serving.errors import ApiError, unusable
 from edge_lib.serving.generation.prefix_cache import PrefixCache, SoftTokens
 from edge_lib.serving.generation.rows import EncodeJob
 from edge_lib.serving.generation.worker import Worker
@@ -74,5 +74,4 @@ class PrefixEncoder:
             raise
         except Exception as error:  # processors raise nearly anything
             reason = str(error) if isinstance(error, UnusableItem) else "the model cannot read it"
-            message = f"the {media.kind} cannot be used: {reason}"
-            raise ApiError(400, message, f"invalid_{media.kind}") from None
+            raise unusable(media.kind, reason) from None

@@ -1,6 +1,7 @@
 """/embed and /v1/embeddings."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ router = APIRouter()
 )
 async def embed(request: Request, service: ServiceOf) -> EmbedResponse:
     items = await read_one(request, EmbedRequest)
-    dim = check_dim(service, items.dim, "dim")
+    dim = check_dim(service.embedder.dims, items.dim, "dim")
     vectors = await unless_gone(request, embed_fields(request, service, items))
     if not vectors:
         raise ApiError(400, "give texts, images or audio")
@@ -53,7 +54,7 @@ async def embed(request: Request, service: ServiceOf) -> EmbedResponse:
 async def embeddings(request: Request, service: ServiceOf) -> EmbeddingsResponse:
     items = await read_one(request, EmbeddingsRequest)
     check_name(service, items.model)
-    dim = check_dim(service, items.dimensions, "dimensions")
+    dim = check_dim(service.embedder.dims, items.dimensions, "dimensions")
     check_count(service, len(items.input), "items")
     parts = ((part, f"input.{number}") for number, part in enumerate(items.input))
     work = gather(_embed_part(request, service, *pair) for pair in parts)
@@ -95,9 +96,8 @@ async def _embed_part(request: Request, service: Service, part: Any, param: str)
         raise error.at(error.param and param) from None
 
 
-def check_dim(service: Service, dim: int | None, param: str) -> int:
-    """The size of embeddings: the largest by default. ApiError for one that was not trained."""
-    dims = service.embedder.dims
+def check_dim(dims: Sequence[int], dim: int | None, param: str) -> int:
+    """One of `dims`, by default the largest; else ApiError."""
     if dim is None:
         return max(dims)
     if dim not in dims:

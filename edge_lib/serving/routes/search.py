@@ -10,7 +10,7 @@ from edge_lib.serving.errors import ApiError
 from edge_lib.serving.media import in_thread
 from edge_lib.serving.openapi import body
 from edge_lib.serving.routes.dependencies import ServiceOf, unless_gone
-from edge_lib.serving.routes.embed import embed_fields
+from edge_lib.serving.routes.embed import check_dim, embed_fields
 from edge_lib.serving.schemas.examples import SEARCH
 from edge_lib.serving.schemas.search import HitBody, ItemKind, SearchRequest, SearchResponse
 from edge_lib.serving.service import Service
@@ -59,10 +59,7 @@ async def picture(row: int, service: ServiceOf) -> Response:
 
 async def _search(request: Request, service: Service, query: SearchRequest) -> SearchResponse:
     index = _index(service)
-    dim = query.dim or max(index.dims)
-    if dim not in index.dims:
-        allowed = ", ".join(map(str, sorted(index.dims)))
-        raise ApiError(400, f"dim is one of {allowed}, not {dim}", param="dim")
+    dim = check_dim(index.dims, query.dim, "dim")
     if query.modality and query.modality not in index.modalities:
         allowed = ", ".join(index.modalities)
         raise ApiError(400, f"the index holds {allowed}", param="modality")

@@ -99,7 +99,7 @@ def test_stop_string_is_left_out_of_whole_and_streamed_answers(url, expected):
     assert streamed(url, body | {"stream": True}) == text
 
 
-def test_sound_in_base64_is_heard(url, vlm):
+def test_sound_in_base64_reaches_the_model(url, vlm):
     parts = [
         {"type": "input_audio", "input_audio": {"data": b64encode(SOUND).decode()}},
         {"type": "text", "text": "what?"},

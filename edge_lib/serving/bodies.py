@@ -17,7 +17,7 @@ from edge_lib.serving.settings import ServeSettings
 
 B = TypeVar("B", bound=BaseModel)
 # of JSON: what takes long to parse, unlike a data URI, keeps all other requests waiting
-MAX_SIGNS = {"values": 100_000, "escapes": 1_000_000, "bytes that are not ASCII": 3_000_000}
+MAX_COUNTS = {"values": 100_000, "escapes": 1_000_000, "bytes that are not ASCII": 3_000_000}
 # in a place of pydantic's: where a value comes from, or what it was validated as
 UNIONS, PARTS = {"body", "query", "path", "str", "bytes"}, {"text", "image_url", "input_audio"}
 LISTS = {"images", "audio", "texts", "stop"}  # fields of a form that may be repeated
@@ -28,8 +28,8 @@ async def read_body(request: Request) -> tuple[Any, bool]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         body = await request.body()
-        if len(body) > min(MAX_SIGNS.values()):
-            await asyncio.to_thread(_check_signs, body)
+        if len(body) > min(MAX_COUNTS.values()):
+            await asyncio.to_thread(_check_counts, body)
         return _parse_json(body), True
     if kind == "multipart/form-data":
         _check_charset(request.headers["content-type"])
@@ -46,15 +46,15 @@ def _check_charset(content_type: str) -> None:
         raise ApiError(415, "the charset of a form is utf-8")
 
 
-def _check_signs(body: bytes) -> None:
-    """ApiError for more than `MAX_SIGNS`."""
-    signs = np.frombuffer(body, np.uint8)
+def _check_counts(body: bytes) -> None:
+    """ApiError for more than `MAX_COUNTS`."""
+    array = np.frombuffer(body, np.uint8)
     counts = {
-        "values": sum(np.count_nonzero(signs == mark) for mark in b",[{"),  # each begins one
-        "escapes": np.count_nonzero(signs == ord("\\")),
-        "bytes that are not ASCII": np.count_nonzero(signs > 127),
+        "values": sum(np.count_nonzero(array == mark) for mark in b",[{"),  # each begins one
+        "escapes": np.count_nonzero(array == ord("\\")),
+        "bytes that are not ASCII": np.count_nonzero(array > 127),
     }
-    for name, limit in MAX_SIGNS.items():
+    for name, limit in MAX_COUNTS.items():
         if counts[name] > limit:
             raise ApiError(413, f"the body holds more than {limit:,} {name}")
 

@@ -65,7 +65,7 @@ class SearchIndex:
     def check_model(self, model_sha256: str | None) -> None:
         """ConfigError if another model embeds the queries: cosines would mean nothing."""
         if None not in (model_sha256, self.model_sha256) and model_sha256 != self.model_sha256:
-            hint = "embed it anew with the one that is served"
+            hint = "embed the items again with the one that is served"
             raise ConfigError(f"index: {self._path} was embedded by another model; {hint}")
 
     def search(
@@ -110,7 +110,7 @@ class SearchIndex:
 
 
 def _read(path: Path) -> tuple[pa.Table, dict]:
-    """The columns that are needed, and what the file says of itself."""
+    """The columns that are needed, and the metadata of the file."""
     try:
         schema = pq.read_schema(path)
         metadata = json.loads((schema.metadata or {})[b"edge_glass"])

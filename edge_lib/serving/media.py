@@ -78,7 +78,7 @@ def media_from_uri(
 def media_from_base64(
     kind: Kind, text: str, settings: ServeSettings, param: str | None = None
 ) -> Media:
-    """Of base64, with or without padding, line breaks, and the signs of base64url."""
+    """Of base64, with or without padding, line breaks, and the alphabet of base64url."""
     try:
         content = _decode_base64(text.encode("ascii"))
     except (UnicodeEncodeError, binascii.Error):

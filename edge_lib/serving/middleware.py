@@ -36,7 +36,7 @@ HEADERS = {
 
 
 class RequestMiddleware:
-    """Wraps the app; of its errors none reaches the client but as JSON."""
+    """Wraps the app; all errors reach the client as JSON."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics):
         self.app, self.settings, self.metrics = app, settings, metrics
@@ -66,8 +66,8 @@ class RequestMiddleware:
         self.metrics.requests.labels(route, _method(scope), exchange.status).inc()
         self.metrics.latency.labels(route).observe(seconds)
         level = logging.DEBUG if route in PROBES else logging.INFO
-        words = exchange.id, scope["method"], route, exchange.status, 1000 * seconds
-        log.log(level, "%s %s %s %d %.0f ms", *words)
+        fields = exchange.id, scope["method"], route, exchange.status, 1000 * seconds
+        log.log(level, "%s %s %s %d %.0f ms", *fields)
 
     async def _answer(self, exchange: "Exchange") -> None:
         try:

@@ -7,7 +7,7 @@ import pytest
 from serving.fakes import fake_service
 from serving.live import live_server, send_begin
 
-from edge_lib.serving.bodies import MAX_SIGNS
+from edge_lib.serving.bodies import MAX_COUNTS
 from edge_lib.serving.schemas.examples import PICTURE
 from edge_lib.serving.settings import ServeSettings
 
@@ -121,7 +121,7 @@ def test_uploaded_files_count_as_the_body(url):
 
 
 @pytest.mark.parametrize(
-    ("name", "head", "sign", "tail"),
+    ("name", "head", "character", "tail"),
     [
         ("values", "[", "0,", "0]"),
         ("escapes", '["', r"\n", '"]'),
@@ -129,11 +129,11 @@ def test_uploaded_files_count_as_the_body(url):
     ],
     ids=["values", "escapes", "unicode"],
 )
-def test_body_that_takes_long_to_parse_is_refused(name, head, sign, tail):
-    count = MAX_SIGNS[name] // (2 if sign == "é" else 1) - (name == "values")  # the bracket
+def test_body_that_takes_long_to_parse_is_refused(name, head, character, tail):
+    count = MAX_COUNTS[name] // (2 if character == "é" else 1) - (name == "values")  # the bracket
     with live_server(fake_service()) as url:
         responses = [
-            httpx.post(f"{url}/generate", content=head + sign * number + tail, headers=JSON)
+            httpx.post(f"{url}/generate", content=head + character * number + tail, headers=JSON)
             for number in (count, count + 1)
         ]
     assert [response.status_code for response in responses] == [400, 413]

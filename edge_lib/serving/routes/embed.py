@@ -41,7 +41,7 @@ async def embed(request: Request, service: ServiceOf) -> EmbedResponse:
     vectors = await unless_gone(request, embed_fields(request, service, items))
     if not vectors:
         raise ApiError(400, "give texts, images or audio")
-    rows = {name: cut(own, dim, items.normalize).tolist() for name, own in vectors.items()}
+    rows = {name: cut(array, dim, items.normalize).tolist() for name, array in vectors.items()}
     return EmbedResponse(model=service.name, dim=dim, **rows)
 
 
@@ -78,7 +78,7 @@ async def embed_fields(request: Request, service: Service, items: Any) -> dict[s
         for name, items in fields.items()
     }
     vectors = await gather(
-        service.embedder.embed(MODALITIES[name], own, name) for name, own in contents.items()
+        service.embedder.embed(MODALITIES[name], values, name) for name, values in contents.items()
     )
     return dict(zip(contents, vectors, strict=True))
 

@@ -51,7 +51,7 @@ class Sound(OpenBody):
     """A file in base64."""
 
     data: str
-    format: str = Field("wav", description="ignored: the content tells")
+    format: str = Field("wav", description="ignored: the content is examined")
 
 
 class TextPart(Body):
@@ -102,7 +102,7 @@ def _limit_items(messages: list[Message], info: ValidationInfo) -> list[Message]
 
 
 class StreamOptions(OpenBody):
-    """include_usage: a last chunk tells the numbers of tokens."""
+    """include_usage: a last chunk has the numbers of tokens."""
 
     include_usage: bool = False
 

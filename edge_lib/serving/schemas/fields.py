@@ -50,7 +50,7 @@ def list_of(item: Any) -> Any:
 
 class Body(BaseModel):
     """A body whose null values are left out: clients send null for what they do not set. The first
-    unknown parameter is an error; pydantic would tell all of 100,000.
+    unknown parameter is an error; pydantic would list all of 100,000.
     """
 
     @model_validator(mode="before")

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from bombs import jpeg_scans
 from PIL import Image
 
 MAX_BYTES = 1_000_000  # the limit that `ROUTES` expects
@@ -312,6 +313,7 @@ CONTENTS = {  # of an answer that is complete
     "text-bomb.png": (text_bomb_png(), "corrupt_image"),
     "bomb.gif": (bomb_gif(), "too_many_pixels"),
     "strip.png": (strip(), "too_many_pixels"),
+    "scans.jpg": (jpeg_scans(101), "too_many_scans"),
 }
 STATES = {  # HTTP's
     "gone": (404, 410),

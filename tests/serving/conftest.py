@@ -5,8 +5,10 @@ import openai
 import pytest
 import torch
 from audio_helpers import encode, sine
-from serving.fakes import fake_service
+from fastapi.testclient import TestClient
+from serving.fakes import LOCAL, app_of, fake_service
 from serving.live import live_server
+from serving.waiting import until
 
 from edge_lib.config import ModalityConfig
 from edge_lib.export.folder import export_model
@@ -35,6 +37,23 @@ def client(url):
 def api(url):
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as api:
         yield api
+
+
+@pytest.fixture
+def open_client():
+    """Opens an app; waits until it is ready."""
+
+    def open_app(service=None, **settings):
+        client = TestClient(app_of(service, **settings), base_url=LOCAL)
+        client.__enter__()
+        clients.append(client)
+        until(lambda: client.app.state.service)
+        return client
+
+    clients = []
+    yield open_app
+    for client in clients:
+        client.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

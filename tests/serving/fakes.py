@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_lib.serving.app import create_app
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.request import Delta, Stream
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.service import Service
 from edge_lib.serving.settings import ServeSettings
+
+LOCAL = "http://localhost"
 
 
 class FakeGenerator:
@@ -119,3 +122,9 @@ def fake_service(settings=None, **parts):
     settings = settings or ServeSettings()
     defaults = {"generator": FakeGenerator(), "embedder": FakeEmbedder(), "index": FakeIndex()}
     return Service("tiny", settings, Metrics(), **defaults | parts)
+
+
+def app_of(service=None, load=None, **settings):
+    settings = ServeSettings(**settings)
+    service = service or fake_service(settings)
+    return create_app(load or (lambda: service), settings, service.metrics)

@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 from serving.hostile_requests import hostile_request
 from serving.hostile_sockets import hostile_connection
+from serving.processes import SERVE, is_ready, wait_for
 
 from edge_lib.serving.schemas.examples import PICTURE
 
@@ -214,27 +215,16 @@ def same(answer, expected):
 
 @contextmanager
 def server_process(run, port, *flags):
-    command = [sys.executable, "-m", "edge_lib", "serve", run, "--port", str(port), *flags]
+    command = [*SERVE, run, "--port", str(port), *flags]
     with open(LOG, "w") as log:
         process = subprocess.Popen(command, stderr=log, stdout=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 180
-        while not _is_ready(url):
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server is not ready"
-            time.sleep(0.2)
+        wait_for(lambda: is_ready(url), process)
         yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(90)
-
-
-def _is_ready(url):
-    try:
-        return httpx.get(f"{url}/ready").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def main():

@@ -57,7 +57,8 @@ def as_messages(chat: Chat, prompt: Prompt, counts: dict[str, int]) -> Messages:
         _check_message(message)
     for name, count in chat.count(prompt).items():
         if count != counts.get(name, 0):
-            raise ChatError(f"the prompt has {count} <{name}> for {counts.get(name, 0)} items")
+            items = "1 item" if counts.get(name) == 1 else f"{counts.get(name, 0)} items"
+            raise ChatError(f"the prompt has {count} <{name}> for {items}")
     return prompt
 
 

@@ -545,9 +545,9 @@ def test_generate_sees_pictures_in_their_normal_form(trained, form, monkeypatch)
     [
         ("<image>\nwhat is it?", None, ValueError, "the prompt has 1 <image> for 0 items"),
         ("<image>\nwhat is it?", [1, 2], ValueError, "the prompt has 1 <image> for 2 items"),
-        (turns("what is it?"), [1], ValueError, "the prompt has 0 <image> for 1 items"),
+        (turns("what is it?"), [1], ValueError, "the prompt has 0 <image> for 1 item"),
         ("", None, ChatError, "without text"),
-        ("what? " * 2000, None, ChatError, "more than max_length=1024"),
+        ("what? " * 2000, None, ChatError, "over the model's 1,024"),
         ("<audio>\nwhat is it?", None, ValueError, "the prompt has 1 <audio> for 0 items"),
         (["what?", "where?"], [1], ValueError, "2 prompts, but image for 1"),
         ("what?", [None], ValueError, "None in a list of image"),
@@ -563,7 +563,7 @@ def test_generate_sees_pictures_in_their_normal_form(trained, form, monkeypatch)
         ([{"role": "user", "content": [{"type": "text"}]}], None, ChatError, "text, not a list"),
         ([{"role": "user", "content": None}], None, ChatError, "a text, not a NoneType"),
         ("what \ud83d?", None, ChatError, "a text that is not Unicode: 'what"),
-        ("x" * 100_000, None, ChatError, "more than max_length=1024"),
+        ("x" * 100_000, None, ChatError, "over the model's 1,024"),
         ([{"role": "system", "content": " "}], None, ChatError, "without messages"),
     ],
     ids=[

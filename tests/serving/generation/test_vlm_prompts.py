@@ -47,7 +47,7 @@ def test_marks_that_a_client_typed_are_text(make_engine, serve, vlm, typed):
         (request([]), "a conversation without messages"),
         (request("<image>\nwhat?"), "the prompt has 1 <image> for 0 items"),
         (request("<image>\nwhat?", [picture(1)] * 2), "the prompt has 1 <image> for 2 items"),
-        (request([{"role": "user", "content": "?"}], [picture(1)]), "has 0 <image> for 1 items"),
+        (request([{"role": "user", "content": "?"}], [picture(1)]), "has 0 <image> for 1 item"),
         (request(parts(None), []), "the prompt has 1 <image> for 0 items"),
         (request([{"role": "tool", "content": "so"}]), "system, user, assistant, not 'tool'"),
         (request("what? " * 900), " tokens, over the model's 1,024 (max_length)"),

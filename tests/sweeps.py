@@ -2,7 +2,7 @@
 
 import time
 
-# A point: it fails at lr 0.5, counts `steps` half seconds and goes on from the last one counted.
+# A point: it fails at lr 0.5, counts while there is a file `hold` and goes on from the last number.
 CODE = """
 import json, os, pathlib, time
 run, points = pathlib.Path(run_dir), pathlib.Path(run_dir).parent
@@ -16,9 +16,12 @@ read = lambda name: float((points / name).read_text()) if (points / name).exists
 time.sleep(read("pause"))
 counter = run / "step"
 first = int(counter.read_text()) if counter.exists() else 0
-for step in range(first, int(read("steps"))):
-    time.sleep(0.5)
-    counter.write_text(str(step + 1))
+step = first
+while (points / "hold").exists():
+    time.sleep(0.1)
+    step += 1
+    (run / "next").write_text(str(step))
+    os.replace(run / "next", counter)
 metrics = {"lr": lr, "threads": int(os.environ["OMP_NUM_THREADS"]), "began": began, "first": first}
 (run / "metrics.json").write_text(json.dumps({**metrics, "ended": time.time()}))
 """

@@ -26,7 +26,7 @@ def write_notebook(tmp_path):
 def write_sweep(write_notebook, tmp_path):
     """write_sweep(grids, seeds, ...) -> the path of a sweep's config with points in tmp/points."""
     notebook = write_notebook(CODE)
-    (tmp_path / "points").mkdir()
+    (tmp_path / "points").mkdir(exist_ok=True)
 
     def write(grids, seeds=(0,), **options):
         paths = {"notebook": str(notebook), "folder": str(tmp_path / "points")}

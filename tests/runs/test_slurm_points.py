@@ -323,16 +323,25 @@ def number_of(tmp_path):
 def counted(point):
     """The steps that a point has counted."""
     path = point.folder / "step"
-    return int(path.read_text() or 0) if path.exists() else 0
+    return int(path.read_text()) if path.exists() else 0
+
+
+@pytest.fixture
+def hold(tmp_path):
+    """A file that points wait for: they end when it is deleted."""
+    path = tmp_path / "points" / "hold"
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    return path
 
 
 @on_slurm
-def test_slurm_sweep_tells_cancelled_points(start_sweep, tmp_path, capfd):
-    (tmp_path / "points" / "steps").write_text("4")
+def test_slurm_sweep_tells_cancelled_points(start_sweep, hold, tmp_path, capfd):
     points, thread = start_sweep(workers=1)
     wait_for(lambda: counted(points[0]))
     number = number_of(tmp_path)
     subprocess.run(["scancel", f"{number}_0", f"{number}_2"], check=True)
+    hold.unlink()
     join(thread)
     assert [point.state for point in points] == ["pending", "done", "pending"]
     lines = capfd.readouterr().out.splitlines()
@@ -342,8 +351,7 @@ def test_slurm_sweep_tells_cancelled_points(start_sweep, tmp_path, capfd):
 
 @on_slurm
 @pytest.mark.parametrize("limit", [True, False], ids=["time limit", "scontrol"])
-def test_slurm_sweep_goes_on_after_requeue(start_sweep, tmp_path, capfd, limit):
-    (tmp_path / "points" / "steps").write_text("8")
+def test_slurm_sweep_goes_on_after_requeue(start_sweep, hold, tmp_path, capfd, limit):
     (point,), thread = start_sweep({"a": {"train.lr": [0.1]}})
     wait_for(lambda: counted(point) >= 3)
     number = number_of(tmp_path)
@@ -351,16 +359,17 @@ def test_slurm_sweep_goes_on_after_requeue(start_sweep, tmp_path, capfd, limit):
     subprocess.run(signalled if limit else ["scontrol", "requeue", number], check=True)
     wait_for(lambda: "PENDING" in states(tmp_path).values())
     wait_for(lambda: "requeued (" in capfd.readouterr().out)
-    now = ["scontrol", "update", f"jobid={number}", "starttime=now"]  # Slurm waits two minutes
-    subprocess.run(now, check=True)
+    # Slurm waits two minutes; a start in the second of the requeue has a revoked credential
+    soon = ["scontrol", "update", f"jobid={number}", "starttime=now+2"]
+    subprocess.run(soon, check=True)
+    hold.unlink()
     join(thread)
     assert point.metrics()["first"] >= 3
     assert len(executed(tmp_path)) == 2
 
 
 @on_slurm
-def test_slurm_sweep_tells_time_limits_that_come_too_often(start_sweep, tmp_path, capfd):
-    (tmp_path / "points" / "steps").write_text("1000")
+def test_slurm_sweep_tells_time_limits_that_come_too_often(start_sweep, hold, tmp_path, capfd):
     options = {"timeout_min": 30, "slurm_max_num_timeout": -1}
     (point,), thread = start_sweep({"a": {"train.lr": [0.1]}}, slurm=options)
     wait_for(lambda: counted(point))
@@ -371,19 +380,19 @@ def test_slurm_sweep_tells_time_limits_that_come_too_often(start_sweep, tmp_path
 
 
 @on_slurm
-def test_slurm_sweep_follows_jobs_of_killed_driver(start_sweep, write_sweep, tmp_path, capfd):
-    (tmp_path / "points" / "steps").write_text("8")
+def test_slurm_sweep_follows_jobs_of_killed_driver(start_sweep, write_sweep, hold, tmp_path, capfd):
     path = write_sweep(GRID, cluster="slurm", workers=2)
     driver = subprocess.Popen([sys.executable, "-m", "edge_lib.sweep", str(path)])
     wait_for(lambda: executed(tmp_path))
     driver.kill()
     driver.wait()
     points, thread = start_sweep(workers=2)
+    wait_for(lambda: "following 3 jobs of an earlier start" in capfd.readouterr().out)
+    hold.unlink()
     join(thread)
     assert [point.state for point in points] == ["done"] * 3
     assert len(executed(tmp_path)) == 3
     assert len(job_names(tmp_path)) == 1
-    assert "following 3 jobs of an earlier start" in capfd.readouterr().out
 
 
 @on_slurm

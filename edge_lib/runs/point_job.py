@@ -23,10 +23,17 @@ class PointJob:
         if self.devices is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.devices
         terminated = []
-        signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
+
+        def end(*_) -> None:
+            terminated.append(True)
+            # Slurm also terminates what it preempts, which goes on until it is requeued
+            if "SLURM_JOB_ID" not in os.environ:
+                raise SystemExit(128 + signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, end)
         try:
             execute_notebook(self.notebook, self.point.folder, self.point.config)
-        except Exception:
+        except BaseException:
             if terminated:  # with all its processes, so the error is none of the notebook's
                 executed_notebook(self.point.folder).unlink(missing_ok=True)
             raise

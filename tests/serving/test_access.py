@@ -50,6 +50,14 @@ def test_key_is_compared_whole(open_client, header, status):
     assert client.get("/v1/models", headers=headers).status_code == status
 
 
+def test_wrong_key_is_told_from_a_missing_one(open_client):
+    client = open_client(api_key="sesame")
+    wrong = client.get("/v1/models", headers={"Authorization": "Bearer sesam"}).json()
+    missing = client.get("/v1/models").json()
+    assert wrong["error"]["message"] == "wrong API key"
+    assert "send the API key" in missing["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("host", "settings", "status"),
     [

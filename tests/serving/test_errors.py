@@ -146,7 +146,10 @@ def test_param_is_the_place_in_the_body(client, path, body, param):
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
-@pytest.mark.parametrize(("query", "param"), [("q=", "q"), ("q=a&k=0", "k"), ("q=a&k=x", "k")])
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [("q=", "q"), ("q=a&k=0", "k"), ("q=a&k=x", "k"), ("q=a&dims=8", "dims")],
+)
 def test_param_of_a_search_is_that_of_the_url(client, query, param):
     response = client.get(f"/search?{query}")
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)

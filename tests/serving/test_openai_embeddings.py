@@ -39,10 +39,17 @@ def test_embeddings_take_pictures_among_texts(url):
 
 @pytest.mark.parametrize(
     ("value", "param"),
-    [([], "input"), ("", "input.0"), ([" "], "input.0"), ([[1, 2]], "input.0"), (None, "input")],
+    [([], "input"), ("", "input.0"), ([" "], "input.0"), ([[1, 2]], "input"), (None, "input")],
     ids=["none", "empty", "blank", "tokens", "null"],
 )
 def test_embeddings_refuse_other_input(url, value, param):
     response = httpx.post(f"{url}/v1/embeddings", json={"input": value})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("value", [[1, 2], [[1, 2], [3]]], ids=["one", "several"])
+def test_embeddings_say_that_token_ids_are_no_texts(url, value):
+    response = httpx.post(f"{url}/v1/embeddings", json={"input": value})
+    assert response.status_code == 400
+    assert "not token ids" in response.json()["error"]["message"]

@@ -38,9 +38,8 @@ async def authorize(
     key = request.app.state.settings.api_key
     given = credentials.credentials.encode("latin-1", "replace") if credentials else b""
     if key and not hmac.compare_digest(given, key.get_secret_value().encode()):
-        raise ApiError(
-            401, "send the API key as a bearer token in Authorization", "invalid_api_key"
-        )
+        hint = "send the API key as a bearer token in Authorization"
+        raise ApiError(401, "wrong API key" if given else hint, "invalid_api_key")
 
 
 async def loaded_service(request: Request) -> Service:

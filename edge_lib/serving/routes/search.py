@@ -31,6 +31,8 @@ async def search_text(
     modality: Annotated[ItemKind | None, Query(description="of the hits")] = None,
 ) -> SearchResponse:
     values = {"texts": [q], "k": k, "dim": dim, "modality": modality}
+    if unknown := sorted(request.query_params.keys() - values.keys() - {"q"}):
+        raise ApiError(400, f"{unknown[0]}: unknown parameter", param=unknown[0])
     query = parse(SearchRequest, values, request.app.state.settings, strict=True)
     try:
         return await unless_gone(request, _search(request, service, query))

@@ -38,6 +38,8 @@ class EmbedResponse(BaseModel):
 def _as_parts(value: Any) -> Any:
     """Strings and content parts, as parts."""
     items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, int | list) for item in items):
+        raise ValueError("send texts or content parts, not token ids")
     return [{"type": "text", "text": item} if isinstance(item, str) else item for item in items]
 
 

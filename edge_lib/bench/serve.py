@@ -120,7 +120,7 @@ def under_load(urls: dict[str, str]) -> dict[str, float]:
 
 
 def summary(spent: dict, latencies: list[float], health: list[float]) -> dict[str, float]:
-    """What 32 clients gain over one, the spread of their times, and the slowest /health."""
+    """What 32 clients gain over one, and the spread of their times and of /health."""
     gains = {
         f"gain.{name}": median(spent["one"][name]) / median(spent["many"][name])
         for name in spent["one"]
@@ -130,6 +130,8 @@ def summary(spent: dict, latencies: list[float], health: list[float]) -> dict[st
         "seconds.latency.median": median(latencies),
         "seconds.latency.p95": p95,
         "latency.p95_by_median": p95 / median(latencies),
+        "seconds.health.median": median(health),
+        "seconds.health.p99": quantiles(health, n=100)[-1],
         "seconds.health.max": max(health),
         "health.requests": float(len(health)),
     }

@@ -145,8 +145,9 @@ def test_check_compares_features_of_a_saved_aligner(
     other.ensure_unchanged("features", store_names(spec, *tables[::-1]))
     with pytest.raises(ConfigError, match="other: features changed since this run started"):
         check_experiment(config, same, other)
-    gone = make(f"aligner.config=null aligner.folder={tmp_path}")  # it is trained again
-    check_experiment(gone, other)
+    gone = make(f"aligner.config=null aligner.folder={tmp_path}")
+    with pytest.raises(ConfigError, match="no saved aligner in"):
+        check_experiment(gone, other)
 
 
 def test_check_names_tables_without_rows_of_two_modalities(make_parquet):

@@ -29,6 +29,7 @@ FORM = "multipart/form-data; boundary=x"
         ("GET", "/page/../app.py", {}, 404, "not_found"),
         ("GET", "/page/%2e%2e/app.py", {}, 404, "not_found"),
     ],
+    ids=str,
 )
 def test_errors_have_one_shape(client, method, path, options, status, code):
     response = client.request(method, path, **options)

@@ -55,6 +55,7 @@ def embed(embedder, modality, items):
         ("vision", [Media("image", content) for content in PICTURES]),
         ("audio", [Media("audio", content) for content in CLIPS]),
     ],
+    ids=["text", "vision", "audio"],
 )
 def test_onnx_embedder_embeds_as_the_aligner(aligner, embedder, modality, items):
     decoded = items if modality == "text" else [item.decode() for item in items]
@@ -139,7 +140,7 @@ def test_mel_filters_equal_whispers(n_fft, bins):
     np.testing.assert_allclose(mel_filters(n_fft, bins), extractor.mel_filters.T, atol=1e-12)
 
 
-@pytest.mark.parametrize("seconds", [0.025, 1.0, 3.999, 4.0])
+@pytest.mark.parametrize("seconds", [0.025, 1.0, 3.999, 4.0], ids=str)
 def test_onnx_clips_are_prepared_as_by_transformers(seconds):
     extractor = WhisperFeatureExtractor(feature_size=40, hop_length=160, chunk_length=4)
     noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16000)).astype(np.float32)

@@ -10,7 +10,14 @@ import httpx
 import pytest
 from serving.fakes import fake_service
 from serving.live import live_server
-from sources.download.hostile_server import JPEG, ROUTES, HostileServer, Route, redirect, reply
+from sources.download.hostile_server import (
+    JPEG,
+    ROUTES,
+    Route,
+    public_hostile_server,
+    redirect,
+    reply,
+)
 
 from edge_lib.config import ConfigError
 from edge_lib.config.flags import parse_section
@@ -25,10 +32,7 @@ from edge_lib.sources.download.statuses import STATUSES
 
 @pytest.fixture
 def server(monkeypatch):
-    """On 127.0.0.2, which counts as public here."""
-    is_public = dial.is_public
-    monkeypatch.setattr(dial, "is_public", lambda ip: ip == "127.0.0.2" or is_public(ip))
-    with HostileServer("127.0.0.2") as server:
+    with public_hostile_server(monkeypatch) as server:
         yield server
 
 

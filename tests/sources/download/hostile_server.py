@@ -12,6 +12,8 @@ import struct
 import threading
 import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +21,8 @@ from typing import Any
 import numpy as np
 from bombs import jpeg_scans
 from PIL import Image
+
+from edge_lib.sources.download import dial
 
 MAX_BYTES = 1_000_000  # the limit that `ROUTES` expects
 
@@ -412,3 +416,12 @@ ROUTES |= {f"redirect/{n}": Route("redirects", redirect(f"{n - 1}")) for n in ra
 ROUTES |= {f"redirect/{n}": Route("ok", redirect(f"{n - 1}"), SHAPE) for n in range(1, 6)}
 ROUTES |= {"redirect/0": Route("ok", OK, SHAPE)}
 ROUTES |= {name: Route("timeout", content, slow=True) for name, content in STALLS.items()}
+
+
+@contextmanager
+def public_hostile_server(monkeypatch) -> Iterator[HostileServer]:
+    """On 127.0.0.2, which counts as public here."""
+    is_public = dial.is_public
+    monkeypatch.setattr(dial, "is_public", lambda ip: ip == "127.0.0.2" or is_public(ip))
+    with HostileServer("127.0.0.2") as server:
+        yield server

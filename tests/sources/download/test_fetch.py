@@ -16,6 +16,7 @@ from sources.download.hostile_server import (
     HostileServer,
     Route,
     picture,
+    public_hostile_server,
     redirect,
 )
 
@@ -65,10 +66,7 @@ def server():
 
 @pytest.fixture
 def public_server(monkeypatch):
-    """A server on 127.0.0.2, which counts as public here."""
-    is_public = dial.is_public
-    monkeypatch.setattr(dial, "is_public", lambda ip: ip == "127.0.0.2" or is_public(ip))
-    with HostileServer("127.0.0.2") as server:
+    with public_hostile_server(monkeypatch) as server:
         yield server
 
 

@@ -18,6 +18,7 @@ from tokenizers import AddedToken
 from edge_lib.data.chat_spans import Spans, TurnSpans, assistant_turns
 from edge_lib.data.messages import PLACEHOLDERS, ChatError, Messages, TooLong
 from edge_lib.data.text_tokens import MARK, TextTokenizer
+from edge_lib.data.unicode import is_unicode
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerFast
@@ -174,11 +175,3 @@ class Chat:
         for name, count in self.num_soft_tokens.items():
             repeats[ids == self.placeholders[name]] = count
         return repeats
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded: lone surrogates, as in JSON's "\\ud83d", cannot."""
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False

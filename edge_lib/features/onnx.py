@@ -144,11 +144,6 @@ def open_session(path: Path):
 
 @cache
 def _session(path: Path, threads: int):
-    import onnxruntime
+    from edge_lib.features.onnx_session import make_session  # onnxruntime may not be installed
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # it warns of inputs that have a default
-    # threads that wait busily slow each other down on a machine that other programs use as well
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return make_session(path, threads)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from edge_lib.data.unicode import is_unicode
 from edge_lib.data.unusable import UnusableItem
 from edge_lib.serving.errors import ApiError, unusable
 from edge_lib.serving.media import DECODERS, Media
@@ -205,8 +206,6 @@ def _checked(text: str) -> str:
         raise UnusableItem("it is empty")
     if len(text) > MAX_TEXT:
         raise UnusableItem(f"over {MAX_TEXT:,} characters")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UnusableItem("it holds half of a character") from None
+    if not is_unicode(text):
+        raise UnusableItem("it holds half of a character")
     return text

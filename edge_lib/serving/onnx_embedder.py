@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxruntime import InferenceSession, SessionOptions
 from PIL import Image
 from tokenizers import Tokenizer
 
 from edge_lib.config import ConfigError
 from edge_lib.data.audio import RATE
 from edge_lib.data.unusable import UnusableItem
+from edge_lib.features.onnx_session import make_session
 from edge_lib.serving.log_mel import log_mel
 
 IDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
@@ -33,7 +33,9 @@ class OnnxEmbedder:
             raise ConfigError(f"{folder}: an export of {config['architectures'][0]} embeds nothing")
         self.modalities, self.dims = tuple(names), sorted(config["dims"])
         self.model_sha256 = config.get("model_sha256")
-        self._sessions = {name: _session(folder / "onnx" / f"{name}_model.onnx") for name in names}
+        self._sessions = {
+            name: make_session(folder / "onnx" / f"{name}_model.onnx") for name in names
+        }
         if "text" in names:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         if names != ["text"]:
@@ -113,10 +115,3 @@ def _read(path: Path) -> dict:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path.parent} is no export: {path.name}: {error}") from None
-
-
-def _session(path: Path) -> InferenceSession:
-    options = SessionOptions()
-    options.log_severity_level = 3  # it warns of inputs that have a default
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need cores
-    return InferenceSession(path, options, providers=["CPUExecutionProvider"])

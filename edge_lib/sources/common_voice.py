@@ -11,7 +11,8 @@ from pathlib import Path
 
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
-from edge_lib.sources.files import existing_folder, is_utf8
+from edge_lib.data.unicode import is_unicode
+from edge_lib.sources.files import existing_folder
 from edge_lib.sources.parsed import SkippedEntry, parsed_table
 from edge_lib.sources.select import SPLIT_BY
 
@@ -59,7 +60,7 @@ def _rows(path: Path, clips: Path, by: str | None) -> Iterator[dict | SkippedEnt
 
 def _problem(row: dict[str, str], fields: list[str], header: list[str]) -> str | None:
     """Why a record gives no row; None if it does."""
-    if not all(map(is_utf8, fields)):
+    if not all(map(is_unicode, fields)):
         return "not UTF-8"
     votes = [row.get(name, "") for name in ("up_votes", "down_votes")]
     if len(fields) != len(header) or not all(v.isdecimal() or not v for v in votes):

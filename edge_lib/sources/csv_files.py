@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from edge_lib.data.unicode import is_unicode
 from edge_lib.sources.arrow import SkippedNames
-from edge_lib.sources.files import is_utf8, open_decompressed
+from edge_lib.sources.files import open_decompressed
 
 DELIMITERS = ",;\t|"
 MAX_LINES = 1000  # of one record: longer ones have a quote that is not closed
@@ -50,7 +51,7 @@ def read_csv(file: Path, skipped: SkippedNames, names: Sequence[str] = ()) -> It
 def _problem(fields: list[str], names: list[str]) -> str | None:
     if len(fields) != len(names):
         return "another number of fields than the header"
-    return None if is_utf8("".join(fields)) else "not UTF-8"
+    return None if is_unicode("".join(fields)) else "not UTF-8"
 
 
 def _records(lines: Iterator[str], delimiter: str, number: int) -> Iterator[tuple[int, list[str]]]:

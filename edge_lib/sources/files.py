@@ -89,15 +89,6 @@ def path_of_split(paths: dict[str, Path], split: str, key: str) -> Path:
     return paths[split]
 
 
-def is_utf8(text: str) -> bool:
-    """Whether a text that was decoded with surrogateescape was UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 @contextmanager
 def open_decompressed(path: Path) -> Iterator[io.BufferedReader]:
     """A file, decompressed if its name ends in .gz, .bz2, .zst, ... ConfigError if that fails."""

@@ -10,8 +10,9 @@ from datasets import Dataset, Features, List, Value
 
 from edge_lib.config import ConfigError, DataConfig
 from edge_lib.data.table import Table
+from edge_lib.data.unicode import is_unicode
 from edge_lib.sources.digests import table_fingerprint
-from edge_lib.sources.files import SUFFIXES, is_utf8
+from edge_lib.sources.files import SUFFIXES
 from edge_lib.sources.select import MEDIA, SPLIT_BY, Columns
 from edge_lib.sources.split import held_out
 from edge_lib.sources.tabular import column_names, first_part, read_tables
@@ -131,12 +132,12 @@ def _read_files(
     """
     texts = {file[:-4]: file for file in files if file[-4:].lower() == ".txt"}
     samples = defaultdict(dict)
-    for file in filter(is_utf8, files):
+    for file in filter(is_unicode, files):
         if kind := file_kind(file):
             stem = os.path.splitext(file)[0]
             samples[file if kind in samples.get(stem, ()) else stem][kind] = file
     if not samples:
-        samples |= {stem: {"texts": file} for stem, file in texts.items() if is_utf8(file)}
+        samples |= {stem: {"texts": file} for stem, file in texts.items() if is_unicode(file)}
     classes = {os.path.dirname(stem) for stem in samples} - {str(folder)}
     if not samples:
         raise ConfigError(f"{folder}: no pictures, no sounds and no .txt files")
@@ -157,7 +158,7 @@ def _read_files(
     table = Table(dataset, name, table_fingerprint(dataset, [], cache_dir, facts))
     broken = [row for row, own in enumerate(columns.get("texts", ())) if own is None]
     table.skip_rows("a .txt that is not UTF-8", broken)
-    if unnamed := [ascii(file) for file in files if not is_utf8(file)]:
+    if unnamed := [ascii(file) for file in files if not is_unicode(file)]:
         table.skip_names("a name that is not UTF-8", unnamed)
     return table
 

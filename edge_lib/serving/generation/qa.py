@@ -13,9 +13,9 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from edge_lib.data.chat import is_unicode
 from edge_lib.data.image import blank_image
 from edge_lib.data.messages import ESCAPE, PLACEHOLDERS, ChatError
+from edge_lib.data.unicode import is_unicode
 from edge_lib.data.vocabulary import BOS, EOS, PAD, pad
 from edge_lib.models.qa import QAModel
 from edge_lib.nn.decoders import Decoder

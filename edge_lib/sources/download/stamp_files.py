@@ -19,9 +19,9 @@ import soundfile
 
 from edge_lib.data.image import decode_image
 from edge_lib.data.skipped import Skipped
+from edge_lib.data.unicode import is_unicode
 from edge_lib.runs.progress import track
 from edge_lib.sources.arrow import SkippedNames
-from edge_lib.sources.files import is_utf8
 
 ROOTS = r"(?:\./)?(?:usr/share/tuxpaint|[^/]+)/stamps/"  # of a .deb, of the tarball
 LANGUAGE = r"[A-Za-z]{2,3}(?:_[A-Za-z]{2,4})?(?:@[A-Za-z]+)?"  # fr, pt_BR, ca@valencia
@@ -77,7 +77,7 @@ def _group_files(files: Iterable[tuple[str, bytes | None]], skipped: SkippedName
             continue
         path = PurePosixPath(name[root.end() :])
         stem, suffix = str(path.with_suffix("")), path.suffix.lower()
-        if not is_utf8(name) or ".." in path.parts:
+        if not is_unicode(name) or ".." in path.parts:
             skipped["name of a file that is not valid"].append(ascii(name))
         elif suffix in PARTS:
             parts[stem][suffix] = content
@@ -124,7 +124,7 @@ def parse_description(content: bytes) -> tuple[str | None, dict[str, str]]:
     not UTF-8 are left out, and so are upstream's comments, which begin with #.
     """
     lines = re.split(r"\r\n?|\n", content.decode("utf-8-sig", errors="surrogateescape"))
-    lines = [" ".join(line.split()) for line in lines if is_utf8(line) and line.strip()]
+    lines = [" ".join(line.split()) for line in lines if is_unicode(line) and line.strip()]
     lines = [line for line in lines if not line.startswith("#")]
     english = lines[0] if lines and not TRANSLATION.fullmatch(lines[0]) else None
     pairs = (TRANSLATION.fullmatch(line) for line in lines)

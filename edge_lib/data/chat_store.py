@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import tokenizers
-from filelock import FileLock
 
 from edge_lib.data.chat import Chat, ChatError, TokenizedChat
 from edge_lib.data.conversations import Conversations, arrow_column, read_conversations
 from edge_lib.data.table import Table
 from edge_lib.data.tokenized import RECORDS, REFUSED, TokenizedConversations
 from edge_lib.runs.files import whole_file
+from edge_lib.runs.lock import hold_lock
 
 VERSION = 1  # raised whenever the same conversations give other records
 
@@ -29,7 +29,7 @@ def open_tokenized(table: Table, chat: Chat, cache_dir: Path) -> TokenizedConver
     """The conversations of a table from a file in the cache, which is written if there is none."""
     path = cache_dir / "chats" / f"{_fingerprint(table, chat)}.arrow"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with hold_lock(path.with_suffix(".lock")):
         records = _read(path)
         if records is None:
             with whole_file(path) as temporary, pa.ipc.new_file(str(temporary), RECORDS) as writer:

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from edge_lib.config import MODALITIES, EncoderConfig
@@ -21,6 +20,7 @@ from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features.encoder import Encoder
 from edge_lib.features.weights import encoder_fingerprint
 from edge_lib.runs.files import whole_folder
+from edge_lib.runs.lock import hold_lock
 
 OPSET = 20  # the first with Gelu
 Axes = dict[str, dict[int, str]]  # for each input, the names of the axes of any size
@@ -115,7 +115,7 @@ class OnnxEncoder(Encoder):
         digest = hashlib.sha256(encoder_fingerprint(config).encode()).hexdigest()[:16]
         folder = cache_dir / "onnx" / f"{modality}-{digest}"
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):  # processes that are launched together
+        with hold_lock(folder.with_suffix(".lock")):  # processes that are launched together
             if not folder.is_dir():
                 print(f"{modality}: writing the encoder's graph to {folder}", flush=True)
                 with whole_folder(folder) as temporary:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from filelock import FileLock
 
 from edge_lib.config import AlignerSource, ConfigError, ExperimentConfig, load_config
+from edge_lib.runs.lock import hold_lock
 from edge_lib.runs.progress import headless_environment
 from edge_lib.runs.run import Run
 
@@ -18,7 +18,7 @@ def execute_notebook(notebook: Path, folder: Path, config: ExperimentConfig) -> 
     papermill's PapermillExecutionError; the executed notebook shows the failed cell.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with hold_lock(folder / ".lock"):
         if run_state(folder) == "done":
             return
         executed_notebook(folder).unlink(missing_ok=True)  # of an earlier failure

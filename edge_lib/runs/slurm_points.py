@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
 from edge_lib.config import ConfigError, SweepConfig
 from edge_lib.runs.files import write_json
+from edge_lib.runs.lock import hold_lock
 from edge_lib.runs.notebooks import executed_notebook
 from edge_lib.runs.point_job import PointJob
 from edge_lib.runs.points import Point
@@ -54,7 +53,7 @@ def run_on_slurm(
     """
     jobs = PointJobs(points[0].folder.parent / "jobs", sweep)
     try:
-        with FileLock(jobs.folder / "submit.lock"):  # of two drivers one submits
+        with hold_lock(jobs.folder / "submit.lock"):  # of two drivers one submits
             if rest := jobs.attach(points):
                 jobs.submit(rest, prepare)
         start = time.monotonic()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 from datasets import Dataset
-from filelock import FileLock
 
 from edge_lib.config import ConfigError
 from edge_lib.data.table import Table
 from edge_lib.runs.files import whole_folder, write_json
+from edge_lib.runs.lock import hold_lock
 from edge_lib.sources.digests import digest_files, table_fingerprint
 
 VERSION = 2  # raised whenever the same files give other rows
@@ -40,7 +40,7 @@ def converted_table(
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     converted = cache_dir / "arrow" / digest
     converted.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(converted.with_suffix(".lock")):
+    with hold_lock(converted.with_suffix(".lock")):
         if not converted.exists():
             _write(converted, convert, name)
     dataset = Dataset.from_file(str(converted / "rows.arrow"))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from edge_lib.config.base import Section
 from edge_lib.data.table import SCHEMA, Table
 from edge_lib.runs.files import whole_file
+from edge_lib.runs.lock import hold_lock
 from edge_lib.sources.parquet import read_parquet
 
 
@@ -26,7 +26,7 @@ def read_generated(path: Path, make_rows: Callable[[], Iterator[dict]], name: st
     a second process waits for the first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with hold_lock(path.with_suffix(".lock")):
         if not path.exists():
             with whole_file(path) as temporary:
                 rows = pa.Table.from_pylist(list(make_rows()), schema=SCHEMA)

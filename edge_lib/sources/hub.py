@@ -10,12 +10,12 @@ from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets, load_dataset
 from datasets.naming import camelcase_to_snakecase
-from filelock import FileLock
 from huggingface_hub import HfApi
 
 from edge_lib.config import ROOT, ConfigError, DataConfig, HubSplitsConfig, from_root
 from edge_lib.data.table import Table
 from edge_lib.runs.files import whole_file, whole_folder
+from edge_lib.runs.lock import hold_lock
 from edge_lib.sources.digests import table_fingerprint
 from edge_lib.sources.join import join_table
 from edge_lib.sources.paths import resolve_paths
@@ -112,7 +112,7 @@ def plain_folder(folder: Path) -> str:
         return str(folder)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     links = _temporary([str(folder), *names])
-    with FileLock(f"{links}.lock"):
+    with hold_lock(Path(f"{links}.lock")):
         if not links.exists():
             with whole_folder(links) as temporary:
                 for name in names:

@@ -1,4 +1,4 @@
-"""The lock of a run folder, held by this process and by others."""
+"""Locks held by this process and by others."""
 
 import os
 import re
@@ -96,6 +96,34 @@ def test_lock_of_a_removed_folder_is_lost_to_who_starts_next(start, tmp_path):
 
 def test_lock_with_unreadable_holder_is_still_one_line(start, tmp_path):
     start(tmp_path / "run")
-    (tmp_path / "run" / "logs" / "node-0.json").write_text("{")
+    (tmp_path / "run" / "logs" / "node-0.holder").write_text("{")
     with pytest.raises(ConfigError, match=r"is in use by another process; wait"):
         lock.lock_folder(tmp_path / "run", 0)
+
+
+def test_hold_lock_names_its_holder_while_it_waits(start, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(lock, "REPORT_SECONDS", 0.2)
+    holder, path = start(tmp_path), tmp_path / "logs" / "node-0.lock"
+    threading.Timer(1, holder.kill).start()
+    with lock.hold_lock(path):
+        printed = capfd.readouterr().out.splitlines()
+    held = f"{re.escape(str(path))} is held by process {holder.pid} on "
+    assert len(printed) >= 2
+    assert all(re.fullmatch(rf"{held}\S+ since .*; waiting until it ends", x) for x in printed)
+
+
+def test_hold_lock_that_does_not_wait_names_its_holder(tmp_path):
+    path = tmp_path / "a.lock"
+    with lock.hold_lock(path, wait=False):
+        with pytest.raises(ConfigError, match=rf"is held by process {os.getpid()} on \S+ since "):
+            lock.hold_lock(path, wait=False).__enter__()
+    with lock.hold_lock(path, wait=False):
+        assert (tmp_path / "a.holder").exists()
+    assert not (tmp_path / "a.holder").exists()
+
+
+def test_hold_lock_is_free_again_after_an_error(tmp_path):
+    with pytest.raises(OSError, match="disk"), lock.hold_lock(tmp_path / "a.lock"):
+        raise OSError("disk")
+    with lock.hold_lock(tmp_path / "a.lock", wait=False):
+        pass

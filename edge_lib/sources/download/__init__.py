@@ -2,19 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from edge_lib.config import ConfigError, DataConfig, from_root
 from edge_lib.config.base import did_you_mean
 from edge_lib.config.flags import parse_section
 from edge_lib.config.registry import DOWNLOADS, load_registered
 from edge_lib.runs.files import write_json
-from edge_lib.sources.download.base import SUMMARY, Download, path_fields
+from edge_lib.runs.lock import hold_lock
+from edge_lib.sources.download.base import LOCK, SUMMARY, Download, path_fields
 
 
 def download(name: str, out: str | Path, **options) -> dict[str, Any]:
@@ -77,7 +75,7 @@ def _write(job: Download, settings: dict[str, Any], wait: bool) -> dict[str, Any
     if _is_done(job, summary):  # without the lock, as the folder may be read-only
         return summary
     job.out.mkdir(parents=True, exist_ok=True)
-    with _sole_writer(job.out, wait):
+    with hold_lock(job.out / LOCK[0], wait):
         summary = _read_summary(job, settings)
         if _is_done(job, summary):  # by the process that was waited for
             return summary
@@ -96,20 +94,6 @@ def _write(job: Download, settings: dict[str, Any], wait: bool) -> dict[str, Any
 
 def _is_done(job: Download, summary: dict[str, Any] | None) -> bool:
     return summary is not None and summary["complete"] and not job.repeats
-
-
-@contextmanager
-def _sole_writer(folder: Path, wait: bool) -> Iterator[None]:
-    """ConfigError if another process writes the folder, unless it is waited for."""
-    lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"{folder}: another download writes this folder; wait for it") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _read_summary(job: Download, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -138,7 +122,7 @@ def _clear(folder: Path) -> None:
     for path in paths:
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        elif path.name not in LOCK:
             path.unlink()
 
 

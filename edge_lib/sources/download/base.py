@@ -11,6 +11,7 @@ from edge_lib.config.flags import types_of
 from edge_lib.runs.files import absolute_path
 
 SUMMARY = "download.json"  # in `out`: what was downloaded, and counted
+LOCK = ".lock", ".lock.holder"  # files in `out` of the process that writes it
 COMMIT = ".commit"  # file in `out`: the commit of the Hub with which a download began
 
 # relative to the working directory, as paths of the command line and of the Python API are
@@ -25,7 +26,7 @@ class Download(Section):
     # how a download is made, not what: these may differ when it is resumed
     PROCESS: ClassVar[frozenset[str]] = frozenset({"out"})
     # names in `out` that hold nothing of the data set
-    TRACES: ClassVar[frozenset[str]] = frozenset({SUMMARY, COMMIT, ".lock"})
+    TRACES: ClassVar[frozenset[str]] = frozenset({SUMMARY, COMMIT, *LOCK})
 
     out: LocalPath = Field(description="folder to write")
     rows: Positive | None = Field(None, description="a random part of this many rows (default all)")

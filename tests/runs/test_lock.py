@@ -114,9 +114,9 @@ def test_hold_lock_names_its_holder_while_it_waits(start, tmp_path, monkeypatch,
 
 def test_hold_lock_that_does_not_wait_names_its_holder(tmp_path):
     path = tmp_path / "a.lock"
-    with lock.hold_lock(path, wait=False):
-        with pytest.raises(ConfigError, match=rf"is held by process {os.getpid()} on \S+ since "):
-            lock.hold_lock(path, wait=False).__enter__()
+    message = rf"^{re.escape(str(path))} is held by process {os.getpid()} on \S+ since "
+    with lock.hold_lock(path, wait=False), pytest.raises(ConfigError, match=message):
+        lock.hold_lock(path, wait=False).__enter__()
     with lock.hold_lock(path, wait=False):
         assert (tmp_path / "a.holder").exists()
     assert not (tmp_path / "a.holder").exists()

@@ -27,7 +27,7 @@ class PointJob:
         def end(*_) -> None:
             terminated.append(True)
             # Slurm also terminates what it preempts, which goes on until it is requeued
-            if "SLURM_JOB_ID" not in os.environ:
+            if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
                 raise SystemExit(128 + signal.SIGTERM)
 
         signal.signal(signal.SIGTERM, end)

@@ -22,7 +22,7 @@ from submitit.helpers import DelayedSubmission
 
 from edge_lib.config import ConfigError
 
-NAMES = "name", "slurm_name", "slurm_job_name"  # of submitit's parameters
+NAMES = "name", "slurm_name", "slurm_job_name"  # in options: how the names of jobs begin
 TIMEOUT = 60  # seconds for a command of Slurm
 CAUSES = {  # of the states in which a job has ended
     "COMPLETED": "ended",
@@ -66,8 +66,11 @@ class Job:
         return REASONS.get(self.reason) or CAUSES[self.state]
 
 
-def new_name(prefix: str) -> str:
-    """A job name that no other job has. ConfigError if squeue could not search for it."""
+def new_name(default: str, options: Mapping[str, Any]) -> str:
+    """A job name that no other job has; it begins with that of the options, or with `default`.
+    ConfigError if squeue could not search for it.
+    """
+    prefix = next((str(options[key]) for key in NAMES if key in options), default)
     if not re.fullmatch(r"[\w.-]+", prefix):
         raise ConfigError(
             f"job name {prefix!r}: only letters, numbers, '_', '.' and '-' are allowed"
@@ -125,21 +128,25 @@ def submit(
         satisfied is cancelled.
     Raises ConfigError, one line, if submitit or sbatch refuses.
     """
-    options = {key: value for key, value in options.items() if key not in NAMES} | {"name": name}
-    limit = {"slurm_max_num_timeout": options.pop("slurm_max_num_timeout", 3)}
-    flags = {"requeue": True, "kill-on-invalid-dep": "yes"}
-    flags |= options.pop("slurm_additional_parameters", {})
-    dependencies = [*filter(None, [options.pop("slurm_dependency", ""), dependency])]
-    if dependencies:
-        options["slurm_dependency"] = ",".join(dependencies)
+    parameters = _parameters(name, options, dependency)
+    limit = {"slurm_max_num_timeout": parameters.pop("slurm_max_num_timeout", 3)}
     try:
         with _outer_job_hidden(), contextlib.redirect_stderr(io.StringIO()):
             executor = submitit.AutoExecutor(folder, cluster="slurm", **limit)
-            executor.update_parameters(**options, slurm_additional_parameters=flags)
+            executor.update_parameters(**parameters)
             jobs = executor.submit_array([_Resumable(function) for function in functions])
     except Exception as error:  # of submitit: of many types
         raise ConfigError(_one_line(error)) from None
     return jobs[0].job_id.split("_")[0]
+
+
+def _parameters(name: str, options: Mapping[str, Any], dependency: str) -> dict[str, Any]:
+    parameters = {key: value for key, value in options.items() if key not in NAMES}
+    flags = {"requeue": True, "kill-on-invalid-dep": "yes"}
+    flags |= options.get("slurm_additional_parameters", {})
+    parameters |= {"name": name, "slurm_additional_parameters": flags}
+    dependencies = [*filter(None, [options.get("slurm_dependency"), dependency])]
+    return parameters | ({"slurm_dependency": ",".join(dependencies)} if dependencies else {})
 
 
 def _one_line(error: Exception) -> str:

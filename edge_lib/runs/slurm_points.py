@@ -92,7 +92,7 @@ class PointJobs:
                 self.running[name, index] = rest.pop(digest)
                 self.jobs[name, index] = job
         if self.running:
-            print(f"following {len(self.running)} jobs of an earlier start", flush=True)
+            print(f"jobs followed from an earlier start: {len(self.running)}", flush=True)
         return [*rest.values()]
 
     def submit(self, points: list[Point], prepare: Prepare | None) -> None:
@@ -106,7 +106,7 @@ class PointJobs:
             for index, point in enumerate(part):
                 executed_notebook(point.folder).unlink(missing_ok=True)  # of an earlier start
                 self.running[self.names[-1], index] = point
-            print(f"job {number}: {len(part)} points", flush=True)
+            print(f"submitted job {number}, points: {len(part)}", flush=True)
             previous = [f"afterany:{number}"]
 
     def _prepare(self, prepare: Prepare) -> str:
@@ -115,7 +115,7 @@ class PointJobs:
             return self.jobs[self.preparation].number
         number = self._submit([prepare], [], "")
         self.preparation = self.names[-1], 0
-        print(f"job {number} prepares what the points share", flush=True)
+        print(f"submitted job {number}, which prepares what the points share", flush=True)
         return number
 
     def _submit(self, functions: list[Callable], points: list[Point], dependency: str) -> str:
@@ -123,7 +123,7 @@ class PointJobs:
         options = {"timeout_min": 24 * 60, "slurm_array_parallelism": sweep.workers}
         options |= {"cpus_per_task": sweep.threads, "gpus_per_node": sweep.gpus, **sweep.slurm}
         try:
-            self.names.append(name := new_name(str(options.get("name", "sweep"))))
+            self.names.append(name := new_name("sweep", options))
             path = self.folder / f"{name}.json"
             write_json(path, [point.folder.name for point in points])
             try:

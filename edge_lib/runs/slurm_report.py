@@ -6,7 +6,8 @@ from pathlib import Path
 
 from edge_lib.runs.slurm import Job
 
-OTHERS = "srun:", "slurmstepd", "[IPKernelApp]"  # whose lines in a log are not the program's
+# whose lines in a log are not the program's
+OTHERS = "srun:", "slurmstepd", "[IPKernelApp]", "submitit "
 UNKNOWN = "its job is no longer in Slurm's queue"  # it ended some minutes ago
 REQUEUES = {"is timed-out": "time limit", "is preempted": "preempted"}  # in submitit's log
 

@@ -7,6 +7,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from sweeps import CODE
 
+from edge_lib.runs import slurm_points
+
 
 @pytest.fixture
 def write_notebook(tmp_path):
@@ -36,3 +38,11 @@ def write_sweep(write_notebook, tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def short_waits(monkeypatch):
+    """Look at Slurm's queue often, and report each change."""
+    monkeypatch.setattr(slurm_points, "SECONDS", (0.3, 0.3))
+    monkeypatch.setattr(slurm_points, "STATUS_SECONDS", 0)
+    monkeypatch.setattr(slurm_points, "VISIBLE_SECONDS", 0.5)

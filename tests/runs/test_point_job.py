@@ -22,11 +22,12 @@ PointJob(point, load_config(sys.argv[1]).sweep.notebook, 1)()
 
 
 def test_point_ends_with_its_kernel_when_terminated(write_sweep, tmp_path):
+    """Also inside an allocation of Slurm, in which it is no job of its own."""
     path = write_sweep({"a": {"train.lr": [0.1]}})
     (tmp_path / "points" / "hold").touch()
     (point,) = make_points(path)
     counter = point.folder / "step"
-    env = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    env = os.environ | {"SLURM_JOB_ID": "1", "SUBMITIT_EXECUTOR": "local"}
     job = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)], env=env)
     wait_for(counter.exists)
     job.send_signal(signal.SIGTERM)

@@ -108,11 +108,16 @@ def test_job_has_not_ended_in_other_states(state):
 @pytest.mark.parametrize("prefix", ["a,b", "a b", "", "a|b"])
 def test_new_name_rejects_what_squeue_cannot_search(prefix):
     with pytest.raises(ConfigError, match="job name"):
-        new_name(prefix)
+        new_name(prefix, {})
 
 
 def test_new_name_is_unique():
-    assert new_name("sweep") != new_name("sweep")
+    assert new_name("sweep", {}) != new_name("sweep", {})
+
+
+@pytest.mark.parametrize("key", ["name", "slurm_name", "slurm_job_name"])
+def test_new_name_begins_with_that_of_options(key):
+    assert new_name("sweep", {key: "mine", "timeout_min": 5}).startswith("mine-")
 
 
 def test_max_array_size_is_that_of_configuration(command):

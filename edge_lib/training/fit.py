@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from edge_lib.config import TrainConfig
 from edge_lib.runs import Run
+from edge_lib.runs.parent import end_with_parent
 from edge_lib.training.accelerator import make_accelerator
 from edge_lib.training.checkpoints import newest_checkpoint, save_checkpoint, save_model
 from edge_lib.training.ema import MovingAverage
@@ -102,6 +103,7 @@ class Trainer:
         # A loader draws a number when it starts. Its own generator keeps that draw out of the
         # global random state, which would otherwise differ in a resumed run.
         options = {"num_workers": self.config.num_workers, "generator": torch.Generator()}
+        options["worker_init_fn"] = end_with_parent
         return iter(DataLoader(self.batches, batch_size=None, sampler=numbers, **options))
 
     def train_step(self, batches: Iterator) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+from edge_lib.runs.parent import end_with_parent
 from edge_lib.runs.relay import relay_bars
 
 FAILURE_PAUSE = 0.5  # seconds; several times the agent's polling interval of 0.1 s
@@ -25,11 +26,11 @@ _status_file: Path | None = None
 def run_worker(payload: bytes, logs: Path, scratch: Path) -> bytes:
     """In a new process: unpickle a function and its arguments, call it, pickle its result."""
     global _status_file
+    end_with_parent()
     if os.environ["LOCAL_RANK"] == "0":
         _status_file = scratch / STATUS
         relay_bars(scratch / BARS)
-    # Python's own handler would only run once a blocked collective returns. The kernel also sends
-    # SIGINT when the parent dies (torch asks for that).
+    # Python's own handler would only run once a blocked collective returns.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _redirect_output(log_path(logs, os.environ["RANK"]))
     try:

@@ -225,6 +225,20 @@ def test_stopped_parent_leaves_no_child(tmp_path, number):
     wait_for(lambda: not any(map(psutil.pid_exists, pids)), seconds=0.2 if interrupted else 10)
 
 
+def spawned(parent: subprocess.Popen) -> list[psutil.Process]:
+    children = psutil.Process(parent.pid).children()
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
+def test_child_of_a_parent_killed_while_it_started_does_not_run_on():
+    parent = script("launch(t.print_text, 'ran')")
+    wait_for(lambda: spawned(parent))  # its imports take seconds from here
+    [child] = spawned(parent)
+    parent.kill()
+    parent.communicate(timeout=60)  # the child holds the pipe
+    wait_for(lambda: not child.is_running())
+
+
 def test_two_nodes_launch_twice():
     port = torch.distributed.TCPStore("localhost", 0, is_master=True).port  # a free one
     call = "launch(t.report, 1, num_nodes=2, node_rank={}, rdzv_endpoint='localhost:{}')"

@@ -1,0 +1,33 @@
+"""End a process when its parent has ended, whatever ended that.
+
+The parent's signals cannot be relied on: SIGKILL runs no code, and what Linux sends on a parent's
+death (PR_SET_PDEATHSIG) is asked for only after seconds of imports, in which the parent may end.
+"""
+
+import os
+import threading
+import time
+from multiprocessing import active_children, parent_process
+
+SECONDS = 0.5  # between two looks at the parent
+
+
+def end_with(parent: int) -> None:
+    """Let this process and its children end within a second of `parent`, which started it.
+
+    A parent that has already ended counts, as this process then has another one.
+    """
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def end_with_parent(_number: int = 0) -> None:
+    """`end_with` in a process of multiprocessing; a DataLoader numbers its own."""
+    end_with(parent_process().pid)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(SECONDS)
+    for child in active_children():
+        child.kill()
+    os._exit(1)

@@ -7,26 +7,32 @@ death (PR_SET_PDEATHSIG) is asked for only after seconds of imports, in which th
 import os
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing import active_children, parent_process
 
 SECONDS = 0.5  # between two looks at the parent
 
 
 def end_with(parent: int) -> None:
-    """Let this process and its children end within a second of `parent`, which started it.
+    """Let this process and its children end within a second of process `parent`, which started it.
 
     A parent that has already ended counts, as this process then has another one.
     """
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    _end_unless(lambda: os.getppid() == parent)
 
 
 def end_with_parent(_number: int = 0) -> None:
     """`end_with` in a process of multiprocessing; a DataLoader numbers its own."""
-    end_with(parent_process().pid)
+    parent, starter = parent_process(), os.getppid()  # differ if a fork server started this one
+    _end_unless(lambda: parent.is_alive() and os.getppid() == starter)
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+def _end_unless(alive: Callable[[], bool]) -> None:
+    threading.Thread(target=_watch, args=(alive,), daemon=True).start()
+
+
+def _watch(alive: Callable[[], bool]) -> None:
+    while alive():
         time.sleep(SECONDS)
     for child in active_children():
         child.kill()

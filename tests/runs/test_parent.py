@@ -1,15 +1,18 @@
 """Processes end with their parent, in time and when it ended before they looked."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 from sweeps import wait_for
 
 from edge_lib.config import ROOT
+from edge_lib.runs.parent import SECONDS, end_with_parent
 
 # a parent that starts a child, which starts a child of multiprocessing; each prints its pid
 CHILD = """
@@ -59,3 +62,19 @@ def test_child_of_a_parent_that_has_ended_ends_as_well():
     parent.kill()
     # both pids may be printed before the child looks for its parent; then the pipe is closed
     assert len(parent.communicate(timeout=20)[0].split()) <= 2
+
+
+def test_process_of_a_fork_server_goes_on_while_its_parent_lives():
+    context = multiprocessing.get_context("forkserver")
+    ends, ours = context.Pipe(duplex=False)
+    child = context.Process(target=send_when_watched, args=(ours,))
+    child.start()
+    assert ends.poll(30)
+    assert ends.recv() == "alive"
+    child.join()
+
+
+def send_when_watched(end):
+    end_with_parent()
+    time.sleep(3 * SECONDS)
+    end.send("alive")

@@ -4,7 +4,6 @@ import io
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
@@ -175,38 +174,29 @@ def test_new_modality_is_stored_aligned_and_embedded(monkeypatch, tmp_path):
     assert rows["depth"].tolist() == [*range(8)]
 
 
-class LayerConfig(EncoderConfig):
-    layer: int = -1
+class MirrorConfig(EncoderConfig):
+    mirror: bool = False
 
 
-class LayerEncoder(VisionEncoder):
-    """Tokens of a hidden layer, and their mean."""
+class MirrorEncoder(VisionEncoder):
+    """Encodes pictures as in a mirror."""
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.layer = config.layer
-
-    @torch.no_grad()
-    def forward(self, pixel_values):
-        output = self.model(pixel_values=pixel_values, output_hidden_states=True)
-        tokens = output.hidden_states[self.layer]
-        return EncoderOutput(tokens, tokens.new_ones(tokens.shape[:2], dtype=bool), tokens.mean(1))
+    def outputs(self, hidden, pixel_values):
+        pixels = pixel_values.flip(3) if self.config.mirror else pixel_values
+        return super().outputs(hidden, pixels)
 
 
-@pytest.mark.parametrize("layer", [-2, 0])
-def test_new_encoder_key_gives_hidden_layers_and_other_fingerprints(
-    monkeypatch, tiny_vision, layer
-):
-    """edge_lib/config/modality.py: + layer: int = -1 in EncoderConfig
-    edge_lib/features/vision.py: + self.layer = config.layer; output_hidden_states=True in forward
+def test_new_encoder_key_gives_other_outputs_and_fingerprints(monkeypatch, tiny_vision):
+    """edge_lib/config/modality.py: + mirror: bool = False in EncoderConfig
+    edge_lib/features/vision.py: + pixel_values.flip(3) in outputs
     """
-    modality = replace(MODALITIES["vision"], encoder=f"{__name__}:LayerEncoder")
+    modality = replace(MODALITIES["vision"], encoder=f"{__name__}:MirrorEncoder")
     monkeypatch.setitem(MODALITIES, "vision", modality)
-    config = LayerConfig(encoder=str(tiny_vision), layer=layer)
-    encoder = load_encoder("vision", config)
-    inputs = encoder.prepare([Image.new("RGB", (32, 32), "red")])
-    expected = encoder.model(**inputs, output_hidden_states=True).hidden_states[layer]
-    torch.testing.assert_close(encoder(**inputs).tokens, expected)
-    default, plain = LayerConfig(encoder=str(tiny_vision)), EncoderConfig(encoder=str(tiny_vision))
+    config = MirrorConfig(encoder=str(tiny_vision), mirror=True)
+    default, plain = MirrorConfig(encoder=str(tiny_vision)), EncoderConfig(encoder=str(tiny_vision))
+    pixels = torch.rand(1, 3, 32, 32)
+    mirrored = load_encoder("vision", config)(pixel_values=pixels)
+    expected = load_encoder("vision", default)(pixel_values=pixels.flip(3))
+    torch.testing.assert_close(mirrored.tokens, expected.tokens)
     assert encoder_fingerprint(default) == encoder_fingerprint(plain)
     assert encoder_fingerprint(config) != encoder_fingerprint(plain)

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, Strict, model_validator
 
-from edge_lib.config.base import Positive, Section
+from edge_lib.config.base import NonEmpty, Positive, Section
 from edge_lib.config.registry import POOLERS, one_of
+
+Layer = Annotated[int, Strict()]
 
 
 class EncoderConfig(Section):
@@ -16,6 +18,28 @@ class EncoderConfig(Section):
     encoder: str = Field(description="a shipped name, a local folder, or a hub name")
     revision: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
+    layer: Layer | Annotated[list[Layer], NonEmpty] | None = Field(
+        None,
+        description="as in transformers' hidden_states: 0 the embeddings, -1 the last block's, -2 "
+        "as in LLaVA; null: the model's own output",
+    )
+    merge_layers: Literal["mean", "concat"] = Field("mean", description="of a list of layers")
+    tokens: Literal["all", "patch", "cls"] = Field(
+        "all", description="patch: without class and register tokens; cls: the class token alone"
+    )
+    pooled: Literal["mean", "cls", "cls_mean"] | None = Field(
+        None,
+        description="mean: of the tokens but the class token; cls_mean: both, concatenated; null: "
+        "the model's own, or with layer the mean",
+    )
+
+    @property
+    def chooses_output(self) -> bool:
+        """Whether it names layers, tokens or a pooled vector other than the encoder's own."""
+        names = ("layer", "tokens", "pooled")
+        return any(
+            getattr(self, name) != EncoderConfig.model_fields[name].default for name in names
+        )
 
 
 class ModalityConfig(EncoderConfig):
@@ -47,4 +71,10 @@ class ModalityConfig(EncoderConfig):
     def _heads_divide_width(self):
         if self.pooler in ("attention", "perceiver") and self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _pooler_has_its_token(self):
+        if self.pooler == "cls" and self.tokens == "patch":
+            raise ValueError("pooler 'cls' needs the class token; tokens=patch leaves it out")
         return self

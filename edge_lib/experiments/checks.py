@@ -16,6 +16,7 @@ from edge_lib.data.table import Table
 from edge_lib.experiments.trimodal import fusion_table
 from edge_lib.experiments.vlm_checks import CHAT_SPLITS, check_split
 from edge_lib.experiments.vlm_features import prefix_spec
+from edge_lib.features.encoder import check_output
 from edge_lib.features.store import store_names
 from edge_lib.features.weights import resolve_model
 from edge_lib.models import Aligner
@@ -66,6 +67,7 @@ def _checks(config: ExperimentConfig, open_table: OpenTable) -> Iterator[Callabl
     """The checks of the sections that the config has; each raises ConfigError."""
     for name, modality in config.modalities.items():
         yield partial(resolve_model, modality.encoder, modality.weights)
+        yield partial(check_output, name, modality.encoder_config)
         yield from (partial(_check_column, open_table, split, name) for split in SPLITS)
     if config.qa:
         yield from (partial(_check_questions, config, open_table, split) for split in SPLITS)

@@ -10,7 +10,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from edge_lib.config import ConfigError, EncoderConfig
 from edge_lib.data.audio import RATE
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.features.encoder import Encoder
+from edge_lib.features.encoder import Encoder, hidden_states
 from edge_lib.features.random_weights import random_model
 
 logging.disable_progress_bar()
@@ -71,14 +71,15 @@ class AudioEncoder(Encoder):
         mask = {"return_attention_mask": True} if self.whisper else {}
         return dict(self.processor(clips, sampling_rate=RATE, return_tensors="pt", **mask))
 
-    @torch.no_grad()
-    def forward(self, attention_mask: torch.Tensor | None = None, **features) -> EncoderOutput:
-        """Features (B, ...) -> tokens (B, T, D), their mask, and pooled (B, D)."""
-        output = self.model(**features)
+    def outputs(self, hidden: bool, attention_mask: torch.Tensor | None = None, **features):
+        """Features (B, ...) -> tokens (B, T, D), their mask, pooled (B, D), and hidden states."""
+        output = self.model(**features, **hidden_states(hidden))
         tokens = output.last_hidden_state
         if not self.whisper:
             mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-            return EncoderOutput(tokens, mask, output.pooler_output)
+            grid = self.model.embeddings.get_shape(self.model.config)
+            return EncoderOutput(tokens, mask, output.pooler_output, grid), output.hidden_states
         mask = attention_mask[:, ::2].bool()  # its second convolution has stride 2
         tokens = tokens.masked_fill(~mask[..., None], 0)
-        return EncoderOutput(tokens, mask, tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
+        pooled = tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        return EncoderOutput(tokens, mask, pooled), output.hidden_states

@@ -31,10 +31,19 @@ class EfficientNetLite(nn.Module):
             content = torch.load(weights.EFFICIENTNET_WEIGHTS, weights_only=True)
             self.network.load_state_dict(content)
 
-    def forward(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
-        """(B, 3, 224, 224) -> feature map (B, 1280, 7, 7), and its mean (B, 1280)."""
-        features = self.network.extract_features(pixel_values)
-        return BaseModelOutputWithPooling(features, features.mean((2, 3)))
+    def forward(
+        self, pixel_values: Tensor, output_hidden_states: bool = False
+    ) -> BaseModelOutputWithPooling:
+        """(B, 3, 224, 224) -> feature map (B, 1280, 7, 7), its mean (B, 1280), and if wanted the
+        maps of the stem and of the 16 blocks.
+        """
+        network = self.network
+        states = [network._swish(network._bn0(network._conv_stem(pixel_values)))]
+        for block in network._blocks:
+            states.append(block(states[-1]))
+        features = network._swish(network._bn1(network._conv_head(states[-1])))
+        hidden = tuple(states) if output_hidden_states else None
+        return BaseModelOutputWithPooling(features, features.mean((2, 3)), hidden)
 
 
 def _random_network(name: str) -> nn.Module:

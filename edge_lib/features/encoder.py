@@ -1,14 +1,16 @@
 """The base of all frozen encoders, and one forward pass of an encoder."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from edge_lib.config import MODALITIES, EncoderConfig
+from edge_lib.config import MODALITIES, ConfigError, EncoderConfig
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.features.layers import layer_output, select_layers, select_tokens
 from edge_lib.features.tokens import average_squares
 from edge_lib.features.weights import resolve_model
 
@@ -21,7 +23,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class Encoder(nn.Module):
     """A frozen backbone. `prepare` runs on the CPU, `forward` on the device of the weights.
 
-    A subclass sets `model` and calls `freeze`. It depends on no config but an `EncoderConfig`,
+    A subclass sets `model`, calls `freeze`, and has `outputs`; or a `forward` of its own if its
+    output cannot be chosen. It depends on no config but an `EncoderConfig`,
     because the fingerprint of stored features covers only that section.
     """
 
@@ -31,6 +34,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
+        self.config = config
         self.source = resolve_model(config.encoder, config.weights)
         self.revision = config.revision
         self.random = config.weights == "random"
@@ -38,6 +42,28 @@ class Encoder(nn.Module):
     def prepare(self, items) -> dict[str, torch.Tensor]:
         """Decoded items -> the keyword arguments of `forward`."""
         raise NotImplementedError
+
+    def outputs(
+        self, hidden: bool, **inputs: torch.Tensor
+    ) -> tuple[EncoderOutput, Sequence[torch.Tensor]]:
+        """Its own output, and with `hidden` the states of all layers: (B, T, D) or (B, C, H, W)."""
+        name = type(self).__name__
+        raise ConfigError(f"{name} has one output: layer, tokens and pooled cannot be chosen")
+
+    @torch.no_grad()
+    def forward(self, **inputs: torch.Tensor) -> EncoderOutput:
+        """Inputs (B, ...) -> tokens (B, T, D), their mask and pooled (B, P), as the config says."""
+        output, states = self.outputs(self.config.layer is not None, **inputs)
+        if self.config.layer is not None:
+            output = select_layers(states or (), output, self.config)
+        return select_tokens(output, self.config)
+
+    @torch.no_grad()
+    def layer_vectors(self, **inputs: torch.Tensor) -> list[torch.Tensor]:
+        """The pooled vectors (B, P) of all layers, as if each were `config.layer`."""
+        output, states = self.outputs(True, **inputs)
+        outputs = [layer_output(state, output) for state in states or ()]
+        return [select_tokens(layer, self.config).pooled for layer in outputs]
 
     def truncates(self, item) -> bool:
         """Whether `prepare` drops the end of this item because it is too long."""
@@ -52,8 +78,25 @@ class Encoder(nn.Module):
 
 
 def load_encoder(modality: str, config: EncoderConfig) -> Encoder:
-    """The encoder of a modality; importing it takes seconds, as transformers is imported."""
-    return load_registered(MODALITIES[modality].encoder)(config)
+    """The encoder of a modality; importing it takes seconds, as transformers is imported.
+    ConfigError for layers or tokens that it does not have.
+    """
+    encoder = load_registered(MODALITIES[modality].encoder)(config)
+    if config.chooses_output:
+        blank = load_registered(MODALITIES[modality].blank)()
+        Encoder.forward(encoder, **encoder.prepare([blank]))
+    return encoder
+
+
+def hidden_states(hidden: bool) -> dict[str, bool]:
+    """The argument by which a transformers model returns its hidden states."""
+    return {"output_hidden_states": True} if hidden else {}
+
+
+def check_output(modality: str, config: EncoderConfig) -> None:
+    """ConfigError for layers or tokens that an encoder does not have, before anything starts."""
+    if config.chooses_output:
+        load_encoder(modality, config)
 
 
 def prepare_items(

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from edge_lib.config import MODALITIES, ConfigError, DataConfig, FeatureSpec
-from edge_lib.features.encoder import Encoder, load_encoder
+from edge_lib.features.encoder import Encoder, check_output, load_encoder
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.sources import load_table, splits
 from edge_lib.sources.digests import has_item_fingerprint
@@ -38,6 +38,8 @@ def extract_features(
     writers = _store_writers(data, spec, only)
     if all(writer.is_complete() for writer in writers.values()):
         return _counts(writers)
+    for name, modality in spec.modalities.items():
+        check_output(name, modality.encoder_config)
     results = launch(write_features, data, spec, only, log_dir=log_dir, **launch_options)
     return next(iter(results.values()))  # of this node's ranks, which may lack 0
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Transformer
 from transformers.utils import logging
 
 from edge_lib.config import EncoderConfig
@@ -47,12 +48,16 @@ class TextEncoder(Encoder):
         features = self.model.preprocess(list(texts))
         return {name: value for name, value in features.items() if torch.is_tensor(value)}
 
-    @torch.no_grad()
-    def forward(self, **features: torch.Tensor) -> EncoderOutput:
-        """Token ids (B, T) -> tokens (B, T, D), their mask, and the sentence embedding (B, P)."""
+    def outputs(self, hidden: bool, **features: torch.Tensor):
+        """Token ids (B, T) -> tokens (B, T, D), their mask, the sentence embedding (B, P), and
+        hidden states.
+        """
+        if isinstance(self.model[0], Transformer):
+            self.model[0].model.config.output_hidden_states = hidden
         output = self.model({**features, "modality": "text"})
-        return EncoderOutput(
+        own = EncoderOutput(
             output["token_embeddings"],
             output["attention_mask"].bool(),
             output["sentence_embedding"],
         )
+        return own, output.get("all_layer_embeddings", ())

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, logging
 from edge_lib.config import EncoderConfig
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features.efficientnet import EfficientNetLite
-from edge_lib.features.encoder import Encoder
+from edge_lib.features.encoder import Encoder, hidden_states
 from edge_lib.features.random_weights import random_model
 from edge_lib.features.weights import EFFICIENTNET
 
@@ -48,10 +48,9 @@ class VisionEncoder(Encoder):
         """RGB images -> {pixel_values (B, 3, H, W)}."""
         return {"pixel_values": self.processor(list(images), return_tensors="pt").pixel_values}
 
-    @torch.no_grad()
-    def forward(self, pixel_values: torch.Tensor) -> EncoderOutput:
-        """(B, 3, H, W) -> tokens (B, T, D), pooled (B, P)."""
-        output = self.model(pixel_values=pixel_values)
+    def outputs(self, hidden: bool, pixel_values: torch.Tensor):
+        """(B, 3, H, W) -> tokens (B, T, D), pooled (B, P), and hidden states."""
+        output = self.model(pixel_values=pixel_values, **hidden_states(hidden))
         tokens = output.last_hidden_state
         grid = self._grid(pixel_values, tokens)
         if tokens.ndim == 4:
@@ -59,14 +58,14 @@ class VisionEncoder(Encoder):
         pooled = getattr(output, "pooler_output", None)
         pooled = tokens.mean(1) if pooled is None else pooled.flatten(1)
         mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-        return EncoderOutput(tokens, mask, pooled, grid)
+        return EncoderOutput(tokens, mask, pooled, grid), output.hidden_states
 
     def _grid(self, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[int, int] | None:
         """Rows and columns of the feature map or of the patches; None for other tokens."""
         if tokens.ndim == 4:
             return tuple(tokens.shape[2:])
         patch = getattr(self.model.config, "patch_size", None)
-        if not isinstance(patch, int):
+        if not isinstance(patch, int) or pixels.ndim != 4:
             return None
         rows, columns = (side // patch for side in pixels.shape[2:])
         return (rows, columns) if rows * columns <= tokens.shape[1] else None

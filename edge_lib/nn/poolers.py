@@ -102,7 +102,7 @@ class TokenPooler(Pooler):
         if side**2 != tokens.shape[1] or side % self.window:
             raise ValueError(
                 f"{tokens.shape[1]} tokens do not form a square grid of {self.window} x "
-                f"{self.window} windows"
+                f"{self.window} windows; of a model with a class token, set tokens: patch"
             )
         grid = tokens.transpose(1, 2).unflatten(2, (side, side))
         return F.avg_pool2d(grid, self.window).flatten(2).transpose(1, 2)

@@ -111,7 +111,7 @@ def scale_output(monkeypatch, factor, rows):
     forward = VisionEncoder.forward
 
     def scaled(self, pixel_values):
-        output = forward(self, pixel_values)
+        output = forward(self, pixel_values=pixel_values)
         output.tokens[rows] *= factor
         return output
 

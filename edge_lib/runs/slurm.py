@@ -23,6 +23,11 @@ from submitit.helpers import DelayedSubmission
 from edge_lib.config import ConfigError
 
 NAMES = "name", "slurm_name", "slurm_job_name"  # in options: how the names of jobs begin
+OWN_FLAGS = {  # of sbatch, and the option that sets each
+    "job-name": "slurm_job_name",
+    "dependency": "slurm_dependency",
+    "array": "slurm_array_parallelism",
+}
 TIMEOUT = 60  # seconds for a command of Slurm
 CAUSES = {  # of the states in which a job has ended
     "COMPLETED": "ended",
@@ -128,9 +133,9 @@ def submit(
         satisfied is cancelled.
     Raises ConfigError, one line, if submitit or sbatch refuses.
     """
-    parameters = _parameters(name, options, dependency)
-    limit = {"slurm_max_num_timeout": parameters.pop("slurm_max_num_timeout", 3)}
     try:
+        parameters = _parameters(name, options, dependency)
+        limit = {"slurm_max_num_timeout": parameters.pop("slurm_max_num_timeout", 3)}
         with _outer_job_hidden(), contextlib.redirect_stderr(io.StringIO()):
             executor = submitit.AutoExecutor(folder, cluster="slurm", **limit)
             executor.update_parameters(**parameters)
@@ -141,9 +146,13 @@ def submit(
 
 
 def _parameters(name: str, options: Mapping[str, Any], dependency: str) -> dict[str, Any]:
+    """Of submitit's executor. ConfigError for a flag of sbatch that these functions need."""
     parameters = {key: value for key, value in options.items() if key not in NAMES}
     flags = {"requeue": True, "kill-on-invalid-dep": "yes"}
     flags |= options.get("slurm_additional_parameters", {})
+    for flag in flags:
+        if own := OWN_FLAGS.get(flag.replace("_", "-")):
+            raise ConfigError(f"slurm_additional_parameters.{flag} is not allowed; use {own}")
     parameters |= {"name": name, "slurm_additional_parameters": flags}
     dependencies = [*filter(None, [options.get("slurm_dependency"), dependency])]
     return parameters | ({"slurm_dependency": ",".join(dependencies)} if dependencies else {})

@@ -173,8 +173,17 @@ def test_submit_hides_outer_job_and_writes_options(command, tmp_path, monkeypatc
         ({}, r"^invalid partition: nope; Batch job submission failed$"),
         ({"slurm_partitoin": "a"}, r"^Unknown argument 'partitoin' for executor 'slurm'.*"),
         ({"timeout_min": "1 h"}, r'^Parameter "timeout_min" expected type.*'),
+        (
+            {"slurm_additional_parameters": {"job_name": "mine"}},
+            r"^slurm_additional_parameters\.job_name is not allowed; use slurm_job_name$",
+        ),
+        (
+            {"slurm_additional_parameters": {"dependency": "afterok:3"}},
+            r"^slurm_additional_parameters\.dependency is not allowed; use slurm_dependency$",
+        ),
+        ({"slurm_additional_parameters": 3}, "int"),
     ],
-    ids=["sbatch", "unknown key", "wrong type"],
+    ids=["sbatch", "unknown key", "wrong type", "name", "dependency", "no flags"],
 )
 def test_submit_refusal_is_one_line(command, tmp_path, capfd, options, message):
     command("srun", "")

@@ -23,6 +23,10 @@ def _modality_problems(config) -> Iterator[str]:
     for name in fusion:
         if name in config.modalities and config.modalities[name].pooler == "tokens":
             yield f"{name}.pooler=tokens keeps every token, but fusion needs a pooled modality"
+    heads = {f"{name}.head": modality.head for name, modality in config.modalities.items()}
+    if len(set(heads.values())) > 1:
+        listed = ", ".join(f"{key}={head}" for key, head in heads.items())
+        yield f"{listed}: all modalities need the same head"
     for name, modality in config.modalities.items():
         if modality.augment and not config.features.online:
             yield f"{name}.augment needs features.online=true: a store keeps one view of an image"

@@ -56,6 +56,9 @@ class ModalityConfig(EncoderConfig):
     )
     width: Positive = Field(256, description="of the pooler and of the MLP adapter")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    head: Literal["pooled", "maxsim"] = Field(
+        "pooled", description="an embedding of one vector, or of a vector for each token (MaxSim)"
+    )
 
     @property
     def encoder_config(self) -> EncoderConfig:
@@ -69,8 +72,19 @@ class ModalityConfig(EncoderConfig):
 
     @model_validator(mode="after")
     def _heads_divide_width(self):
-        if self.pooler in ("attention", "perceiver") and self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        unit = {"attention": 1, "perceiver": 1, "transformer": 2}.get(self.pooler)
+        if unit and self.width % (unit * self.num_heads):
+            unit = "num_heads" if unit == 1 else f"{unit} x num_heads"
+            raise ValueError(f"width {self.width} is not a multiple of {unit} {self.num_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _maxsim_needs_several_vectors(self):
+        if self.head == "maxsim" and self.pooler in ("pooled", "mean", "cls", "attention"):
+            raise ValueError(
+                f"head 'maxsim' needs a vector for each token, but pooler {self.pooler!r} gives "
+                "one; use 'tokens', 'transformer' or 'perceiver'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ POOLERS = {
     "tokens": "edge_lib.nn.poolers:TokenPooler",
     "attention": "edge_lib.nn.poolers:AttentionPooler",
     "perceiver": "edge_lib.nn.perceiver:PerceiverPooler",
+    "transformer": "edge_lib.nn.transformer:TransformerPooler",
 }
 LOSSES = {"info_nce": "edge_lib.nn.losses:MatryoshkaInfoNCE"}
 FUSIONS = {

@@ -19,6 +19,7 @@ from edge_lib.features.store import FeatureStore, open_stores, store_names
 from edge_lib.metrics.recall import pair_rows, recall_metrics, recall_table
 from edge_lib.models import Aligner
 from edge_lib.nn.losses import build_loss
+from edge_lib.nn.maxsim import MaxSimInfoNCE, TokenVectors, concatenate
 from edge_lib.runs import Run
 from edge_lib.sources import get_source, load_table
 from edge_lib.training.device import local_device, process_rank
@@ -36,7 +37,8 @@ class AlignmentTask(nn.Module):
         self, aligner: Aligner, loss: LossConfig, pairs: Sequence[tuple[str, str]], seed: int
     ):
         super().__init__()
-        self.aligner, self.loss = aligner, build_loss(loss)
+        self.aligner = aligner
+        self.loss = MaxSimInfoNCE(loss) if aligner.late_interaction else build_loss(loss)
         self.pairs, self.seed = pairs, seed
         self.weights = loss.pair_weights or [1.0] * len(pairs)
 
@@ -132,18 +134,19 @@ def embed_saved(
 @torch.no_grad()
 def embed_table(
     aligner: Aligner, table: Table, stores: dict[str, FeatureStore], batch_size: int = 1024
-) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-    """Embeddings (N_m, D) of the items of all rows, on the CPU, and the row (N_m,) of each. That of
-    an image stands once for each row that shares it.
+) -> tuple[dict[str, Tensor | TokenVectors], dict[str, np.ndarray]]:
+    """Embeddings (N_m, D) of the items of all rows, or their token vectors, on the CPU, and the row
+    (N_m,) of each. That of an image stands once for each row that shares it.
     """
+    join = concatenate if aligner.late_interaction else torch.cat
     embeddings, rows = {}, {}
     for name, store in stores.items():
         items = np.flatnonzero(store.valid)
         parts = np.split(items, range(batch_size, len(items), batch_size))
-        head = aligner.heads[name]
-        embedded = [head(store.gather(part).to(aligner.device))[1].float().cpu() for part in parts]
+        outputs = (store.gather(part).to(aligner.device) for part in parts)
+        embedded = [aligner.embed_output(name, x).to("cpu", torch.float32) for x in outputs]
         own, rows[name] = table.row_items(name, store.valid)
-        embeddings[name] = torch.cat(embedded)[np.searchsorted(items, own)]
+        embeddings[name] = join(embedded)[np.searchsorted(items, own)]
     return embeddings, rows
 
 

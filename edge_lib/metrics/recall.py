@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 
 from edge_lib.metrics.bootstrap import bootstrap_interval
+from edge_lib.metrics.scores import Embeddings, scores_by_dim
 
 COLUMNS = ["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule", "chance"]
 
 
 def retrieval_ranks(
-    queries: torch.Tensor,
-    gallery: torch.Tensor,
+    queries: torch.Tensor | Embeddings,
+    gallery: torch.Tensor | Embeddings,
     query_rows: np.ndarray | None = None,
     gallery_rows: np.ndarray | None = None,
     dims: Sequence[int] = (),
@@ -30,31 +31,21 @@ def retrieval_ranks(
     """(len(dims), Q) rank, from 0, of each query's best relevant gallery item, by the cosine over
     the first d columns for each d of `dims`; (Q,) over all columns without `dims`.
 
-    queries (Q, D), gallery (G, D). A gallery item is relevant if it comes from the same table row
-    as the query, or as `RelevantItems` has it with labels; of several relevant items the best
-    counts (COCO's any-hit rule). Ties count against the query, so embeddings that collapsed to one
-    point, or are NaN, have a recall of 0.
+    queries (Q, D), gallery (G, D), or `Embeddings` with scores of their own. A gallery item is
+    relevant if it comes from the same table row as the query, or as `RelevantItems` has it with
+    labels; of several relevant items the best counts (COCO's any-hit rule). Ties count against the
+    query, so embeddings that collapsed to one point, or are NaN, have a recall of 0.
     """
     query_rows = np.arange(len(queries)) if query_rows is None else query_rows
     gallery_rows = np.arange(len(gallery)) if gallery_rows is None else gallery_rows
     relevant = RelevantItems(query_rows, gallery_rows, query_labels, gallery_labels)
-    queries, gallery = queries.float(), gallery.float()
     sizes = sorted(dims or [queries.shape[1]])
-    if sizes[-1] > (width := min(queries.shape[1], gallery.shape[1])):
-        raise ValueError(f"dim {sizes[-1]} exceeds the embedding width {width}")
-    # the query's norm does not change the order of its scores
-    norms = {d: gallery[:, :d].norm(dim=1).clamp(min=1e-12) for d in sizes}
     ranks = {d: [] for d in sizes}
     for first in range(0, max(1, len(queries)), chunk):
         part = queries[first : first + chunk]
-        items = torch.from_numpy(relevant(first, first + chunk)).to(part.device)
-        product, start = part.new_zeros(len(part), len(gallery)), 0
-        scores = torch.empty_like(product)
-        for d in sizes:
-            product.addmm_(part[:, start:d], gallery[:, start:d].T)
-            torch.div(product, norms[d], out=scores)
-            ranks[d].append(_ranks_(scores, items))
-            start = d
+        items = torch.from_numpy(relevant(first, first + chunk))
+        for d, scores in zip(sizes, scores_by_dim(part, gallery, sizes), strict=True):
+            ranks[d].append(_ranks_(scores, items.to(scores.device)))
     stacked = np.stack([torch.cat(ranks[d]).cpu().numpy() for d in dims or sizes])
     return stacked if dims else stacked[0]
 
@@ -142,7 +133,7 @@ def chance_recall(relevant: np.ndarray, gallery: int, k: int) -> float:
 
 
 def recall_table(
-    embeddings: dict[str, torch.Tensor],
+    embeddings: dict[str, torch.Tensor | Embeddings],
     rows: dict[str, np.ndarray],
     dims: list[int],
     ks: list[int],
@@ -154,7 +145,7 @@ def recall_table(
 ) -> pd.DataFrame:
     """R@k between each pair of modalities, both ways, at each dim, with 95% bootstrap intervals.
 
-    embeddings: modality -> (N_m, D); dim d uses the first d columns.
+    embeddings: modality -> (N_m, D), or `Embeddings`; dim d uses the first d columns.
     rows: modality -> (N_m,) table row of each embedding. Queries whose row has no item in the
         gallery (it was skipped) are left out.
     groups: (rows of the table,) group of each table row, for the bootstrap.

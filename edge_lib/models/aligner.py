@@ -19,6 +19,7 @@ from edge_lib.features.weights import check_weights, weights_digest
 from edge_lib.models.card import Backbone, count_parameters
 from edge_lib.models.saving import PretrainedModel, read_metadata, read_weights
 from edge_lib.nn.heads import build_head
+from edge_lib.nn.maxsim import TokenVectors
 from edge_lib.runs.files import absolute_path
 
 
@@ -70,13 +71,30 @@ class Aligner(PretrainedModel, nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def forward(self, features: dict[str, EncoderOutput]) -> dict[str, Tensor]:
-        """Encoder outputs of B items -> embeddings (B, D), not normalised, by modality."""
-        return {name: head(features[name])[1] for name, head in self.heads.items()}
+    @property
+    def late_interaction(self) -> bool:
+        """Whether the heads were trained to keep a vector for each token (`head: maxsim`)."""
+        return any(modality.head == "maxsim" for modality in self.modalities.values())
+
+    def forward(self, features: dict[str, EncoderOutput]) -> dict[str, Tensor | TokenVectors]:
+        """Encoder outputs of B items -> embeddings by modality: (B, D), not normalised; token
+        vectors (B, L, D) of heads with late interaction.
+        """
+        return {name: self.embed_output(name, features[name]) for name in self.heads}
+
+    def embed_output(self, modality: str, output: EncoderOutput) -> Tensor | TokenVectors:
+        """The embeddings of an encoder's output, as `forward` gives them."""
+        head = self.heads[modality]
+        sequence, pooled = head(output)
+        if not self.late_interaction:
+            return pooled
+        rank = list(MODALITIES).index(modality)
+        return TokenVectors(sequence, head.sequence_mask(output), rank)
 
     @torch.no_grad()
-    def embed(self, modality: str, items: Any) -> Tensor:
+    def embed(self, modality: str, items: Any) -> Tensor | TokenVectors:
         """Embeddings (B, D), not normalised; the first d columns, normalised, are those of size d.
+        Token vectors of heads with late interaction.
 
         items: one or a list of PIL images ("vision"), clips (n,) at 16 kHz ("audio") or strings
         ("text"), which get the same normal form as a table's. Raises ValueError for a modality that
@@ -85,8 +103,8 @@ class Aligner(PretrainedModel, nn.Module):
         """
         items = self._as_list(modality, items)
         if not items:
-            return torch.empty(0, self.width, device=self.device)
-        return self.heads[modality](self.encode(modality, items))[1]
+            return self._no_embeddings()
+        return self.embed_output(modality, self.encode(modality, items))
 
     @torch.no_grad()
     def encode(self, modality: str, items: Any) -> EncoderOutput:
@@ -124,6 +142,12 @@ class Aligner(PretrainedModel, nn.Module):
             self.check_encoder(name)
         tokens = features.tokens.model_copy(update={"window": self.token_window})
         return FeatureSpec(kept, features.model_copy(update={"tokens": tokens}), cache_dir)
+
+    def _no_embeddings(self) -> Tensor | TokenVectors:
+        if not self.late_interaction:
+            return torch.empty(0, self.width, device=self.device)
+        vectors = torch.empty(0, 1, self.width, device=self.device)
+        return TokenVectors(vectors, torch.empty(0, 1, dtype=torch.bool, device=self.device))
 
     def _as_list(self, modality: str, items: Any) -> list:
         """One item or several, as a list. Raises as `embed` does."""

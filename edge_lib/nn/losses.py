@@ -89,14 +89,12 @@ def matryoshka_info_nce(
         ValueError: mismatched shapes; wrong dims, weights or chunk; no generator across ranks.
         RuntimeError: the ranks' batch sizes differ.
     """
-    sizes = _checked_sizes(a, b, dims, weights, chunk, present)
-    _check_labels(labels, len(a))
+    if a.ndim != 2 or a.shape != b.shape:
+        raise ValueError(f"a and b must both be (B, D), got {tuple(a.shape)} and {tuple(b.shape)}")
+    sizes = matryoshka_sizes(a.shape[1], dims, weights)
+    check_rows(len(a), chunk, present, labels)
     if sample_single_dim:
-        if generator is None and world_size() > 1:
-            raise ValueError(
-                "sample_single_dim across ranks needs a generator, seeded alike on all"
-            )
-        sizes = [sizes[int(torch.randint(len(sizes), (), generator=generator))]]
+        sizes = draw_size(sizes, generator)
     scale = torch.as_tensor(logit_scale, device=a.device)
     want_grad = torch.is_grad_enabled()
     return OnePass.apply(a, b, scale, present, labels, sorted(sizes), chunk, backprop, want_grad)
@@ -145,26 +143,41 @@ def build_loss(config: LossConfig) -> nn.Module:
     return load_registered(LOSSES[config.kind]).from_config(config)
 
 
-def _checked_sizes(a, b, dims, weights, chunk, present) -> list[tuple[int, float]]:
-    """(dim, weight) pairs of valid arguments."""
-    if a.ndim != 2 or a.shape != b.shape:
-        raise ValueError(f"a and b must both be (B, D), got {tuple(a.shape)} and {tuple(b.shape)}")
-    if present is not None and (present.shape != a.shape[:1] or present.dtype != torch.bool):
-        raise ValueError(
-            f"present must be bool of shape ({len(a)},), got {present.dtype} {tuple(present.shape)}"
-        )
+def matryoshka_sizes(
+    width: int, dims: Sequence[int], weights: Sequence[float] | None
+) -> list[tuple[int, float]]:
+    """(dim, weight) pairs of vectors of this width; ValueError for wrong ones."""
     dims = [int(d) for d in dims]
-    if not dims or len(set(dims)) < len(dims) or not all(1 <= d <= a.shape[1] for d in dims):
-        raise ValueError(f"dims must be distinct and between 1 and {a.shape[1]}, got {dims}")
+    if not dims or len(set(dims)) < len(dims) or not all(1 <= d <= width for d in dims):
+        raise ValueError(f"dims must be distinct and between 1 and {width}, got {dims}")
     weights = [1.0] * len(dims) if weights is None else [float(w) for w in weights]
     if len(weights) != len(dims):
         raise ValueError(f"{len(dims)} dims but {len(weights)} weights")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1 row, got {chunk}")
     return list(zip(dims, weights, strict=True))
 
 
-def _check_labels(labels: tuple[Tensor, Tensor] | None, rows: int) -> None:
+def draw_size(
+    sizes: list[tuple[int, float]], generator: torch.Generator | None
+) -> list[tuple[int, float]]:
+    """One of the sizes at random; ValueError if processes could draw different ones."""
+    if generator is None and world_size() > 1:
+        raise ValueError("sample_single_dim across ranks needs a generator, seeded alike on all")
+    return [sizes[int(torch.randint(len(sizes), (), generator=generator))]]
+
+
+def check_rows(
+    rows: int,
+    chunk: int | None,
+    present: Tensor | None,
+    labels: tuple[Tensor, Tensor] | None,
+) -> None:
+    """ValueError unless the arguments fit a batch of this many rows."""
+    if present is not None and (present.shape != (rows,) or present.dtype != torch.bool):
+        raise ValueError(
+            f"present must be bool of shape ({rows},), got {present.dtype} {tuple(present.shape)}"
+        )
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1 row, got {chunk}")
     kinds = [(tuple(x.shape), x.dtype) for x in labels or ()]
     if labels is not None and kinds != [((rows,), torch.int64)] * 2:
         raise ValueError(f"labels must be two int64 tensors of shape ({rows},), got {kinds}")

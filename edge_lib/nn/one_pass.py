@@ -92,16 +92,16 @@ class _Strip:
         dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
         self.world = world_size()
         self.first = dist.get_rank() * len(a) if self.world > 1 else 0  # column of our first row
-        _assert_equal_batches(a)
+        assert_equal_batches(a)
 
         self.masked = present is not None or self.world > 1  # rows may be missing on another rank
         self.here = a.new_ones(len(a), dtype=torch.bool) if present is None else present
         if present is not None:  # NaN * 0 is NaN, so features are overwritten, not multiplied
             a, b = (x.masked_fill(~present[:, None], 0) for x in (a, b))
-        self.a, self.b = a.to(dtype), _gather(b).to(dtype)
-        self.everywhere = _gather(self.here.byte()).bool()
+        self.a, self.b = a.to(dtype), all_gather(b).to(dtype)
+        self.everywhere = all_gather(self.here.byte()).bool()
         self.count = self.everywhere.sum(dtype=dtype).clamp(min=1)
-        labels = None if labels is None else _gather(torch.stack(labels, 1))
+        labels = None if labels is None else all_gather(torch.stack(labels, 1))
         self.positives = Positives(labels, self.everywhere, dtype)
 
         self.scale = scale.to(dtype)
@@ -160,7 +160,7 @@ class _Strip:
             for k, band in product(range(len(s)), self._bands(tile)):
                 row[k, tile][band], partial = self._logsumexps(s[k, band])
                 column[k] = torch.logaddexp(column[k], partial)
-        column = _gather(column).view(-1, *column.shape).logsumexp(0)
+        column = all_gather(column).view(-1, *column.shape).logsumexp(0)
         # 0 for missing rows: exp(EXCLUDED - 0) is then 0 in the gradient as well
         self.row = row.masked_fill(~self.here, 0)
         self.column = column.masked_fill(~self.everywhere, 0)
@@ -214,7 +214,7 @@ class _Strip:
                 db[:, cols].addmm_(h[:, reach].t(), self.a[tile, cols], beta=1 - first)
         for k, cols in enumerate(self.blocks):
             db[:, cols].addcmul_(b[:, cols], pull_b[k:, reach].sum(0)[:, None], value=-1)
-        return da, db if reach is local else _reduce_scatter(db), dscale
+        return da, db if reach is local else reduce_scatter(db), dscale
 
     def _accumulate(self, k: int, tile: slice, pairs: list) -> tuple[Tensor, Tensor]:
         """Add dL/dP_k to H (R, M); return the sums of G_k * S_k over rows (R,) and columns (M,)."""
@@ -262,7 +262,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _gather(x: Tensor) -> Tensor:
+def all_gather(x: Tensor) -> Tensor:
     """(n, ...) of each rank -> (world * n, ...)."""
     if world_size() == 1:
         return x
@@ -271,7 +271,7 @@ def _gather(x: Tensor) -> Tensor:
     return out
 
 
-def _reduce_scatter(x: Tensor) -> Tensor:
+def reduce_scatter(x: Tensor) -> Tensor:
     """(world * n, ...) summed over ranks -> this rank's (n, ...)."""
     if world_size() == 1:
         return x
@@ -280,7 +280,7 @@ def _reduce_scatter(x: Tensor) -> Tensor:
     return out
 
 
-def _assert_equal_batches(a: Tensor) -> None:
+def assert_equal_batches(a: Tensor) -> None:
     """Raise on every rank if batch sizes differ; on CUDA without waiting for the device."""
     if world_size() == 1:
         return

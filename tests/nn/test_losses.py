@@ -404,7 +404,9 @@ def random_modalities(rows=24):
 def alignment_task(pairs, weights, dims):
     """The task of an aligner that returns its inputs as embeddings."""
     loss = LossConfig(pairs=pairs, pair_weights=weights, dims=dims, temperature=1 / 9)
-    return AlignmentTask(nn.Identity(), loss, pairs, seed=0)
+    aligner = nn.Identity()
+    aligner.late_interaction = False
+    return AlignmentTask(aligner, loss, pairs, seed=0)
 
 
 def brute_force(embeddings, present, pairs, weights, scale, dims):

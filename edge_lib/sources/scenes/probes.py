@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from edge_lib.config import DataConfig
 from edge_lib.data.table import Table
 from edge_lib.metrics.bootstrap import bootstrap_interval
+from edge_lib.metrics.scores import Embeddings, scores_by_dim
 from edge_lib.sources import load_table
 
 
@@ -43,7 +44,10 @@ def twin_confusions(
 
 
 def swap_scores(
-    images: torch.Tensor, texts: torch.Tensor, dims: list[int], bootstrap: int = 0
+    images: torch.Tensor | Embeddings,
+    texts: torch.Tensor | Embeddings,
+    dims: list[int],
+    bootstrap: int = 0,
 ) -> pd.DataFrame:
     """Winoground's text, image and group score (Thrush et al. 2022) of swapped pairs, at each dim.
 
@@ -53,8 +57,8 @@ def swap_scores(
     Columns: dim, score, value, low, high, chance.
     """
     records = []
-    for dim in dims:
-        for name, hits, chance in _swap_hits(images[:, :dim], texts[:, :dim]):
+    for dim, scores in zip(dims, _pair_scores(images, texts, dims), strict=True):
+        for name, hits, chance in _swap_hits(scores):
             low, high = bootstrap_interval(hits, np.arange(len(hits)), bootstrap)
             records.append((dim, name, hits.mean(), low, high, chance))
     return pd.DataFrame(records, columns=["dim", "score", "value", "low", "high", "chance"])
@@ -75,12 +79,20 @@ def _nearest(queries: torch.Tensor, gallery: torch.Tensor, chunk: int) -> np.nda
     return torch.cat([(part @ b.T).argmax(1) for part in a.split(chunk)]).cpu().numpy()
 
 
-def _swap_hits(
-    images: torch.Tensor, texts: torch.Tensor
-) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Name, hits (P,) and chance of each swap score."""
-    a, b = (F.normalize(x.float(), dim=1).unflatten(0, (-1, 2)) for x in (images, texts))
-    scores = a @ b.transpose(1, 2)  # (P, image, text)
+def _pair_scores(images, texts, dims: list[int], chunk: int = 128) -> list[torch.Tensor]:
+    """Scores (P, image, text) within each pair, at each dim."""
+    order, parts = sorted(dims), []
+    for start in range(0, len(images), 2 * chunk):
+        rows = slice(start, start + 2 * chunk)
+        scores = scores_by_dim(images[rows], texts[rows], order)
+        blocks = (s.unflatten(1, (-1, 2)).unflatten(0, (-1, 2)) for s in scores)
+        parts.append([s.diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone() for s in blocks])
+    by_dim = dict(zip(order, map(torch.cat, zip(*parts, strict=True)), strict=True))
+    return [by_dim[dim] for dim in dims]
+
+
+def _swap_hits(scores: torch.Tensor) -> Iterator[tuple[str, np.ndarray, float]]:
+    """scores (P, image, text) -> name, hits (P,) and chance of each swap score."""
     right = scores.diagonal(dim1=1, dim2=2)
     text = (right > scores.flip(2).diagonal(dim1=1, dim2=2)).all(1)
     image = (right > scores.flip(1).diagonal(dim1=1, dim2=2)).all(1)

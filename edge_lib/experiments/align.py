@@ -138,7 +138,6 @@ def embed_table(
     """Embeddings (N_m, D) of the items of all rows, or their token vectors, on the CPU, and the row
     (N_m,) of each. That of an image stands once for each row that shares it.
     """
-    join = concatenate if aligner.late_interaction else torch.cat
     embeddings, rows = {}, {}
     for name, store in stores.items():
         items = np.flatnonzero(store.valid)
@@ -146,7 +145,7 @@ def embed_table(
         outputs = (store.gather(part).to(aligner.device) for part in parts)
         embedded = [aligner.embed_output(name, x).to("cpu", torch.float32) for x in outputs]
         own, rows[name] = table.row_items(name, store.valid)
-        embeddings[name] = join(embedded)[np.searchsorted(items, own)]
+        embeddings[name] = concatenate(embedded)[np.searchsorted(items, own)]
     return embeddings, rows
 
 

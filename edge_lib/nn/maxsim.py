@@ -73,8 +73,10 @@ class TokenVectors:
                 yield maxsim_scores(gallery, self, dim).T
 
 
-def concatenate(parts: Sequence[TokenVectors]) -> TokenVectors:
-    """The items of several batches, padded to the longest."""
+def concatenate(parts: Sequence[Tensor] | Sequence[TokenVectors]) -> Tensor | TokenVectors:
+    """The embeddings of several batches; token vectors are padded to the longest."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
     longest = max(part.mask.shape[1] for part in parts)
     padded = [_pad(part, longest) for part in parts]
     vectors, mask = (torch.cat([getattr(x, name) for x in padded]) for name in ("vectors", "mask"))
@@ -117,7 +119,7 @@ class _MaxSim(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tokens, owner, counts, documents, mask, chunk):
         rows, width = mask.shape
-        chunk = chunk or max(1, MAX_COSINES // mask.numel())
+        chunk = chunk or max(1, MAX_COSINES // max(1, mask.numel()))
         keys = documents.flatten(0, 1)
         # the bias of the product puts padding below all other tokens
         bias = torch.where(mask, 0, FLOOR).to(keys).flatten()
@@ -126,7 +128,7 @@ class _MaxSim(torch.autograd.Function):
         buffer = tokens.new_empty(min(chunk, len(tokens)), len(keys))
         for part in _parts(len(tokens), chunk):
             cosines = torch.addmm(bias, tokens[part], keys.T, out=buffer[: len(owner[part])])
-            highest, best_part = cosines.view(-1, rows, width).max(2)
+            highest, best_part = cosines.view(len(cosines), rows, width).max(2)
             best[part] = best_part
             total.index_add_(0, owner[part], highest)
         ctx.chunk = chunk

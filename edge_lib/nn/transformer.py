@@ -31,7 +31,8 @@ class TransformerPooler(Pooler):
         # a row without valid tokens attends to all: attending to nothing would give NaN
         mask = output.mask | ~output.mask.any(1, keepdim=True)
         numbers = torch.arange(tokens.shape[1], device=tokens.device).expand(mask.shape)
-        return self.stack(tokens, numbers, mask[:, None].expand(-1, mask.shape[1], -1))[0]
+        tokens, _ = self.stack(tokens, numbers, mask[:, None].expand(-1, mask.shape[1], -1))
+        return tokens.masked_fill(~output.mask[..., None], 0)
 
     def mask(self, output: EncoderOutput) -> Tensor:
         return output.mask

@@ -12,6 +12,10 @@ PROBLEMS = {
     "pair without section": (f"{ALIGN} loss.pairs=[[vision,audio]]", "loss.pairs names audio"),
     "fusion without section": (f"{ALIGN} fusion.width=16", "fusion names audio, which has no"),
     "fusion of tokens": (f"{FUSION} audio.pooler=tokens", "audio.pooler=tokens keeps every token"),
+    "heads that differ": (
+        f"{ALIGN} text.pooler=tokens text.head=maxsim",
+        "vision.head=pooled, text.head=maxsim: all modalities need the same head",
+    ),
     "augment with store": (f"{ALIGN} vision.augment=true", "vision.augment needs features.online"),
     "workers online": (
         "train.num_workers=1 features.online=true",

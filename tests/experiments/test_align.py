@@ -40,8 +40,7 @@ def shared(make_table, encode_image):
 
 def test_shared_image_is_embedded_for_each_of_its_rows(shared):
     table, stores = shared
-    head = lambda features: (None, features.pooled)  # noqa: E731
-    aligner = SimpleNamespace(heads={"vision": head, "audio": head}, device="cpu")
+    aligner = SimpleNamespace(embed_output=lambda _, features: features.pooled, device="cpu")
     embeddings, rows = embed_table(aligner, table, stores, batch_size=2)
     assert rows["vision"].tolist() == [0, 1, 3, 4, 5, 7]
     assert embeddings["vision"].argmax(1).tolist() == [0, 1, 3, 0, 1, 3]

@@ -75,7 +75,7 @@ def test_aligner_file_holds_the_model_alone(aligner, tmp_path):
     metadata = json.loads((tmp_path / "aligner.json").read_text())
     encoding = {"precision", "token_window", "encoder_digests", "sha256"}
     assert metadata.keys() == {"modalities", "dims", "widths"} | encoding
-    pooler = {"pooler", "window", "num_latents", "num_layers", "num_heads"}
+    pooler = {"pooler", "window", "num_latents", "num_layers", "num_heads", "head"}
     keys = {"encoder", "revision", "weights", "adapter", "width", "dropout"} | pooler
     assert [m.keys() for m in metadata["modalities"].values()] == [keys] * 2
     assert metadata["dims"] == [16, 8]

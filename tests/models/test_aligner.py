@@ -76,7 +76,8 @@ def test_aligner_file_holds_the_model_alone(aligner, tmp_path):
     encoding = {"precision", "token_window", "encoder_digests", "sha256"}
     assert metadata.keys() == {"modalities", "dims", "widths"} | encoding
     pooler = {"pooler", "window", "num_latents", "num_layers", "num_heads", "head"}
-    keys = {"encoder", "revision", "weights", "adapter", "width", "dropout"} | pooler
+    encoder = {"encoder", "revision", "weights", "layer", "merge_layers", "tokens", "pooled"}
+    keys = {"adapter", "width", "dropout"} | encoder | pooler
     assert [m.keys() for m in metadata["modalities"].values()] == [keys] * 2
     assert metadata["dims"] == [16, 8]
 

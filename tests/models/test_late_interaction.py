@@ -124,22 +124,14 @@ def test_late_aligner_trains_from_a_config(config, tmp_path):
     }
 
 
-def test_late_aligner_learns_pairs(config, aligner):
-    """A few steps on one batch bring each caption to its image."""
+def test_late_aligner_gradients_reach_every_parameter(config, aligner):
     table = load_table(config.data, "val")
-    outputs = {
-        name: store.gather([0, 4, 8, 12])  # of different scenes
-        for name, store in open_stores(config.feature_spec, table).items()
-    }
-    optimizer = torch.optim.Adam(aligner.parameters(), lr=1e-2)
-    for _ in range(60):
-        embeddings = aligner(outputs)
-        scores = next(embeddings["text"].scores(embeddings["vision"], [16]))
-        loss = F.cross_entropy(20 * scores, torch.arange(4))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert scores.argmax(1).tolist() == [*range(4)]
+    stores = open_stores(config.feature_spec, table)
+    embeddings = aligner({name: store.gather(range(8)) for name, store in stores.items()})
+    scores = next(embeddings["text"].scores(embeddings["vision"], [16]))
+    F.cross_entropy(20 * scores, torch.arange(8)).backward()
+    unused = [n for n, p in aligner.named_parameters() if p.grad is None or not p.grad.any()]
+    assert unused == []
 
 
 @pytest.mark.parametrize("pooler", ["pooled", "mean", "cls", "attention"])

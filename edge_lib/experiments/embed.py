@@ -35,7 +35,7 @@ from edge_lib.config import (
     load_config,
 )
 from edge_lib.data.table import Table
-from edge_lib.features.extract import write_stores
+from edge_lib.features.extract import share_stores, write_stores
 from edge_lib.features.store import FeatureStore
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.models import Aligner
@@ -119,7 +119,7 @@ def write_embeddings(
     stores = _open_writers(spec, data, splits)
     if num_processes == 1:
         write_stores([*stores.values()], spec)
-    elif not all(store.is_complete() for store in stores.values()):
+    elif not all([store.is_complete() for store in stores.values()]):  # looks at all of them
         options = {"num_processes": num_processes, "log_dir": data.cache_dir / "logs"}
         launch(encode_items, spec, data, splits, **options)
     with whole_file(path) as temporary, columns.open(temporary, aligner) as writer:
@@ -195,7 +195,7 @@ def _output_path(out: str | Path) -> Path:
 
 def encode_items(spec: FeatureSpec, data: DataConfig, splits: Sequence[str]) -> None:
     """Write the stores of some splits, with the processes that are launched beside this one."""
-    write_stores([*_open_writers(spec, data, splits).values()], spec)
+    share_stores([*_open_writers(spec, data, splits).values()], spec)
 
 
 def _open_writers(

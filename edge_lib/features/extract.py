@@ -1,15 +1,13 @@
 """Feature extraction: each frozen encoder runs once over each table, in shards, on all processes.
 
-Of W processes, process r encodes the shards r, r + W, r + 2W, ... They share only files, without
-collectives that could time out while one of them still has hours of work.
+Processes, of one machine or several, share only files: each claims a shard that no other encodes,
+and takes over those of processes that died. None waits for one that is dead, or not yet started.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
+import time
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
-
-from filelock import FileLock
 
 from edge_lib.config import MODALITIES, ConfigError, DataConfig, FeatureSpec
 from edge_lib.features.encoder import Encoder, check_output, load_encoder
@@ -18,6 +16,9 @@ from edge_lib.sources import load_table, splits
 from edge_lib.sources.digests import has_item_fingerprint
 from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.launch import launch
+
+POLL_SECONDS = 0.5, 10  # between two looks for a shard to take over, at first and later
+REPORT_SECONDS = 60  # between two lines on the processes that this one waits for
 
 Counts = dict[str, dict[str, int]]
 
@@ -36,11 +37,11 @@ def extract_features(
     longer than the encoder's window. Raises ConfigError before tokens exceed features.max_gb.
     """
     writers = _store_writers(data, spec, only)
-    if all(writer.is_complete() for writer in writers.values()):
+    if all([writer.is_complete() for writer in writers.values()]):  # looks at all of them
         return _counts(writers)
     for name, modality in spec.modalities.items():
         check_output(name, modality.encoder_config)
-    results = launch(write_features, data, spec, only, log_dir=log_dir, **launch_options)
+    results = launch(share_features, data, spec, only, log_dir=log_dir, **launch_options)
     return next(iter(results.values()))  # of this node's ranks, which may lack 0
 
 
@@ -54,30 +55,50 @@ def has_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) 
 
 
 def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:
-    """`extract_features` in this process, which shares the work with those launched beside it."""
+    """`extract_features` in this process, which shares the work with any others that do so."""
     writers = _store_writers(data, spec, only)
     write_stores([*writers.values()], spec)
     return _counts(writers)
 
 
+def share_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:
+    """`write_features`; shards that exist are not read, as the process that started it has."""
+    writers = _store_writers(data, spec, only)
+    share_stores([*writers.values()], spec)
+    return _counts(writers)
+
+
 def write_stores(writers: Sequence[StoreWriter], spec: FeatureSpec) -> None:
     """Write the stores that are missing, which share a spec, as `write_features` does."""
-    if process_rank()[1] > 1:
-        return _write_stores(writers, spec)
-    spec.cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(spec.cache_dir / "encode.lock"):  # points of a sweep wait for the first one
-        _write_stores(writers, spec)
+    if process_rank()[0] == 0:
+        for writer in writers:
+            writer.is_complete()  # removes corrupt shards
+    share_stores(writers, spec)
 
 
-def _write_stores(writers: Sequence[StoreWriter], spec: FeatureSpec) -> None:
+def share_stores(writers: Sequence[StoreWriter], spec: FeatureSpec) -> None:
+    """Write missing shards until all stores are complete; shards that exist are not read."""
+    started = reported = time.monotonic()
+    while rest := [writer for writer in writers if not writer.finish()]:
+        if _write(rest, spec, take_over=False) or _write(rest, spec, take_over=True):
+            started = reported = time.monotonic()
+            continue
+        if time.monotonic() - reported > REPORT_SECONDS:
+            reported = time.monotonic()
+            for writer in rest:
+                print(f"{writer.name}: waiting for {writer.holders()}", flush=True)
+        time.sleep(min(POLL_SECONDS[0] + (time.monotonic() - started) / 10, POLL_SECONDS[1]))
+
+
+def _write(writers: Sequence[StoreWriter], spec: FeatureSpec, take_over: bool) -> bool:
+    """Write the shards that this process can claim; False if there are none."""
+    wrote = False
     for modality in spec.modalities:
-        own = [writer for writer in writers if writer.modality == modality]
-        encoder = None
-        for writer, shards in missing_shards(own):
-            encoder = encoder or _load_encoder(spec, modality)
-            writer.write(shards, encoder)
-        for writer in own:
-            writer.finish()
+        get_encoder = cache(partial(_load_encoder, spec, modality))
+        for writer in writers:
+            if writer.modality == modality:
+                wrote |= writer.write(get_encoder, take_over)
+    return wrote
 
 
 def _load_encoder(spec: FeatureSpec, modality: str) -> Encoder:
@@ -108,17 +129,6 @@ def _store_writers(
             column = MODALITIES[modality].column
             raise ConfigError(f"{writer.name}: nothing to encode, the table has no {column}")
     return writers
-
-
-def missing_shards(writers: Iterable[StoreWriter]) -> Iterator[tuple[StoreWriter, list[int]]]:
-    """This process's shards that do not exist or are corrupt, by their writer."""
-    rank, world_size = process_rank()
-    by_folder = {writer.folder: writer for writer in writers}  # tables may share their captions
-    shards = [(folder, n) for folder, w in by_folder.items() for n in range(w.num_shards)]
-    for folder, own in groupby(shards[rank::world_size], key=itemgetter(0)):
-        writer = by_folder[folder]
-        if missing := [shard for _, shard in own if not writer.has(shard)]:
-            yield writer, missing
 
 
 def _counts(writers: dict[tuple[str, str], StoreWriter]) -> Counts:

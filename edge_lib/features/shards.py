@@ -10,7 +10,7 @@ window. `report`: JSON of a `ShardReport`, as bytes.
 
 import errno
 import logging
-import os
+import secrets
 import zlib
 from pathlib import Path
 
@@ -18,13 +18,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+SHARD_FILES = "shard-*.safetensors"
 log = logging.getLogger(__name__)
 
 
 def save_shard(folder: Path, shard: int, tensors: dict[str, torch.Tensor]) -> None:
     """Write a shard whole or not at all; OSError says where the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".shard-{shard:05d}.{os.getpid()}"
+    temporary = folder / f".shard-{shard:05d}.{secrets.token_hex(4)}"
     try:
         save_file(tensors, temporary)
         temporary.replace(folder / f"shard-{shard:05d}-{_crc32(temporary)}.safetensors")
@@ -44,8 +45,13 @@ def map_shard(path: Path, device: str | torch.device = "cpu") -> dict[str, torch
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
+def shard_paths(folder: Path) -> dict[int, Path]:
+    """The shards that exist, by number; of two versions of one, the same on every call."""
+    return {int(path.name[6:].split("-")[0]): path for path in sorted(folder.glob(SHARD_FILES))}
+
+
 def find_shard(folder: Path, shard: int) -> Path | None:
-    return next(folder.glob(f"shard-{shard:05d}-*.safetensors"), None)
+    return max(folder.glob(f"shard-{shard:05d}-*.safetensors"), default=None)
 
 
 def is_whole(folder: Path, shard: int) -> bool:

@@ -1,8 +1,8 @@
-"""Writes the feature store of one modality of a table, shard by shard."""
+"""Writes the feature store of one modality of a table, shard by shard, shared by processes."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,16 +13,23 @@ from tqdm import tqdm
 from edge_lib.config import ConfigError, FeatureSpec
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
+from edge_lib.features.claims import Claim, Claims
 from edge_lib.features.encoder import Encoder, run_encoder
 from edge_lib.features.items import Items
 from edge_lib.features.reading import BatchReader, PreparedBatch
 from edge_lib.features.shard_report import ShardReport
 from edge_lib.features.shard_rows import ShardRows
-from edge_lib.features.shards import find_shard, is_whole, map_shard, save_shard
+from edge_lib.features.shards import (
+    SHARD_FILES,
+    find_shard,
+    is_whole,
+    map_shard,
+    save_shard,
+    shard_paths,
+)
 from edge_lib.features.store import FeatureStore, store_folder
 from edge_lib.runs.files import write_json
 from edge_lib.runs.progress import progress_bar
-from edge_lib.training.device import process_rank
 
 
 @dataclass
@@ -32,6 +39,7 @@ class StoreWriter:
     spec: FeatureSpec
     modality: str
     table: Table
+    written: set[int] = field(default_factory=set)  # shards, by this process
 
     @property
     def name(self) -> str:
@@ -54,25 +62,52 @@ class StoreWriter:
         return is_whole(self.folder, shard)
 
     def is_complete(self) -> bool:
-        """Whether all shards exist and match their checksums."""
-        exists = (self.folder / "manifest.json").exists()
-        return exists and all(map(self.has, range(self.num_shards)))
+        """Whether all shards exist and match their checksums; removes all that do not."""
+        return self._has_manifest() and all([self.has(n) for n in range(self.num_shards)])
 
     def shard_range(self, shard: int) -> tuple[int, int]:
         """The first item of a shard, and the one after its last."""
         rows = self.spec.features.shard_rows
         return shard * rows, min((shard + 1) * rows, len(self.items))
 
-    def write(self, shards: Sequence[int], encoder: Encoder) -> None:
-        """Encode the items of some shards and write their files, with a bar of this process."""
-        rank, world_size = process_rank()
-        name = self.name if world_size == 1 else f"{self.name}, rank {rank} of {world_size}"
-        total = sum(stop - start for start, stop in map(self.shard_range, shards))
-        with progress_bar(name, total, " items") as bar:
-            for shard in shards:
-                self._write(shard, encoder, bar)
+    def missing(self) -> list[int]:
+        """The shards that do not exist; those that do are not read."""
+        paths = shard_paths(self.folder)
+        return [shard for shard in range(self.num_shards) if shard not in paths]
 
-    def _write(self, shard: int, encoder: Encoder, bar: tqdm) -> None:
+    def num_items(self, shards: Iterable[int]) -> int:
+        return sum(stop - start for start, stop in map(self.shard_range, shards))
+
+    def write(self, get_encoder: Callable[[], Encoder], take_over: bool = False) -> bool:
+        """Encode missing shards until other processes encode the rest; False if they already do.
+
+        take_over: also shards of processes that died. The bar counts the items of all processes.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        total, claimed = self.num_items(self.missing()), self._claim_shard(take_over)
+        if not claimed:
+            return False
+        with progress_bar(self.name, total, " items") as bar:
+            while claimed:
+                shard, claim = claimed
+                with claim:
+                    self._write(shard, get_encoder(), claim, bar)
+                encoded = total - self.num_items(self.missing())
+                bar.update(max(0, encoded - bar.n))
+                claimed = self._claim_shard(take_over)
+        return True
+
+    def _claim_shard(self, take_over: bool) -> tuple[int, Claim] | None:
+        """A missing shard for this process."""
+        claims = Claims(self.folder)
+        for shard in self.missing():
+            if claim := claims.take(f"{shard:05d}", take_over):
+                if not find_shard(self.folder, shard):
+                    return shard, claim
+                claim.release()  # another process has just written it
+        return None
+
+    def _write(self, shard: int, encoder: Encoder, claim: Claim, bar: tqdm) -> None:
         config = self.spec.features
         start, stop = self.shard_range(shard)
         started = time.perf_counter()
@@ -84,7 +119,9 @@ class StoreWriter:
             self._encode(batch, encoder, rows)
             report.add(batch, self.items)
             bar.update(len(numbers))
+            claim.report_progress()
         save_shard(self.folder, shard, rows.tensors() | {"report": report.to_bytes()})
+        self.written.add(shard)
         speed = (stop - start) / (time.perf_counter() - started)
         count = f"items {start:,}-{stop:,} of {len(self.items):,}, {speed:,.0f}/s"
         print(f"{self.name}: {count}", flush=True)
@@ -102,28 +139,52 @@ class StoreWriter:
         if keeps_tokens:
             check_budget(rows.token_bytes_per_item * len(self.items), config.max_gb)
 
-    def finish(self) -> None:
-        """Wait for the shards of other processes; process 0 then writes the manifest."""
-        rank, world_size = process_rank()
-        # process 0 completes the store, so it checks the shards of other processes as well
-        ready = is_whole if rank == 0 and world_size > 1 else find_shard
-        for shard in range(self.num_shards):
-            while not ready(self.folder, shard):
-                time.sleep(0.5)
-        if rank == 0:
-            self._complete()
-        while not (self.folder / "manifest.json").exists():
-            time.sleep(0.1)
+    def finish(self) -> bool:
+        """Whether the store is complete. Completes it if all shards are there, and match their
+        checksums, unless another process does.
+        """
+        if self.missing():
+            return False
+        if self._has_manifest():
+            return True
+        claim = Claims(self.folder).take("manifest", take_over=True)
+        if not claim:
+            return False
+        with claim:
+            if not self._has_manifest() and self._are_whole(claim):
+                self._complete(claim)
+        return self._has_manifest()
 
-    def _complete(self) -> None:
-        """Write what the store holds, and print what was left out or changed."""
-        report = ShardReport()
+    def _are_whole(self, claim: Claim) -> bool:
+        """Check the shards that other processes wrote; corrupt ones are removed."""
+        whole = True
+        for shard in {*range(self.num_shards)} - self.written:
+            whole &= self.has(shard)
+            claim.report_progress()
+        return whole
+
+    def holders(self) -> str:
+        """The processes that encode shards, in words."""
+        return ", ".join(Claims(self.folder).holders()) or "the file system"
+
+    def _has_manifest(self) -> bool:
+        return (self.folder / "manifest.json").exists()
+
+    def _complete(self, claim: Claim) -> None:
+        """Write what the store holds, print what was left out or changed, and remove what processes
+        that died have left.
+        """
+        report, paths = ShardReport(), shard_paths(self.folder)
         for shard in range(self.num_shards):
-            report.load(map_shard(find_shard(self.folder, shard))["report"])
+            report.load(map_shard(paths[shard])["report"])
         report.write(self.folder / "skipped.csv")
         for line in report.summary():
             print(f"{self.name}: {line}", flush=True)
-        write_json(self.folder / "manifest.json", self._manifest(report))
+        manifest = self._manifest(report)
+        for path in {*self.folder.glob(SHARD_FILES), *self.folder.glob(".*")}:
+            if path not in (*paths.values(), claim.path):
+                path.unlink(missing_ok=True)
+        write_json(self.folder / "manifest.json", manifest)
 
     def _manifest(self, report: ShardReport) -> dict:
         example = self._shard_with_features(report)
@@ -138,8 +199,8 @@ class StoreWriter:
 
     def _shard_with_features(self, report: ShardReport) -> dict[str, torch.Tensor]:
         """A shard with at least one encoded item: it has the widths."""
-        for shard in range(self.num_shards):
-            data = map_shard(find_shard(self.folder, shard))
+        for path in shard_paths(self.folder).values():
+            data = map_shard(path)
             if "pooled" in data:
                 return data
         reasons = "; ".join(report.summary())

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +49,7 @@ def replace_text(path: Path, text: str) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path that replaces `path` on success, so that no reader sees a partial file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary_beside(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -61,7 +61,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(folder: str | Path) -> Iterator[Path]:
     """Like `whole_file` for a folder; it replaces an existing one on success."""
     folder = absolute_path(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = _temporary_beside(folder)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -70,3 +70,8 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_beside(path: Path) -> Path:
+    """A name that is not in use, by processes of other machines either."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")

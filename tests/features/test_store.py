@@ -7,7 +7,7 @@ from align_targets import encode_and_die
 
 from edge_lib.config import ConfigError
 from edge_lib.features.encoder import load_encoder
-from edge_lib.features.extract import extract_features, missing_shards, write_features
+from edge_lib.features.extract import extract_features, write_features
 from edge_lib.features.items import Items
 from edge_lib.features.online import OnlineFeatures
 from edge_lib.features.store import FeatureStore, open_store, store_folder
@@ -170,22 +170,22 @@ def test_extraction_has_one_bar_a_store_over_its_missing_shards(config, relayed_
     assert (state["options"]["total"], state["n"], state["closed"]) == (56, 56, True)
 
 
-def test_extraction_bar_names_the_rank_and_counts_its_own_items(
-    config, relayed_states, monkeypatch
-):
+def test_extraction_bar_counts_the_items_of_other_processes(config, relayed_states):
     encoder = load_encoder("vision", config.vision.encoder_config)
-    writer = StoreWriter(config.feature_spec, "vision", load_table(config.data, "train"))
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for _, shards in missing_shards([writer]):
-        writer.write(shards, encoder)
-    state = relayed_states()[-1]
-    assert state["options"] | {"n": state["n"]} == {
-        "name": f"{writer.name}, rank 1 of 2",
-        "total": 40,
-        "unit": " items",
-        "n": 40,
-    }
+    writer, other = (
+        StoreWriter(config.feature_spec, "vision", load_table(config.data, "train"))
+        for _ in range(2)
+    )
+
+    def get_encoder():
+        if not other.written:
+            other.write(lambda: encoder)  # the other two of three shards
+        return encoder
+
+    writer.write(get_encoder)
+    assert (writer.written, other.written) == ({0}, {1, 2})
+    ends = [s for s in relayed_states() if s["closed"] and s["options"]["unit"] == " items"]
+    assert [(state["options"]["total"], state["n"]) for state in ends] == [(96, 56), (96, 96)]
 
 
 def test_broken_images_are_skipped_and_counted(small_align, make_table, encode_image, tmp_path):
@@ -198,9 +198,8 @@ def test_broken_images_are_skipped_and_counted(small_align, make_table, encode_i
     )
     encoder = load_encoder("vision", config.vision.encoder_config)
     store_writer = StoreWriter(config.feature_spec, "vision", table)
-    for writer, shards in missing_shards([store_writer]):  # all images of the second are broken
-        writer.write(shards, encoder)
-    store_writer.finish()
+    store_writer.write(lambda: encoder)  # all images of the second shard are broken
+    assert store_writer.finish()
     assert store_writer.is_complete()
     assert store_writer.counts() == {"items": 8, "skipped": 4, "truncated": 0}
     store = open_store(config.feature_spec, "vision", table)
@@ -226,7 +225,7 @@ def test_token_budget_is_checked_before_writing(config):
     config.features.max_gb = 1e-6
     with pytest.raises(ConfigError, match=r"need about .* GB, over features.max_gb"):
         write(config)
-    assert not list(config.data.cache_dir.glob("features/*/*"))
+    assert not list(config.data.cache_dir.glob("features/*/[!.]*"))
 
 
 def test_failed_write_leaves_no_file(config, monkeypatch):
@@ -237,7 +236,7 @@ def test_failed_write_leaves_no_file(config, monkeypatch):
     monkeypatch.setattr("edge_lib.features.shards.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         write(config)
-    assert not list(config.data.cache_dir.glob("features/*/*"))
+    assert not list(config.data.cache_dir.glob("features/*/[!.]*"))
 
 
 def test_unfinished_store_cannot_be_opened(tmp_path):

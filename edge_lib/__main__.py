@@ -34,24 +34,38 @@ def extract(arguments: Arguments) -> int:
     """Encode the tables of a config with its frozen encoders and store the features.
 
     Stored features are kept, so the same command resumes an extraction. Prints the counts of each
-    store; logs are in the logs folder of data.cache_dir.
+    store; logs are in the logs folder of data.cache_dir. Tasks share the work: one that dies ends
+    no other; exits with 1 if all have ended and shards are missing.
     """
-    path, overrides = _parse_config(extract, arguments)
+    parser = _config_parser(extract)
+    parser.add_argument("--tasks", type=int, metavar="N", help="share the work, a process each")
+    parser.add_argument(
+        "--cluster",
+        choices=["local", "slurm"],
+        default="local",
+        help="where tasks run; with slurm as an array of jobs with features.slurm",
+    )
+    options = parser.parse_args(arguments)
     from edge_lib.config import load_config
-    from edge_lib.features.extract import extract_features
     from edge_lib.sources.download import download_missing
 
-    config = load_config(path, overrides, "modalities")
-    download_missing(config.data)
-    stores = extract_features(
-        config.data,
-        config.feature_spec,
-        log_dir=config.data.cache_dir / "logs",
-        **config.extract_launch,
-    )
+    config = load_config(options.config, options.overrides, "modalities")
+    data, spec, logs = config.data, config.feature_spec, config.data.cache_dir / "logs"
+    download_missing(data)
+    if options.tasks is None and options.cluster == "local":
+        from edge_lib.features.extract import extract_features
+
+        stores, missing = extract_features(data, spec, log_dir=logs, **config.extract_launch), []
+    else:
+        from edge_lib.features.extract_tasks import run_tasks
+
+        tasks = 1 if options.tasks is None else options.tasks
+        stores, missing = run_tasks(data, spec, tasks, options.cluster, logs / "extract")
     for store, counts in stores.items():
         print(f"{store}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
-    return 0
+    for line in missing:
+        print(line, file=sys.stderr)
+    return 1 if missing else 0
 
 
 def download(arguments: Arguments) -> int:
@@ -225,14 +239,18 @@ def main(arguments: Arguments | None = None) -> int:
 
 def _parse_config(command: Callable, arguments: Arguments) -> tuple[str, str]:
     """The config's path and the overrides, for a command that takes these."""
+    options = _config_parser(command).parse_args(arguments)
+    return options.config, options.overrides
+
+
+def _config_parser(command: Callable) -> argparse.ArgumentParser:
     prog = f"edge-glass {command.__name__}"
     parser = argparse.ArgumentParser(prog=prog, description=command.__doc__)
     parser.add_argument("config", help="YAML file of the experiment")
     parser.add_argument(
         "--overrides", default="", help='values to change, such as "seed=1 train.lr=3e-4"'
     )
-    options = parser.parse_args(arguments)
-    return options.config, options.overrides
+    return parser
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from edge_lib.config import (
     load_config,
 )
 from edge_lib.data.table import Table
-from edge_lib.features.extract import share_stores, write_stores
+from edge_lib.features.extract import incomplete, share_stores, write_stores
 from edge_lib.features.store import FeatureStore
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.models import Aligner
@@ -119,7 +119,7 @@ def write_embeddings(
     stores = _open_writers(spec, data, splits)
     if num_processes == 1:
         write_stores([*stores.values()], spec)
-    elif not all([store.is_complete() for store in stores.values()]):  # looks at all of them
+    elif incomplete(stores.values()):
         options = {"num_processes": num_processes, "log_dir": data.cache_dir / "logs"}
         launch(encode_items, spec, data, splits, **options)
     with whole_file(path) as temporary, columns.open(temporary, aligner) as writer:

@@ -5,7 +5,7 @@ and takes over those of processes that died. None waits for one that is dead, or
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -36,13 +36,18 @@ def extract_features(
     Returns {"train/vision": {"items": n, "skipped": k, "truncated": t}, ...}; a truncated item is
     longer than the encoder's window. Raises ConfigError before tokens exceed features.max_gb.
     """
-    writers = _store_writers(data, spec, only)
-    if all([writer.is_complete() for writer in writers.values()]):  # looks at all of them
-        return _counts(writers)
-    for name, modality in spec.modalities.items():
-        check_output(name, modality.encoder_config)
+    writers = store_writers(data, spec, only)
+    if not incomplete(writers.values()):
+        return count_items(writers)
+    check_outputs(spec)
     results = launch(share_features, data, spec, only, log_dir=log_dir, **launch_options)
     return next(iter(results.values()))  # of this node's ranks, which may lack 0
+
+
+def check_outputs(spec: FeatureSpec) -> None:
+    """ConfigError for an encoder without the layers and tokens that are configured."""
+    for name, modality in spec.modalities.items():
+        check_output(name, modality.encoder_config)
 
 
 def has_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> bool:
@@ -50,29 +55,33 @@ def has_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) 
     return all(
         has_item_fingerprint(writer.table, writer.modality, spec.cache_dir)
         and (writer.folder / "manifest.json").exists()
-        for writer in _store_writers(data, spec, only).values()
+        for writer in store_writers(data, spec, only).values()
     )
+
+
+def incomplete(writers: Iterable[StoreWriter]) -> list[StoreWriter]:
+    """Those of stores that lack shards; corrupt shards of any are removed."""
+    return [writer for writer in writers if not writer.is_complete()]
 
 
 def write_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:
     """`extract_features` in this process, which shares the work with any others that do so."""
-    writers = _store_writers(data, spec, only)
+    writers = store_writers(data, spec, only)
     write_stores([*writers.values()], spec)
-    return _counts(writers)
+    return count_items(writers)
 
 
 def share_features(data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()) -> Counts:
     """`write_features`; shards that exist are not read, as the process that started it has."""
-    writers = _store_writers(data, spec, only)
+    writers = store_writers(data, spec, only)
     share_stores([*writers.values()], spec)
-    return _counts(writers)
+    return count_items(writers)
 
 
 def write_stores(writers: Sequence[StoreWriter], spec: FeatureSpec) -> None:
     """Write the stores that are missing, which share a spec, as `write_features` does."""
     if process_rank()[0] == 0:
-        for writer in writers:
-            writer.is_complete()  # removes corrupt shards
+        incomplete(writers)  # removes corrupt shards
     share_stores(writers, spec)
 
 
@@ -111,8 +120,8 @@ def _load_encoder(spec: FeatureSpec, modality: str) -> Encoder:
     return OnnxEncoder(modality, encoder, config, spec.cache_dir)
 
 
-def _store_writers(
-    data: DataConfig, spec: FeatureSpec, only: Sequence[str]
+def store_writers(
+    data: DataConfig, spec: FeatureSpec, only: Sequence[str] = ()
 ) -> dict[tuple[str, str], StoreWriter]:
     """One for each split and modality; none for the training split if it is encoded online.
     ConfigError for a table without any item of a modality.
@@ -131,5 +140,5 @@ def _store_writers(
     return writers
 
 
-def _counts(writers: dict[tuple[str, str], StoreWriter]) -> Counts:
+def count_items(writers: dict[tuple[str, str], StoreWriter]) -> Counts:
     return {"/".join(names): writer.counts() for names, writer in writers.items()}

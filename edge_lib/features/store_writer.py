@@ -63,7 +63,11 @@ class StoreWriter:
 
     def is_complete(self) -> bool:
         """Whether all shards exist and match their checksums; removes all that do not."""
-        return self._has_manifest() and all([self.has(n) for n in range(self.num_shards)])
+        return self._has_manifest() and not [n for n in range(self.num_shards) if not self.has(n)]
+
+    def is_ready(self) -> bool:
+        """`is_complete` without a look at the content."""
+        return self._has_manifest() and not self.missing()
 
     def shard_range(self, shard: int) -> tuple[int, int]:
         """The first item of a shard, and the one after its last."""
@@ -143,12 +147,9 @@ class StoreWriter:
         """Whether the store is complete. Completes it if all shards are there, and match their
         checksums, unless another process does.
         """
-        if self.missing():
-            return False
-        if self._has_manifest():
-            return True
-        claim = Claims(self.folder).take("manifest", take_over=True)
-        if not claim:
+        if self.is_ready() or self.missing():
+            return self.is_ready()
+        if not (claim := Claims(self.folder).take("manifest", take_over=True)):
             return False
         with claim:
             if not self._has_manifest() and self._are_whole(claim):

@@ -1,0 +1,74 @@
+"""Copies of a function as independent processes of this machine: one that dies ends no other."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import RLock, Thread
+
+from tqdm import tqdm
+
+from edge_lib.runs.gpus import worker_devices
+from edge_lib.training.launch_context import child_environment
+
+STOP_SECONDS = 5
+
+
+class LocalTasks:
+    """`count` processes with a GPU each, which they share if there are fewer. They end when this
+    process does, however it ends. Output: <folder>/task-<number>.log
+    """
+
+    visible_seconds = 0
+
+    def __init__(self, function: Callable, count: int, folder: Path):
+        context = multiprocessing.get_context("spawn")
+        self.running: dict[Path, multiprocessing.Process] = {}
+        with child_environment(count):
+            for number, devices in enumerate(worker_devices(count, 1)):
+                log = folder / f"task-{number}.log"
+                self.running[log] = context.Process(target=_run, args=(function, log, devices))
+                self.running[log].start()
+
+    def ended(self) -> Iterator[str]:
+        """A line for each process that has failed since the last call."""
+        for log, process in [*self.running.items()]:
+            if process.exitcode is not None:
+                del self.running[log]
+                if process.exitcode:
+                    yield f"{log.stem} ended: {_cause(process.exitcode, log)}"
+
+    def close(self) -> None:
+        for process in self.running.values():
+            process.terminate()
+        for process in self.running.values():
+            process.join(STOP_SECONDS)
+            process.kill()
+
+
+def _cause(code: int, log: Path) -> str:
+    if code < 0:
+        return f"{signal.Signals(-code).name}: see {log}"
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    last = next(filter(None, map(str.strip, reversed(lines))), f"exit code {code}")
+    return f"{last}: see {log}"
+
+
+def _run(function: Callable, log: Path, devices: str) -> None:
+    """In the new process."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout.reconfigure(line_buffering=True)
+    tqdm.set_lock(RLock())  # its own would leave a semaphore behind when this process is killed
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent stops us
+    Thread(target=_end_with_parent, daemon=True).start()
+    function()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -29,6 +29,7 @@ from edge_lib.features.shards import (
 )
 from edge_lib.features.store import FeatureStore, store_folder
 from edge_lib.runs.files import write_json
+from edge_lib.runs.parent import end_with_parent
 from edge_lib.runs.progress import progress_bar
 
 
@@ -118,7 +119,8 @@ class StoreWriter:
         rows, report = ShardRows(start, stop, config), ShardReport()
         batches = self.items.batches(start, stop, config.batch_size)
         reader = BatchReader(self.items, encoder, batches)
-        loader = DataLoader(reader, batch_size=None, num_workers=config.num_workers)
+        options = {"num_workers": config.num_workers, "worker_init_fn": end_with_parent}
+        loader = DataLoader(reader, batch_size=None, **options)
         for numbers, batch in zip(batches, loader, strict=True):
             self._encode(batch, encoder, rows)
             report.add(batch, self.items)

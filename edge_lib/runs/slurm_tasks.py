@@ -35,7 +35,7 @@ class SlurmTasks:
         jobs = find_jobs(self.names)
         self.running = {k: j for k, j in jobs.items() if not j.ended and j.state != "COMPLETING"}
         if self.running:
-            print(f"following {len(self.running)} tasks of an earlier start", flush=True)
+            print(f"tasks followed from an earlier start: {len(self.running)}", flush=True)
             return
         self.names, size = [], max_array_size()
         try:
@@ -47,7 +47,7 @@ class SlurmTasks:
 
     def _submit(self, functions: list[Callable], options: Mapping[str, Any]) -> None:
         options = {"timeout_min": 24 * 60, **options}
-        name = new_name(str(options.get("name", "extract")))
+        name = new_name("extract", options)
         self.names.append(name)
         path = self.folder / f"{name}.json"
         write_json(path, len(functions))
@@ -58,7 +58,7 @@ class SlurmTasks:
             raise ConfigError(f"features.slurm: {error}") from None
         jobs = {(name, i): Job(f"{number}_{i}", "PENDING") for i in range(len(functions))}
         self.running |= jobs
-        print(f"job {number}: {len(functions)} tasks", flush=True)
+        print(f"submitted job {number}, tasks: {len(functions)}", flush=True)
 
     def ended(self) -> Iterator[str]:
         """A line for each task that has failed or was requeued since the last call."""

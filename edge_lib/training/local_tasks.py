@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import RLock, Thread
+from threading import RLock
 
 from tqdm import tqdm
 
 from edge_lib.runs.gpus import worker_devices
+from edge_lib.runs.parent import end_with_parent
 from edge_lib.training.launch_context import child_environment
 
 STOP_SECONDS = 5
@@ -29,6 +30,7 @@ class LocalTasks:
         with child_environment(count):
             for number, devices in enumerate(worker_devices(count, 1)):
                 log = folder / f"task-{number}.log"
+                log.unlink(missing_ok=True)  # of an earlier start
                 self.running[log] = context.Process(target=_run, args=(function, log, devices))
                 self.running[log].start()
 
@@ -58,6 +60,7 @@ def _cause(code: int, log: Path) -> str:
 
 def _run(function: Callable, log: Path, devices: str) -> None:
     """In the new process."""
+    end_with_parent()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -65,10 +68,4 @@ def _run(function: Callable, log: Path, devices: str) -> None:
     tqdm.set_lock(RLock())  # its own would leave a semaphore behind when this process is killed
     os.environ["CUDA_VISIBLE_DEVICES"] = devices
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent stops us
-    Thread(target=_end_with_parent, daemon=True).start()
     function()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)

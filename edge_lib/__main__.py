@@ -68,6 +68,29 @@ def extract(arguments: Arguments) -> int:
     return 1 if missing else 0
 
 
+def compare(arguments: Arguments) -> int:
+    """Compare frozen encoders and their layers across modalities, before any head is trained.
+
+    Linear CKA and mutual nearest neighbours of n rows (section compare of the config). Writes a
+    heatmap and a table for each pair of modalities, and prints the pairs that agree best.
+    """
+    path, overrides = _parse_config(compare, arguments)
+    from edge_lib import plots
+    from edge_lib.config import load_config
+    from edge_lib.experiments.compare import compare_layers, pair_tables
+    from edge_lib.runs import Run
+    from edge_lib.sources.download import download_missing
+
+    config = load_config(path, overrides, "modalities")
+    download_missing(config.data)
+    run = Run.create(config, "compare")
+    for name, table in pair_tables(compare_layers(config)):
+        run.save_figure(name, *plots.layer_heatmaps(table))
+        print(name, table.nlargest(10, "knn").to_string(index=False), sep="\n")
+    print(run)
+    return 0
+
+
 def download(arguments: Arguments) -> int:
     """Write a data set into a folder, as Parquet shards or files that a source reads as they are.
 
@@ -206,7 +229,7 @@ def bench(arguments: Arguments) -> int:
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
     command.__name__: command
-    for command in (download, extract, sweep, embed, export, serve, runs, bench)
+    for command in (download, compare, extract, sweep, embed, export, serve, runs, bench)
 }
 
 

@@ -12,6 +12,8 @@ def problems(config) -> Iterator[str]:
     yield from _process_problems(config)
     yield from _sharding_problems(config)
     yield from _evaluation_problems(config)
+    if missing := sorted(set(config.compare.candidates) - set(config.modalities)):
+        yield f"compare.candidates names {', '.join(missing)}, which has no section"
 
 
 def _modality_problems(config) -> Iterator[str]:

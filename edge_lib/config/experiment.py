@@ -10,6 +10,7 @@ from edge_lib.config.aligner import AlignerSource
 from edge_lib.config.backbones import BackbonesConfig
 from edge_lib.config.base import Count, Section
 from edge_lib.config.checks import problems
+from edge_lib.config.compare import CompareConfig
 from edge_lib.config.data import DataConfig
 from edge_lib.config.evaluate import EvaluateConfig
 from edge_lib.config.features import FeaturesConfig, FeatureSpec
@@ -50,6 +51,7 @@ class ExperimentConfig(Section):
     train: TrainConfig = TrainConfig()
     launch: LaunchConfig = LaunchConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    compare: CompareConfig = CompareConfig()
     aligner: AlignerSource | None = None
     search: SearchConfig | None = None
     sweep: SweepConfig | None = None

@@ -1,7 +1,7 @@
 """The base of all frozen encoders, and one forward pass of an encoder."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,9 +60,11 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def layer_vectors(self, **inputs: torch.Tensor) -> list[torch.Tensor]:
-        """The pooled vectors (B, P) of all layers, as if each were `config.layer`."""
+        """The pooled vectors (B, P) of its own output and of each layer, as if it were
+        `config.layer`.
+        """
         output, states = self.outputs(True, **inputs)
-        outputs = [layer_output(state, output) for state in states or ()]
+        outputs = [output, *(layer_output(state, output) for state in states or ())]
         return [select_tokens(layer, self.config).pooled for layer in outputs]
 
     def truncates(self, item) -> bool:
@@ -129,9 +131,22 @@ def run_encoder(
     """One forward pass on prepared inputs, in `precision`; the output is float32. window: of
     `average_squares`, where tokens come from an image.
     """
+    output = _run(encoder, encoder, inputs, precision)
+    output = EncoderOutput(output.tokens.float(), output.mask, output.pooled.float(), output.grid)
+    return average_squares(output, window) if window > 1 and encoder.has_grid else output
+
+
+def run_layers(
+    encoder: Encoder, inputs: dict[str, torch.Tensor], precision: str
+) -> list[torch.Tensor]:
+    """`Encoder.layer_vectors` of prepared inputs, in `precision`; float32 on the CPU."""
+    vectors = _run(encoder, encoder.layer_vectors, inputs, precision)
+    return [vector.float().cpu() for vector in vectors]
+
+
+def _run(encoder: Encoder, function: Callable, inputs: dict[str, torch.Tensor], precision: str):
+    """A function of the encoder's inputs, on its device."""
     device = next(encoder.parameters()).device
     inputs = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
     with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-        output = encoder(**inputs)
-    output = EncoderOutput(output.tokens.float(), output.mask, output.pooled.float(), output.grid)
-    return average_squares(output, window) if window > 1 and encoder.has_grid else output
+        return function(**inputs)

@@ -4,6 +4,7 @@ from edge_lib.plots.ablation import pareto, stacked_bars, variant_dots, variant_
 from edge_lib.plots.audio import audio_retrieval
 from edge_lib.plots.comparison import compared_recall
 from edge_lib.plots.fusion import fusion_bars, gate_weights
+from edge_lib.plots.layers import layer_heatmaps
 from edge_lib.plots.map import explore_map
 from edge_lib.plots.qa import attention_steps, kind_scores, training_curves
 from edge_lib.plots.retrieval import (
@@ -28,6 +29,7 @@ __all__ = [
     "gate_weights",
     "kind_scores",
     "label_confusion",
+    "layer_heatmaps",
     "layout",
     "loss_curve",
     "pareto",

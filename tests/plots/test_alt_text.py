@@ -164,3 +164,24 @@ def test_sweep_figures_alt_names_variants():
     assert figure.alt == "EM against FLOPs for ours and theirs, with Pareto fronts."
     figure, _ = plots.stacked_bars(table, "dim", "decoder", "r1", "errors")
     assert figure.alt == "errors by dim, split into ours and theirs; in total 90% at 8."
+
+
+def test_layer_heatmaps_show_both_measures_and_name_the_best_pair():
+    sides = [("vision", "resnet", 0), ("vision", "resnet", "own")]
+    others = [("text", "org/bert", 1), ("text", "mpnet", 2), ("text", "mpnet", "own")]
+    names = [f"{key}_{side}" for side in "ab" for key in ("modality", "encoder", "layer")]
+    table = pd.DataFrame([(*a, *b) for a in sides for b in others], columns=names)
+    table = table.assign(rows=1000, chance=0.01, knn=np.arange(6) / 10, unbiased_cka=0.5)
+    figure, shown = plots.layer_heatmaps(table)
+    assert shown is table
+    assert figure.alt == (
+        "Heatmaps of CKA and mutual neighbours of vision and text layers on 1,000 rows; most "
+        "neighbours are shared by layer own of resnet and layer own of mpnet: 0.50, by chance "
+        "0.010."
+    )
+    cka, knn = figure.axes[:2]
+    labels = [label.get_text() for label in knn.get_xticklabels()]
+    assert labels == ["bert 1", "mpnet 2", "mpnet own"]
+    assert [label.get_text() for label in cka.get_yticklabels()] == ["0", "own"]
+    values = knn.collections[0].get_array().reshape(2, 3)
+    np.testing.assert_allclose(values, [[0, 0.1, 0.2], [0.3, 0.4, 0.5]])

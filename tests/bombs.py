@@ -39,6 +39,29 @@ def pad_jpeg(jpeg, count):
     return jpeg[:2] + b"\xff" * count + b"\0" + jpeg[2:]
 
 
+def insert_parts(kind, size):
+    """A picture of 64 x 48 pixels with `size` bytes of parts as small as its format allows."""
+    image = Image.new("L", (64, 48), 90)
+    if kind == "PNG":
+        content, position, part = to_file(image, "PNG"), 33, png_chunk(b"abCd", b"")
+    elif kind == "GIF":
+        content, part = to_file(image, "GIF"), b"!\xfe\x01a\0"
+        position = content.index(b"\x2c\0\0\0\0\x40\0")  # of the image descriptor
+    elif kind == "PPM":
+        content, position, part = to_file(image, "PPM"), 2, b" "
+    else:
+        content, position, part = to_file(image, "JPEG"), 2, JPEG_PARTS[kind]
+    return content[:position] + part * (size // len(part)) + content[position:]
+
+
+JPEG_PARTS = {
+    "fill": b"\xff",
+    "stuffed": b"\xff\0",
+    "comments": b"\xff\xfe\0\2",
+    "exif": b"\xff\xe1\0\x6cExif\0\0" + bytes(100),
+}
+
+
 def png(width, height):
     """A black PNG of any size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

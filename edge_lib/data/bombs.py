@@ -1,5 +1,6 @@
 """Small image files that would take gigabytes or hours to decode."""
 
+import io
 import re
 
 from PIL import Image
@@ -8,8 +9,28 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from edge_lib.data.unusable import UnusableItem
 
 MAX_SCANS = 100  # of a JPEG; encoders write about ten, and each costs a pass over all pixels
+MAX_EXIF = 100  # parts of EXIF data; Pillow copies all earlier ones for each
 SCAN, END = 0xDA, 0xD9
 MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # no stuffed byte, restart or fill byte
+
+
+class BoundedFile(io.BytesIO):
+    """An image file in memory that is read a limited number of times, then UnusableItem: Pillow
+    reads fill bytes of a JPEG, empty chunks of a PNG and the like one by one, in seconds for 20 MB.
+    UnusableItem as well for EXIF data in over `MAX_EXIF` parts.
+    """
+
+    def __init__(self, content: bytes):
+        if content.count(b"Exif\0\0") > MAX_EXIF:
+            raise UnusableItem(f"EXIF data in over {MAX_EXIF} parts")
+        super().__init__(content)
+        self._left = 10_000 + len(content) // 64  # encoders write parts of 4 kB and more
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise UnusableItem("the file consists of too many small parts")
+        return super().read(size)
 
 
 def check_bomb(image: Image.Image, content: bytes, max_pixels: int) -> None:

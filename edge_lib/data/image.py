@@ -3,13 +3,12 @@
 A change of what it looks like needs another `FORMAT` in `features/store.py`.
 """
 
-import io
 from collections.abc import Sequence
 
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from edge_lib.data.bombs import check_bomb
+from edge_lib.data.bombs import BoundedFile, check_bomb
 from edge_lib.data.grey import is_wide, scale_grey
 from edge_lib.data.unusable import UnusableItem
 
@@ -36,7 +35,7 @@ def decode_image(
     for files that are small and costly, and as `normalize_image` does, else Pillow's own errors.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=formats)
+        image = Image.open(BoundedFile(content), formats=formats)
     except UnidentifiedImageError:  # its text holds the address of the bytes in memory
         raise UnusableItem("not an image file, or of an unknown format") from None
     _check_size(*image.size, max_pixels)

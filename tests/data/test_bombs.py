@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from bombs import jpeg_scans, pad_jpeg, png, tiff_tile
-from image_helpers import to_file
+from bombs import JPEG_PARTS, insert_parts, jpeg_scans, pad_jpeg, png, tiff_tile
+from image_helpers import png_chunk, to_file
 from PIL import Image
 
 from edge_lib.data.bombs import MAX_SCANS, check_bomb
@@ -52,6 +52,39 @@ def test_bomb_check_reads_fill_bytes_once():
     check_bomb(images[0], pad_jpeg(jpegs[0], 2_000_000), 10**6)
     with pytest.raises(UnusableItem, match="over 100 scans"):
         check_bomb(images[1], pad_jpeg(jpegs[1], 2_000_000), 10**6)
+
+
+@pytest.mark.parametrize("kind", [*JPEG_PARTS, "PNG", "GIF", "PPM"])
+def test_bomb_of_small_parts_is_refused(kind):
+    """Pillow would read 20 MB of them in up to 20 s, in which other threads hardly run."""
+    assert decode_image(insert_parts(kind, 2000)).size == (64, 48)
+    content = insert_parts(kind, 200_000)
+    with pytest.raises(UnusableItem, match=r"small parts|EXIF data in over 100"):
+        decode_image(content)
+    assert check_picture(content, None, 10**6).status == "corrupt_image"
+
+
+def test_bomb_check_takes_pictures_of_many_parts():
+    """PNGs in parts of 4 kB, and JPEGs with a comment of any size, as tools write them."""
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    head, data, end = png_parts(to_file(Image.fromarray(noise), "PNG"))
+    pieces = [data[start : start + 4096] for start in range(0, len(data), 4096)]
+    content = head + b"".join(png_chunk(b"IDAT", piece) for piece in pieces) + end
+    assert len(pieces) > 300
+    assert np.array_equal(decode_image(content), noise)
+    comments = (b"\xff\xfe\xff\xff" + bytes(65533)) * 100
+    jpeg = to_file(Image.new("RGB", (16, 12), "red"), "JPEG")
+    assert decode_image(jpeg[:2] + comments + jpeg[2:]).size == (16, 12)
+
+
+def png_parts(content):
+    """What precedes the pixels of a PNG, their compressed bytes, and its end."""
+    data, position = b"", 33
+    while (kind := content[position + 4 : position + 8]) != b"IEND":
+        length = int.from_bytes(content[position : position + 4])
+        data += content[position + 8 : position + 8 + length] if kind == b"IDAT" else b""
+        position += 12 + length
+    return content[:33], data, content[position:]
 
 
 def test_bomb_of_a_download_is_refused():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from edge_lib.data.bombs import check_bomb
+from edge_lib.data.bombs import BoundedFile, check_bomb
 from edge_lib.data.image import FORMATS, MAX_PIXELS, MAX_RATIO, normalize_image, turn_of
 from edge_lib.data.unusable import UnusableItem
 from edge_lib.sources.download.statuses import Failure
@@ -53,7 +53,7 @@ def check_picture(content: bytes, max_side: int | None, max_pixels: int) -> Pict
 def _open(content: bytes, max_pixels: int) -> Image.Image:
     """Not yet decoded."""
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(BoundedFile(content), formats=FORMATS)
     except UnidentifiedImageError:  # its text holds the address of the bytes in memory
         raise Failure("not_an_image", "of no format that is read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -1,7 +1,9 @@
-"""How the server's process allocates memory."""
+"""How the server's process allocates memory, and looks for what is no longer used."""
 
 import ctypes
-from contextlib import suppress
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 LARGE = 1 << 20  # bytes
@@ -17,3 +19,16 @@ def return_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_ARENA_MAX, 1)
         libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
+@contextmanager
+def exempt_from_collection() -> Iterator[None]:
+    """Leave what exists at the end out of the search for cycles, which halts all threads: with the
+    600,000 objects that torch and a model consist of, for 0.3 s under the first requests.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -3,15 +3,17 @@
 import logging
 import signal
 import sys
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
-from edge_lib.serving.allocator import return_freed_memory
+from edge_lib.serving.allocator import exempt_from_collection, return_freed_memory
 from edge_lib.serving.app import create_app
 from edge_lib.serving.checks import check_start
 from edge_lib.serving.metrics import Metrics
-from edge_lib.serving.service import load_service
+from edge_lib.serving.protocol import TimedProtocol
+from edge_lib.serving.service import Service, load_service
 from edge_lib.serving.settings import ServeSettings
 
 
@@ -23,7 +25,12 @@ def serve(run: str, settings: ServeSettings) -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("edge_glass.serving").setLevel(logging.INFO)
     metrics, errors = Metrics(), []
-    app = create_app(lambda: load_service(run, settings, metrics), settings, metrics)
+
+    def load() -> Service:
+        with exempt_from_collection():
+            return load_service(run, settings, metrics)
+
+    app = create_app(load, settings, metrics)
     server = uvicorn.Server(_uvicorn_config(app, settings))
 
     def fail(error: Exception) -> None:
@@ -40,6 +47,7 @@ def serve(run: str, settings: ServeSettings) -> None:
 def _uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=partial(TimedProtocol, timeout=settings.body_timeout),
         host=settings.host,
         port=settings.port,
         access_log=False,

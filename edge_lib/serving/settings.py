@@ -42,7 +42,9 @@ class ServeSettings(Section):
     max_n: Positive = Field(8, description="answers to a prompt")
     max_stop: Positive = Field(4, description="stop strings of a prompt")
     max_hits: Positive = Field(100, description="of a search")
-    body_timeout: Seconds = Field(30, description="seconds to receive the body of a request")
+    body_timeout: Seconds = Field(
+        30, description="seconds for the head of a request, and for its body"
+    )
 
     max_queue: Positive = Field(256, description="waiting prompts, and waiting items to embed")
     max_batch: Positive = Field(32, description="prompts that are generated together")

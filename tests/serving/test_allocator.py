@@ -1,10 +1,14 @@
 """How the server's process allocates memory."""
 
+import gc
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from edge_lib.serving.allocator import exempt_from_collection
 
 SCRIPT = """
 import ctypes, threading
@@ -34,3 +38,30 @@ def test_allocator_shares_one_arena_among_threads(called):
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "Arena 0" in result.stderr
     assert ("Arena 1" in result.stderr) is not called
+
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+
+
+@pytest.fixture
+def unfrozen():
+    yield
+    gc.unfreeze()
+
+
+def test_collection_leaves_out_what_was_loaded(unfrozen):
+    with exempt_from_collection():
+        assert not gc.isenabled()
+        loaded = weakref.ref(Cycle())
+    later = weakref.ref(Cycle())
+    gc.collect()
+    assert gc.isenabled()
+    assert (loaded() is None, later() is None) == (False, True)
+
+
+def test_collection_goes_on_when_loading_fails(unfrozen):
+    with pytest.raises(OSError, match="no model"), exempt_from_collection():
+        raise OSError("no model")
+    assert gc.isenabled()

@@ -25,6 +25,7 @@ LISTS = {"images", "audio", "texts", "stop"}  # fields of a form that may be rep
 
 async def read_body(request: Request) -> tuple[Any, bool]:
     """The content of a body, and whether it is JSON, whose values have types."""
+    _check_encoding(request.headers.get("content-encoding", "identity"))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         body = await request.body()
@@ -37,6 +38,12 @@ async def read_body(request: Request) -> tuple[Any, bool]:
         async with request.form(max_files=2 * limit, max_fields=2 * limit + 50) as form:
             return await _form_values(form), False
     raise ApiError(415, "send application/json or multipart/form-data, named in Content-Type")
+
+
+def _check_encoding(encoding: str) -> None:
+    """ApiError for a compressed body."""
+    if encoding.strip().lower() not in ("", "identity"):
+        raise ApiError(415, "compressed bodies are not read; send it without Content-Encoding")
 
 
 def _check_charset(content_type: str) -> None:
@@ -67,12 +74,14 @@ def _parse_json(body: str | bytes) -> Any:
 
 
 async def _form_values(form: FormData) -> dict[str, Any]:
-    """Files as bytes; a list for fields that may be repeated."""
+    """Files as bytes; a list for fields that may be repeated. ApiError for others that are."""
     values: dict[str, Any] = {}
     for name, value in form.multi_items():
         content = await value.read() if isinstance(value, UploadFile) else value
         if name in LISTS:
             values.setdefault(name, []).append(content)
+        elif name in values:
+            raise ApiError(400, f"{name}: given more than once", param=name)
         else:
             values[name] = content
     return _parse_fields(values)

@@ -1,7 +1,7 @@
 """Embeddings of what clients send, in batches of a modality, on one thread."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +11,7 @@ import numpy as np
 from edge_lib.data.unicode import is_unicode
 from edge_lib.data.unusable import UnusableItem
 from edge_lib.serving.errors import ApiError, unusable
-from edge_lib.serving.media import DECODERS, Media
+from edge_lib.serving.media import Media, in_thread
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
 
@@ -131,18 +131,19 @@ class EmbedQueue:
 
     async def _prepare(self, modality: str, items: Sequence[Item], param: str | None) -> list:
         """Inputs of the model. Texts on its thread, as tokenizers are not thread-safe."""
-        loop, texts = asyncio.get_running_loop(), modality == "text"
-        pool, parts = (self._thread, [items]) if texts else (DECODERS, [[item] for item in items])
-        inputs = []
-        for part in parts:
-            inputs += await loop.run_in_executor(pool, self._decode, modality, part, param)
-        return inputs
+        if modality == "text":
+            return await self._call(self._decode, modality, items, param)
+        return [await in_thread(self._decode_item, modality, item) for item in items]
+
+    async def _call(self, function: Callable, *args: Any) -> Any:
+        """On the model's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def _decode(self, modality: str, items: Sequence[Item], param: str | None) -> list:
         places = (f"{param}.{n}" if param else None for n in range(len(items)))
         return [self._decode_item(modality, *pair) for pair in zip(items, places, strict=True)]
 
-    def _decode_item(self, modality: str, item: Item, place: str | None) -> Any:
+    def _decode_item(self, modality: str, item: Item, place: str | None = None) -> Any:
         try:
             decoded = _checked(item) if isinstance(item, str) else item.decode()
             return self._embedder.prepare(modality, decoded)
@@ -185,10 +186,9 @@ class EmbedQueue:
     async def _embed_batch(self, batch: list[_Job]) -> None:
         """Each job alone if that fails for all together."""
         self._metrics.batch_rows.labels("embed").observe(len(batch))
-        loop, inputs = asyncio.get_running_loop(), [job.inputs for job in batch]
+        inputs = [job.inputs for job in batch]
         try:
-            function = self._embedder.embed
-            rows = await loop.run_in_executor(self._thread, function, batch[0].modality, inputs)
+            rows = await self._call(self._embedder.embed, batch[0].modality, inputs)
         except Exception as error:  # of the model; raised to the client
             if len(batch) > 1:
                 for job in batch:

@@ -6,6 +6,8 @@ import binascii
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -24,6 +26,7 @@ T = TypeVar("T")
 
 # a picture of the largest size takes up to 300 MB while it is decoded
 DECODERS = ThreadPoolExecutor(2, thread_name_prefix="decode")
+TURN: ContextVar[asyncio.Semaphore] = ContextVar("TURN")  # of the items of a request
 IMAGE_FORMATS = [name for name in FORMATS if name != "ICO"]  # whose pictures have hidden sizes
 AUDIO_FORMATS = "WAV, FLAC, MP3 and OGG"
 EXAMPLES = {"image": "data:image/png;base64,...", "audio": "data:audio/wav;base64,..."}
@@ -118,6 +121,14 @@ async def load_media(
     return await in_thread(media_from_uri, kind, uri, settings, param)
 
 
+def take_turns() -> None:
+    """Let this request have one of the threads at a time, so that a thousand large pictures of one
+    client leave the others to the rest.
+    """
+    TURN.set(asyncio.Semaphore(1))
+
+
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """Call what takes long without blocking the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(DECODERS, function, *args)
+    async with TURN.get(nullcontext()):
+        return await asyncio.get_running_loop().run_in_executor(DECODERS, function, *args)

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_lib.serving.errors import ApiError
+from edge_lib.serving.media import take_turns
 from edge_lib.serving.metrics import Metrics
 from edge_lib.serving.settings import ServeSettings
 
@@ -51,6 +52,9 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        take_turns()
+        if scope["method"] == "HEAD":  # as GET; the server leaves the body out
+            scope = {**scope, "method": "GET"}
         exchange = Exchange(scope, receive, send, self.settings, self.bodies)
         try:
             with self.metrics.running.track_inprogress():
@@ -123,7 +127,8 @@ class Exchange:
         self._check_size(int(self.headers.get("content-length") or 0))
         left = self.start + self.settings.body_timeout - time.monotonic()
         try:
-            message = await asyncio.wait_for(self._receive(), max(left, 0))
+            async with asyncio.timeout(max(left, 0)):  # takes what has come even if nothing is left
+                message = await self._receive()
         except TimeoutError:
             limit = f"{self.settings.body_timeout:g} s"
             raise ApiError(408, f"the body did not arrive within {limit}") from None

@@ -165,3 +165,13 @@ def test_full_queue_sends_retry_after(open_client):
     response = client.post("/generate", json=PROMPT)
     assert (response.status_code, response.headers["retry-after"]) == (429, "3")
     assert response.json()["error"]["type"] == "rate_limit_error"
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/docs", "/v1/models", "/page/page.js"])
+def test_head_is_as_get_without_a_body(client, path):
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "content-type", "content-security-policy"):
+        assert head.headers[name] == get.headers[name]
+    assert client.head("/nowhere").status_code == 404
+    assert client.head("/generate").status_code == 405

@@ -78,6 +78,37 @@ def test_damaged_form_is_refused(client, content, content_type):
     assert response.json()["error"].keys() >= {"message", "request_id"}
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "gzip, gzip", "x"])
+def test_compressed_body_is_refused(client, encoding):
+    headers = {"Content-Encoding": encoding}
+    for body in ({"json": PROMPT}, {"files": {"images": b"x"}, "data": PROMPT}):
+        error = client.post("/generate", headers=headers, **body).json()["error"]
+        assert (error["code"], "Content-Encoding" in error["message"]) == (
+            "unsupported_media_type",
+            True,
+        )
+    for encoding in ("identity", "Identity", ""):
+        headers = {"Content-Encoding": encoding}
+        assert client.post("/generate", json=PROMPT, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["prompt", "n", "max_tokens", "messages", "image"])
+def test_field_that_is_given_twice_is_refused(client, name):
+    """None of them is dropped in silence."""
+    files = [(name, (None, "1")), (name, (None, "1"))]
+    path = "/caption" if name == "image" else "/generate"
+    response = client.post(path, files=files)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, name)
+    assert "more than once" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["q", "k", "dim", "modality"])
+def test_parameter_that_is_given_twice_is_refused(client, name):
+    values = {"q": "a", "k": 1, "dim": 2, "modality": "vision"}
+    response = client.get("/search", params=[*values.items(), (name, values[name])])
+    assert (response.status_code, response.json()["error"]["param"]) == (400, name)
+
+
 @pytest.mark.parametrize("charset", ["undefined", "unicode_escape", "utf-16", '"latin-1"', "", "x"])
 def test_form_of_another_charset_is_refused(client, charset):
     part = b'--x\r\nContent-Disposition: form-data; name="messages"\r\n\r\n"\\ud800"\r\n--x--\r\n'

@@ -1,5 +1,6 @@
 """Limits of requests: taken at the limit, refused above it."""
 
+import asyncio
 import time
 
 import httpx
@@ -8,6 +9,8 @@ from serving.fakes import fake_service
 from serving.live import live_server, send_begin
 
 from edge_lib.serving.bodies import MAX_COUNTS
+from edge_lib.serving.errors import ApiError
+from edge_lib.serving.middleware import Bodies, Exchange
 from edge_lib.serving.schemas.examples import PICTURE
 from edge_lib.serving.settings import ServeSettings
 
@@ -182,3 +185,23 @@ def test_bodies_of_all_requests_are_bounded():
             response = until(429, url, 400_000)
             assert response.headers["retry-after"] == "1"
         assert until(200, url, 400_000)  # as the first has left
+
+
+def test_body_that_has_come_is_read_after_the_time_for_it():
+    """Such as one that came while the process did nothing for long."""
+    parts = [{"type": "http.request", "body": b"ab", "more_body": True}]
+
+    async def receive():
+        if not parts:
+            await asyncio.sleep(10)
+        return parts.pop()
+
+    async def run():
+        settings, scope = ServeSettings(body_timeout=0.01), {"type": "http", "headers": []}
+        exchange = Exchange(scope, receive, None, settings, Bodies())
+        exchange.start -= 1
+        assert (await exchange.receive())["body"] == b"ab"
+        with pytest.raises(ApiError, match="did not arrive"):
+            await exchange.receive()
+
+    asyncio.run(run())

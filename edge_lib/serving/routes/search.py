@@ -1,8 +1,10 @@
 """/search: the rows of the index that are nearest to a text, a picture or a sound."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from edge_lib.serving.bodies import parse, read_one
@@ -31,13 +33,21 @@ async def search_text(
     modality: Annotated[ItemKind | None, Query(description="of the hits")] = None,
 ) -> SearchResponse:
     values = {"texts": [q], "k": k, "dim": dim, "modality": modality}
-    if unknown := sorted(request.query_params.keys() - values.keys() - {"q"}):
-        raise ApiError(400, f"{unknown[0]}: unknown parameter", param=unknown[0])
+    _check_names(request.query_params, {"q", "k", "dim", "modality"})
     query = parse(SearchRequest, values, request.app.state.settings, strict=True)
     try:
         return await unless_gone(request, _search(request, service, query))
     except ApiError as error:
         raise error.at("q" if error.param == "texts.0" else error.param) from None
+
+
+def _check_names(params: QueryParams, known: set[str]) -> None:
+    """ApiError for a parameter that is unknown, or given more than once."""
+    for name, count in Counter(name for name, _ in params.multi_items()).items():
+        if name not in known:
+            raise ApiError(400, f"{name}: unknown parameter", param=name)
+        if count > 1:
+            raise ApiError(400, f"{name}: given more than once", param=name)
 
 
 @router.post(

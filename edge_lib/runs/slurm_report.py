@@ -1,5 +1,6 @@
 """Lines on Slurm jobs: why they ended or were requeued, and what they wait for."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,15 @@ from edge_lib.runs.slurm import Job
 # whose lines in a log are not the program's
 OTHERS = "srun:", "slurmstepd", "[IPKernelApp]", "submitit "
 UNKNOWN = "its job is no longer in Slurm's queue"  # it ended some minutes ago
+START = re.compile(r"\((\S+) (\S+),\d+\) - Starting with")  # submitit's line at a job's start
 REQUEUES = {"is timed-out": "time limit", "is preempted": "preempted"}  # in submitit's log
+CANCELLED = re.compile(r"CANCELLED AT (\S+) DUE TO (.+?) \*\*\*")  # slurmstepd's last line
+CANCELLED_FOR = {
+    "JOB REQUEUE": "by scontrol",
+    "PREEMPTION": "preempted",
+    "NODE FAILURE": "node failed",
+    "TIME LIMIT": "time limit",
+}
 
 
 def log_file(folder: Path, job: Job) -> Path:
@@ -48,10 +57,18 @@ def was_requeued(job: Job, last: Job | None) -> bool:
 
 def requeue_cause(job: Job, folder: Path) -> str:
     """What ended the last start of a job that is pending again; "" if that is not known."""
-    log = log_file(folder, job).with_suffix(".out")
-    text = log.read_text(errors="replace") if log.exists() else ""
-    last_start = text.rpartition("Starting with")[2]
-    return next((cause for phrase, cause in REQUEUES.items() if phrase in last_start), "")
+    log = log_file(folder, job)
+    output, errors = _read(log.with_suffix(".out")), _read(log)
+    last_start = output.rpartition("Starting with")[2]
+    causes = [cause for phrase, cause in REQUEUES.items() if phrase in last_start]
+    started = max(map("T".join, START.findall(output)), default="")
+    cancelled = [reason for time, reason in CANCELLED.findall(errors) if time >= started]
+    causes += [CANCELLED_FOR.get(reason, reason.lower()) for reason in cancelled]
+    return causes[0] if causes else ""
+
+
+def _read(log: Path) -> str:
+    return log.read_text(errors="replace") if log.exists() else ""
 
 
 def queue_summary(jobs: Iterable[Job]) -> str:

@@ -31,19 +31,49 @@ def test_end_cause_of_other_states_is_not_read_from_log(tmp_path):
     assert end_cause(Job("1_0", "TIMEOUT"), None, tmp_path) == f"time limit: see {log}"
 
 
+def start(second):
+    return (
+        f"submitit INFO (2026-11-27 12:05:{second},077) - Starting with JobEnvironment(job_id=1)\n"
+    )
+
+
+def cancelled(second, reason):
+    return (
+        f"slurmstepd: error: *** JOB 1 ON n1 CANCELLED AT 2026-11-27T12:05:{second}{reason} ***\n"
+    )
+
+
 @pytest.mark.parametrize(
-    ("log", "cause"),
+    ("output", "errors", "cause"),
     [
-        ("Starting with A\npreempted.\nStarting with A\nthis job is timed-out.\n", "time limit"),
-        ("Starting with A\nthis job is timed-out.\nStarting with A\n", ""),
-        ("Starting with A\nthis job is preempted.\n", "preempted"),
-        (None, ""),
+        (start(10) + "preempted.\n" + start(20) + "this job is timed-out.\n", "", "time limit"),
+        (start(10) + "this job is timed-out.\n" + start(20), "", ""),
+        (start(10) + "this job is preempted.\n", "", "preempted"),
+        (start(10), cancelled(11, " DUE TO JOB REQUEUE"), "by scontrol"),
+        (start(10), cancelled(10, " DUE TO PREEMPTION"), "preempted"),
+        (start(10), cancelled(11, " DUE TO NODE FAILURE, SEE LOG"), "node failure, see log"),
+        (start(10) + start(20), cancelled(11, " DUE TO JOB REQUEUE"), ""),
+        (start(10) + "this job is timed-out.\n", cancelled(12, " DUE TO REQUEUE"), "time limit"),
+        (start(10), cancelled(11, ""), ""),
+        (None, None, ""),
     ],
-    ids=["last", "earlier", "preempted", "no log"],
+    ids=[
+        "last start",
+        "earlier start",
+        "preempted",
+        "scontrol",
+        "same second",
+        "new reason",
+        "reason of earlier start",
+        "submitit before slurmstepd",
+        "no reason",
+        "no log",
+    ],
 )
-def test_requeue_cause_is_that_of_last_start(tmp_path, log, cause):
-    if log:
-        (tmp_path / "1_0_0_log.out").write_text(log)
+def test_requeue_cause_is_that_of_last_start(tmp_path, output, errors, cause):
+    if output:
+        (tmp_path / "1_0_0_log.out").write_text(output)
+        (tmp_path / "1_0_0_log.err").write_text(errors)
     assert requeue_cause(Job("1_0", "PENDING"), tmp_path) == cause
 
 

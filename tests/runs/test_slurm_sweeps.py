@@ -99,7 +99,7 @@ def test_slurm_sweep_tells_cancelled_points(start_sweep, hold, tmp_path, capfd):
         # what Slurm sends before a time limit; submitit takes it for a preemption if much is left
         (10, ["scancel", "--signal=USR2"], "time limit"),
         (30, ["scancel", "--signal=USR2"], "preempted"),
-        (30, ["scontrol", "requeue"], "see "),
+        (30, ["scontrol", "requeue"], "by scontrol"),
     ],
     ids=["time limit", "preemption", "scontrol"],
 )

@@ -150,6 +150,8 @@ def _parameters(name: str, options: Mapping[str, Any], dependency: str) -> dict[
     parameters = {key: value for key, value in options.items() if key not in NAMES}
     flags = {"requeue": True, "kill-on-invalid-dep": "yes"}
     flags |= options.get("slurm_additional_parameters", {})
+    if "no-requeue" in flags:
+        del flags["requeue"]  # sbatch takes the last of both
     for flag in flags:
         if own := OWN_FLAGS.get(flag.replace("_", "-")):
             raise ConfigError(f"slurm_additional_parameters.{flag} is not allowed; use {own}")

@@ -30,7 +30,6 @@ from edge_lib.runs.slurm import (
 from edge_lib.runs.slurm_report import (
     end_cause,
     is_cut_short,
-    log_file,
     queue_summary,
     requeue_cause,
     was_requeued,
@@ -179,7 +178,7 @@ class PointJobs:
 
     def _report_requeue(self, point: Point, job: Job, last: Job | None) -> None:
         if was_requeued(job, last):
-            cause = requeue_cause(job, self.folder) or f"see {log_file(self.folder, job)}"
+            cause = requeue_cause(job, self.folder)
             print(f"requeued ({cause}): {point.settings}", flush=True)
 
     def _report_status(self) -> None:

@@ -56,7 +56,9 @@ def was_requeued(job: Job, last: Job | None) -> bool:
 
 
 def requeue_cause(job: Job, folder: Path) -> str:
-    """What ended the last start of a job that is pending again; "" if that is not known."""
+    """What ended the last start of a job that is pending again, in words. A node that fails leaves
+    no line in its log.
+    """
     log = log_file(folder, job)
     output, errors = _read(log.with_suffix(".out")), _read(log)
     last_start = output.rpartition("Starting with")[2]
@@ -64,7 +66,7 @@ def requeue_cause(job: Job, folder: Path) -> str:
     started = max(map("T".join, START.findall(output)), default="")
     cancelled = [reason for time, reason in CANCELLED.findall(errors) if time >= started]
     causes += [CANCELLED_FOR.get(reason, reason.lower()) for reason in cancelled]
-    return causes[0] if causes else ""
+    return causes[0] if causes else f"perhaps its node failed: see {log}"
 
 
 def _read(log: Path) -> str:

@@ -167,6 +167,15 @@ def test_submit_hides_outer_job_and_writes_options(command, tmp_path, monkeypatc
     assert os.environ["SLURM_MEM_PER_NODE"] == "1"
 
 
+def test_submit_requeues_unless_user_forbids(command, tmp_path):
+    command("srun", "")
+    command("sbatch", f"cp $1 {tmp_path}/script; echo Submitted batch job 12")
+    for flags, expected in [({}, ["--requeue"]), ({"no-requeue": True}, ["--no-requeue"])]:
+        submit([print], tmp_path / "jobs", "a", {"slurm_additional_parameters": flags})
+        lines = (tmp_path / "script").read_text().splitlines()
+        assert [line.split()[1] for line in lines if line.endswith("requeue")] == expected
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

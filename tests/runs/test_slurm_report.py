@@ -47,15 +47,15 @@ def cancelled(second, reason):
     ("output", "errors", "cause"),
     [
         (start(10) + "preempted.\n" + start(20) + "this job is timed-out.\n", "", "time limit"),
-        (start(10) + "this job is timed-out.\n" + start(20), "", ""),
+        (start(10) + "this job is timed-out.\n" + start(20), "", "perhaps its node failed"),
         (start(10) + "this job is preempted.\n", "", "preempted"),
         (start(10), cancelled(11, " DUE TO JOB REQUEUE"), "by scontrol"),
         (start(10), cancelled(10, " DUE TO PREEMPTION"), "preempted"),
         (start(10), cancelled(11, " DUE TO NODE FAILURE, SEE LOG"), "node failure, see log"),
-        (start(10) + start(20), cancelled(11, " DUE TO JOB REQUEUE"), ""),
+        (start(10) + start(20), cancelled(11, " DUE TO JOB REQUEUE"), "perhaps its node failed"),
         (start(10) + "this job is timed-out.\n", cancelled(12, " DUE TO REQUEUE"), "time limit"),
-        (start(10), cancelled(11, ""), ""),
-        (None, None, ""),
+        (start(10), cancelled(11, ""), "perhaps its node failed"),
+        (None, None, "perhaps its node failed"),
     ],
     ids=[
         "last start",
@@ -74,7 +74,8 @@ def test_requeue_cause_is_that_of_last_start(tmp_path, output, errors, cause):
     if output:
         (tmp_path / "1_0_0_log.out").write_text(output)
         (tmp_path / "1_0_0_log.err").write_text(errors)
-    assert requeue_cause(Job("1_0", "PENDING"), tmp_path) == cause
+    unknown = f": see {tmp_path / '1_0_0_log.err'}" if "perhaps" in cause else ""
+    assert requeue_cause(Job("1_0", "PENDING"), tmp_path) == cause + unknown
 
 
 def test_queue_summary_counts_states_with_reasons():

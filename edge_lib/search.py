@@ -100,7 +100,7 @@ class MatryoshkaIndex:
         queries, level = self._validated(queries, dim, k), self._level(dim)
         if not len(queries) or not k:
             return self._no_hits(queries, k)
-        size = max(GROUP, MAX_SCORES // len(self))
+        size = max(GROUP, self._limit(MAX_SCORES) // len(self))
         parts = [self._exact(part, k, level) for part in queries.split(size)]
         scores, rows = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return Hits(scores / _norms(queries[:, :dim]), rows)
@@ -125,12 +125,14 @@ class MatryoshkaIndex:
             for block in range(level + 1, self._level(dim) + 1):
                 products = products + self._row_products(rows, queries, block)
             level, shortlist = self._level(dim), max(k, shortlist // 2)
-            best = (products * self.inverse_norms[level][rows]).sort(
-                dim=1, descending=True, stable=True
-            )
+            cosines = products * self.inverse_norms[level][rows]
+            best = cosines.sort(dim=1, descending=True, stable=True)
             kept = best.indices[:, : k if dim == dims[-1] else shortlist]
             rows, products = rows.gather(1, kept), products.gather(1, kept)
         return Hits(best.values[:, :k] / _norms(queries[:, : dims[-1]]), rows)
+
+    def _limit(self, count: int) -> int:
+        return count if self.device.type == "cpu" else 64 * count  # launches of kernels take time
 
     def to(self, device: str | torch.device) -> "MatryoshkaIndex":
         """The same index on another device."""
@@ -171,7 +173,7 @@ class MatryoshkaIndex:
 
     def _inverse_norms(self) -> Tensor:
         squares = torch.empty(len(self.dims), len(self), device=self.device)
-        for start, stop in _chunks(0, len(self), MAX_FLOATS // self.dims[-1]):
+        for start, stop in _chunks(0, len(self), self._limit(MAX_FLOATS) // self.dims[-1]):
             for i, columns in enumerate(self._columns()):
                 block = self._block(i, start, stop).float()
                 if self.scales is not None:
@@ -182,9 +184,8 @@ class MatryoshkaIndex:
     def _exact(self, queries: Tensor, k: int, level: int) -> Hits:
         """The best rows, with cosines not yet divided by the queries' norms."""
         best = _TopK(len(queries), min(k, len(self)), self.device)
-        step = max(GROUP, MAX_SCORES // len(queries) // GROUP * GROUP)
-        # int8 is converted to float32 a few rows at a time
-        size = step if self.scales is None else max(1, MAX_FLOATS // self.dims[-1])
+        step = max(GROUP, self._limit(MAX_SCORES) // len(queries) // GROUP * GROUP)
+        size = step if self.scales is None else max(1, self._limit(MAX_FLOATS) // self.dims[-1])
         for start, stop in _chunks(0, len(self), step):
             parts = [self._products(queries, a, b, level) for a, b in _chunks(start, stop, size)]
             products = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -216,7 +217,7 @@ class MatryoshkaIndex:
         part = queries[:, columns, None]  # (Q, w, 1)
         if self.scales is not None:
             part = part * self.column_scales[columns, None]
-        size = max(1, MAX_FLOATS // (rows.shape[1] * part.shape[1]))
+        size = max(1, self._limit(MAX_FLOATS) // (rows.shape[1] * part.shape[1]))
         pairs = zip(rows.split(size), part.split(size), strict=True)
         products = torch.cat([(self.blocks[block][r].float() @ q).squeeze(2) for r, q in pairs])
         return products if self.scales is None else products * self.scales[rows, block]
@@ -230,7 +231,6 @@ class MatryoshkaIndex:
         return self.dims.index(dim)
 
     def _no_hits(self, queries: Tensor, k: int) -> Hits:
-        """Of no queries, or of k = 0."""
         scores = queries.new_empty(len(queries), min(k, len(self)))
         return Hits(scores, scores.long())
 

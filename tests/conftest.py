@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on a machine with GPUs
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"  # speech without processes that import the library first
 
 import numpy as np
@@ -63,6 +62,11 @@ RENAMED = (
 PRELOADED = ["edge_lib.experiments.align", "edge_lib.experiments.trimodal"]
 PRELOADED += ["edge_lib.experiments.trm_qa", "edge_lib.experiments.vlm"]
 PRELOADED += ["edge_lib.sources.download.url_download"]
+
+
+def pytest_configure(config):
+    if config.option.markexpr != "gpu":  # the same tests on a machine with GPUs
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(config, items):

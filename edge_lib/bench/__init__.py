@@ -12,6 +12,7 @@ BENCHMARKS = {  # modules, imported only when run
     "chats": "tokenising 665,000 conversations with all cores, and opening them again",
     "download": "8,000 URLs of a local server, beside img2dataset: time, memory by rows",
     "export": "exported graphs, in 8 bits too, against torch: cosines, recall, size and time",
+    "gpu": "one GPU: training, loss, a 7B language model, recursive decoder, search",
     "lance": "exact search in memory against LanceDB's IVF-PQ on disk: recall, time, bytes",
     "matryoshka": "one-pass Matryoshka loss against a loss per size: time, memory, error",
     "perceiver": "poolers against self-attention over all tokens: time and memory by length",
@@ -24,12 +25,12 @@ BENCHMARKS = {  # modules, imported only when run
 }
 
 
-def run(name: str) -> dict[str, float]:
+def run(name: str) -> dict[str, float | str]:
     """The numbers of one benchmark."""
     return getattr(import_module(f"edge_lib.bench.{name}"), name)()
 
 
-def format_table(result: dict[str, float]) -> str:
+def format_table(result: dict[str, float | str]) -> str:
     """One row for each comparison with a rival, then the other numbers."""
     lines = [f"{'':34}{'rival':24}{'ours':>12}{'rival':>12}{'ratio':>9}"]
     shown = set()
@@ -39,8 +40,12 @@ def format_table(result: dict[str, float]) -> str:
             ours, theirs = result[f"{metric}.ours"], result[f"{metric}.{rival}"]
             lines.append(f"{metric:34}{rival:24}{ours:12.4g}{theirs:12.4g}{result[key]:8.2f}x")
             shown |= {key, f"{metric}.ours", f"{metric}.{rival}"}
-    other = [f"{key:48}{value:12.4g}" for key, value in result.items() if key not in shown]
+    other = [f"{key:48}{_text(value):>12}" for key, value in result.items() if key not in shown]
     return "\n".join(lines + other)
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m edge_lib.bench") -> None:

@@ -1,15 +1,20 @@
 """The one-pass Matryoshka loss against a loop over dims: time, memory and numerical error."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_lib.bench.tools import compare, peak_memory
+from edge_lib.bench.tools import compare, memory_growth, peak_memory
 from edge_lib.nn.losses import matryoshka_info_nce
 
 DIMS = [4096, 2048, 1024, 512, 256, 128]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# names of the losses that are measured on a GPU, and those of `matryoshka_losses`
+ON_GPU = {"ours": "ours_chunked", "ours_whole": "ours", "open_clip": "open_clip"}
 
 
 class _Embeddings(nn.Module):
@@ -94,31 +99,33 @@ def matryoshka_errors(batch: int = 512) -> dict[str, float]:
 def matryoshka() -> dict[str, float]:
     """Forward and backward of Matryoshka InfoNCE at six dims up to 4096."""
     torch.set_num_threads(2)
-    result = matryoshka_errors()
+    if torch.cuda.is_available():
+        return matryoshka_errors() | large_batches()
     names = list(matryoshka_losses(*_inputs(1), DIMS, chunk=1))
-    if not torch.cuda.is_available():
-        steps = {name: _step(name, 2048, 512) for name in names}
-        result |= compare("seconds", steps, rounds=5)
-        result |= _memory("memory_mb", names, 2048, 512, torch.float32)
-        return result
-    for batch in (16384, 32768):
-        for dtype in (torch.float32, torch.bfloat16):
-            case = f"b{batch}.{str(dtype).removeprefix('torch.')}"
-            memory = _memory(f"memory_mb.{case}", names, batch, 2048, dtype)
-            fitting = [name for name in names if f"memory_mb.{case}.{name}" in memory]
-            steps = {name: _step(name, batch, 2048, dtype) for name in fitting}
-            result |= memory | compare(f"seconds.{case}", steps, rounds=5)
+    steps = {name: _step(name, 2048, 512) for name in names}
+    memory = {name: peak_memory(_step, name, 2048, 512) for name in names}
+    times = compare("seconds", steps, rounds=5)
+    return matryoshka_errors() | times | _memory_ratios("memory_mb", memory)
+
+
+def large_batches(batches: tuple[int, ...] = (16_384, 32_768), chunk: int = 1024) -> dict:
+    """Seconds and peak MB (without inputs) on a GPU, for fp32 and bf16 inputs. `ours` is in tiles
+    of `chunk` rows, `ours_whole` in one; a loss that runs out of memory is left out.
+    """
+    result = {}
+    for batch, (name, dtype) in product(batches, DTYPES.items()):
+        steps, memory = {}, {}
+        for loss, function in ON_GPU.items():
+            with suppress(torch.OutOfMemoryError):
+                step = _step(function, batch, chunk, dtype)
+                memory[loss] = memory_growth(step)
+                steps[loss] = step
+        result |= compare(f"seconds.b{batch}.{name}", steps, rounds=3)
+        result |= _memory_ratios(f"memory_mb.b{batch}.{name}", memory)
     return result
 
 
-def _memory(metric: str, names: list[str], batch: int, chunk: int, dtype: torch.dtype) -> dict:
-    """Peak MB of each loss, without its inputs; losses that run out of memory are left out."""
-    result = {}
-    for name in names:
-        try:
-            result[f"{metric}.{name}"] = peak_memory(_step, name, batch, chunk, dtype)
-        except torch.OutOfMemoryError:
-            continue
-    ours = result[f"{metric}.ours"]
-    rivals = {f"{key}.ratio": mb / ours for key, mb in result.items() if not key.endswith(".ours")}
-    return result | rivals
+def _memory_ratios(metric: str, memory: dict[str, float]) -> dict[str, float]:
+    rivals = {f"{metric}.{name}.ratio": mb / memory["ours"] for name, mb in memory.items()}
+    rivals.pop(f"{metric}.ours.ratio")
+    return {f"{metric}.{name}": mb for name, mb in memory.items()} | rivals

@@ -95,6 +95,31 @@ def retrieval() -> dict[str, float]:
     return result | {"seconds.int8.batch": median(spent)}
 
 
+def against_brute_force(rows: int = 2**20, batches: tuple[int, ...] = (1, 64, 1024)) -> dict:
+    """Seconds of exact and coarse-to-fine search on the device, for batches of queries, against one
+    product with all rows and its topk.
+    """
+    x, queries = embeddings(rows, max(batches), WIDTH)
+    dims, result = [SMALL, WIDTH], {}
+    index = MatryoshkaIndex(x, dims)
+    for count in batches:
+        batch = queries[:count]
+        searches = {
+            "ours": partial(index.search_coarse_to_fine, batch, TOP, dims, SHORTLIST),
+            "ours_exact": partial(index.search, batch, TOP),
+            "brute_force": partial(_brute_force, x, batch),
+        }
+        result |= compare(f"seconds.q{count}", searches, rounds=5)
+    exact = _brute_force(x, queries).cpu()
+    result["recall10.exact"] = overlap(index.search(queries, TOP).rows.cpu(), exact)
+    hits = index.search_coarse_to_fine(queries, TOP, dims, SHORTLIST)
+    return result | {"recall10.coarse_to_fine": overlap(hits.rows.cpu(), exact)}
+
+
+def _brute_force(rows: Tensor, queries: Tensor) -> Tensor:
+    return (queries @ rows.T).topk(TOP, dim=1).indices
+
+
 def search_costs(
     trained: Tensor, dims: list[int], rows: int = 131_072, queries: int = QUERIES
 ) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 Batches, heads, loss and optimizer are the same; only the source of the features differs: a store of
 all tokens, one of `REDUCED` tokens, or the encoders. The lower bound, `heads_alone`, is a step on
-features that are in memory already.
+features that are in memory already; `encoders_alone` encodes inputs that are prepared already.
 
 On a CPU this runs `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with random weights
 (speed does not depend on their values) and scenes instead of PixMo.
@@ -13,14 +13,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
+import numpy as np
 import torch
 
 from edge_lib.bench.tools import compare
 from edge_lib.config import ExperimentConfig, FeatureSpec, load_config
 from edge_lib.config.features import TokensConfig
-from edge_lib.data.alignment_batches import Batch
+from edge_lib.data.alignment_batches import AlignmentBatches, Batch
+from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
 from edge_lib.experiments.align import AlignmentTask, alignment_batches
+from edge_lib.features.encoder import run_encoder
 from edge_lib.features.extract import write_features
 from edge_lib.features.online import open_features
 from edge_lib.features.store import open_store
@@ -109,4 +112,22 @@ def training_steps(
     def step_of(name: str) -> Callable[[], None]:
         return lambda: step(batches[name][next(numbers)])
 
-    return {name: step_of(name) for name in specs} | {"heads_alone": lambda: step(in_memory)}
+    encode = _prepared(batches["online"], config.train.batch_size)
+    bounds = {
+        "heads_alone": lambda: step(in_memory),
+        "encoders_alone": lambda: step(replace(in_memory, features=encode())),
+    }
+    return {name: step_of(name) for name in specs} | bounds
+
+
+def _prepared(online: AlignmentBatches, batch_size: int) -> Callable[[], dict[str, EncoderOutput]]:
+    """A function that encodes the first items of each modality, which are prepared now."""
+    sources = online.features
+    inputs = {
+        name: source.encoder.prepare(source.items.load(np.arange(batch_size)))
+        for name, source in sources.items()
+    }
+    return lambda: {
+        name: run_encoder(source.encoder, inputs[name], source.precision, source.window)
+        for name, source in sources.items()
+    }

@@ -5,8 +5,8 @@
 2. Memory of the language model's head, forward and backward, for 577 soft tokens and an answer of
    64 tokens: logits of the answer's positions, against logits of all positions.
 
-The language model has the shape of Qwen2.5-0.5B and random weights; on a GPU also that of
-Qwen2.5-7B, in bf16 and 4 bits: tokens per second, and seconds for an answer of 64 tokens.
+The language model has the shape of Qwen2.5-0.5B and random weights. `large_model` measures the
+shape of Qwen2.5-7B on a GPU: answers, and training steps of its adapters.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_lib.bench.tools import compare, peak_memory
-from edge_lib.config import LoRAConfig, ModalityConfig, VLMModelConfig
+from edge_lib.config import LoRAConfig, ModalityConfig, TrainConfig, VLMModelConfig
 from edge_lib.data.chat import IGNORE
+from edge_lib.data.chat_batches import ChatBatch
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.models import Aligner
 from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.vlm import VLM
 from edge_lib.nn.decoders.language import supervised_loss
 from edge_lib.training.device import local_device
+from edge_lib.training.optimizer import make_optimizer
+from edge_lib.training.progress import peak_memory_mb
 from edge_lib.training.timing import seconds
 
 PATCHES, WIDTH, ANSWER = 577, 1024, 64  # CLIP ViT-L/14 at 336 pixels
@@ -35,28 +38,29 @@ CONVERSATIONS = [[{"role": "user", "content": f"<image>\n{QUESTION}"}]]
 
 
 def vlm() -> dict[str, float]:
-    """Seconds to the first token and MB of the head; on a GPU also the speed of a 7B model."""
+    """Seconds to the first token and MB of the head."""
     torch.set_num_threads(2)
-    result = first_token(build("Qwen/Qwen2.5-0.5B-Instruct")) | head_memory()
-    if torch.cuda.is_available():
-        for bits in ("bf16", "4bit"):
-            quantize = None if bits == "bf16" else bits
-            model = build("Qwen/Qwen2.5-7B-Instruct", precision="bf16", quantize=quantize)
-            result |= {f"{name}.7b_{bits}": value for name, value in answer_speed(model).items()}
-            del model
-            torch.cuda.empty_cache()
-    return result
+    return first_token(build("Qwen/Qwen2.5-0.5B-Instruct")) | head_memory()
+
+
+def large_model(
+    quantize: str | None, name: str = "Qwen/Qwen2.5-7B-Instruct", batch: int = 16
+) -> dict[str, float]:
+    """An answer and a training step of a model in bf16, or in 4 bits with `quantize="4bit"`."""
+    options = {"precision": "bf16", "quantize": quantize, "gradient_checkpointing": True}
+    model = build(name, **options)
+    return answer_speed(model) | training_speed(model, batch)
 
 
 def build(name: str, **language) -> VLM:
     """A VLM with random weights, on an aligner that keeps every patch."""
     language_config = {"model": name, "weights": "random", "lora": LoRAConfig()} | language
-    if torch.cuda.is_available():
-        language_config |= {"device_map": "cuda"}
     vision = ModalityConfig(encoder="-", pooler="tokens", width=WIDTH)
     aligner = Aligner({"vision": vision}, [WIDTH], {"vision": (WIDTH, WIDTH)})
     vlm_config = VLMModelConfig(language=language_config)
-    model = VLM.new(PrefixSources(aligner), vlm_config, {"image": patches()})
+    sources = PrefixSources(aligner.to(local_device()))
+    with local_device():  # a CPU would need minutes to draw the weights of 7B parameters
+        model = VLM.new(sources, vlm_config, {"image": patches()})
     return model.to(local_device()).eval()
 
 
@@ -133,7 +137,50 @@ def answer_speed(model: VLM) -> dict[str, float]:
     """One answer of 64 tokens about an image of 577 soft tokens, batch of 1."""
     length = {"max_new_tokens": ANSWER, "min_new_tokens": ANSWER}
     answer = partial(model.answer_batch, CONVERSATIONS, {"image": patches()}, **length)
-    torch.cuda.reset_peak_memory_stats()
-    spent = min(seconds(answer) for _ in range(3))
-    peak = torch.cuda.max_memory_allocated() / 2**20
-    return {"seconds.answer64": spent, "tokens_per_second": ANSWER / spent, "memory_mb": peak}
+    speed = _speed(answer, ANSWER)
+    return {f"answer64.{name}": value for name, value in speed.items()}
+
+
+def training_speed(model: VLM, batch: int) -> dict[str, float]:
+    """A step of projector and adapters on conversations of one image and an answer of 64 tokens."""
+    conversations = training_batch(model, batch)
+    speed = _speed(training_step(model, conversations), conversations.input_ids.numel())
+    return {f"train.{name}": value for name, value in speed.items()}
+
+
+def training_step(model: VLM, conversations: ChatBatch) -> Callable[[], float]:
+    """A function that trains projector and adapters for a step, and returns the loss."""
+    model.train()
+    model.train_adapters(True)
+    optimizer = make_optimizer(model, TrainConfig())
+
+    def step() -> float:
+        with torch.autocast(local_device().type, torch.bfloat16):
+            loss = model(conversations)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def training_batch(model: VLM, batch: int) -> ChatBatch:
+    prompt = torch.tensor(model.chat.prompt(CONVERSATIONS[0])).expand(batch, -1)
+    answer = torch.randint(0, 256, (batch, ANSWER))
+    labels = torch.cat([torch.full_like(prompt, IGNORE), answer], 1)
+    ids = torch.cat([prompt, answer], 1)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    images = {"image": patches(batch)}
+    return ChatBatch(ids, mask, labels, images, batch * ANSWER).to(local_device())
+
+
+def _speed(function: Callable, tokens: int) -> dict[str, float]:
+    """Best of three calls after a first one, and the peak memory of this process."""
+    function()
+    spent = min(seconds(function) for _ in range(3))
+    return {
+        "seconds": spent,
+        "tokens_per_second": tokens / spent,
+        "memory_mb": peak_memory_mb(),
+    }

@@ -5,7 +5,6 @@ adapters beside its linear layers are trained.
 """
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -157,13 +156,12 @@ def _disable_repacking(model: PreTrainedModel) -> None:
 
 
 def _random_language(source, config: LanguageConfig, options: dict) -> PreTrainedModel:
-    """Random weights, the same each time; quantised or spread by loading them from a folder."""
-    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
+    """Random weights, the same each time on a device; quantised or spread by loading them."""
+    with torch.random.fork_rng():
         torch.manual_seed(0)
         architecture = AutoConfig.from_pretrained(source, revision=config.revision)
         model = AutoModelForCausalLM.from_config(architecture, dtype=options["dtype"])
-        if config.quantize is None and config.device_map is None:
-            return model
-        model.save_pretrained(folder)
-        del model
-        return AutoModelForCausalLM.from_pretrained(folder, **options)
+    if config.quantize is None and config.device_map is None:
+        return model
+    weights = {"config": architecture, "state_dict": model.state_dict()}
+    return type(model).from_pretrained(None, **weights, **options)

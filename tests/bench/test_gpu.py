@@ -1,0 +1,84 @@
+"""The GPU benchmark: failing parts, and parts at small sizes on a CPU."""
+
+import json
+from importlib import import_module
+
+import pytest
+import torch
+
+from edge_lib.bench import gpu, matryoshka, retrieval, vlm
+
+
+@pytest.fixture(autouse=True)
+def _parts_run_in_this_process(monkeypatch):
+    monkeypatch.setattr(gpu, "in_new_process", lambda function, *args: function(*args))
+
+
+def test_gpu_without_a_device_is_one_line(capsys):
+    with pytest.raises(SystemExit, match="bench gpu needs a CUDA device"):
+        gpu.gpu()
+
+
+def test_gpu_part_that_fails_leaves_its_error_and_the_others_whole(monkeypatch, capsys):
+    def out_of_memory(name, *_):
+        if name == "matryoshka":
+            raise torch.OutOfMemoryError("tried to allocate 26 GiB")
+        return {"value": 7.0}
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "_run", out_of_memory)
+    result = gpu.gpu()
+    assert result["loss.error"] == "OutOfMemoryError: tried to allocate 26 GiB"
+    assert {n for n in gpu.PARTS if result.get(f"{n}.value") == 7} == gpu.PARTS.keys() - {"loss"}
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {name: value for line in lines for name, value in line.items()} == result
+
+
+def test_gpu_parts_are_functions_of_benchmarks():
+    for module, function, *_ in gpu.PARTS.values():
+        assert callable(getattr(import_module(f"edge_lib.bench.{module}"), function))
+
+
+def test_decoder_part_has_generation_and_training():
+    numbers = gpu.part_numbers("trm", "at_width", 64, 2)
+    assert numbers["same_tokens"] == 1
+    assert numbers["answers_per_second"] == pytest.approx(2 / numbers["seconds.step"])
+    assert numbers["seconds.total"] > numbers["seconds.step"]
+
+
+def test_loss_that_runs_out_of_memory_is_left_out(monkeypatch):
+    step = matryoshka._step
+
+    def step_or_error(name, batch, *rest):
+        if name == "open_clip" and batch == 64:
+            raise torch.OutOfMemoryError
+        return step(name, batch, *rest)
+
+    monkeypatch.setattr(matryoshka, "DIMS", [16, 8])
+    monkeypatch.setattr(matryoshka, "_step", step_or_error)
+    monkeypatch.setattr(matryoshka, "memory_growth", lambda step: 2.0 if step() else 0.0)
+    result = matryoshka.large_batches((32, 64), chunk=16)
+    assert result["memory_mb.b32.bf16.open_clip.ratio"] == 1
+    assert {key for key in result if key.startswith("seconds.b64.bf16")} == {
+        f"seconds.b64.bf16.{name}"
+        for name in ("ours", "ours_whole", "ours_whole.ratio", "ours_whole.ratio_min")
+    }
+
+
+def test_search_part_finds_what_brute_force_finds(monkeypatch):
+    monkeypatch.setattr(retrieval, "WIDTH", 128)
+    result = retrieval.against_brute_force(5000, (1, 8))
+    assert result["recall10.exact"] == 1
+    assert result["recall10.coarse_to_fine"] > 0.9
+    assert {f"seconds.q{n}.brute_force.ratio" for n in (1, 8)} < result.keys()
+
+
+@pytest.mark.parametrize("quantize", [None, "4bit"], ids=["bf16", "nf4"])
+def test_language_part_has_an_answer_and_a_training_step(monkeypatch, quantize):
+    monkeypatch.setattr(vlm, "PATCHES", 5)
+    monkeypatch.setattr(vlm, "ANSWER", 3)
+    result = vlm.large_model(quantize, "tiny-qwen2", batch=2)
+    assert result["answer64.seconds"] * result["answer64.tokens_per_second"] == pytest.approx(3)
+    prompt = len(vlm.build("tiny-qwen2").chat.prompt(vlm.CONVERSATIONS[0]))
+    tokens = result["train.seconds"] * result["train.tokens_per_second"]
+    assert tokens == pytest.approx(2 * (prompt + 3))

@@ -16,13 +16,12 @@ from edge_lib.training.timing import seconds
 # name -> module of this package, function in it, its arguments
 PARTS = {
     "card": ("gpu", "card"),
-    "loss": ("matryoshka", "large_batches"),
-    "search": ("retrieval", "against_brute_force"),
-    "decoder_512": ("trm", "at_width", 512),
-    "decoder_1024": ("trm", "at_width", 1024),
     "align": ("store", "store"),
+    "loss": ("matryoshka", "large_batches"),
     "language_bf16": ("vlm", "large_model", None),
     "language_nf4": ("vlm", "large_model", "4bit"),
+    "decoder": ("trm", "at_widths", (512, 1024)),
+    "search": ("retrieval", "against_brute_force"),
 }
 
 

@@ -50,9 +50,9 @@ def store() -> dict[str, float]:
         config = load_config(path, f"{scenes} {extra}")
         specs = feature_specs(config)
         for name in ("ours", "reduced"):
-            write_features(config.data, specs[name])
+            write_features(config.data, specs[name], ["train"])
         steps = training_steps(config, specs)
-        result = compare("seconds", steps, rounds=5)
+        result = compare("seconds", steps, rounds=3 if on_gpu else 5)
         for name in steps:
             samples = config.train.batch_size / result[f"seconds.{name}"]
             result[f"samples_per_second.{name}"] = samples

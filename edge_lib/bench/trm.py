@@ -2,7 +2,7 @@
 
 The recursive decoder (2 layers, 4 inner steps, width 256) continues a prefix of 64 vectors and a
 question of 16 tokens. Without the cache, every new token processes the whole answer so far at every
-recursion step. Both give the same tokens. `at_width` adds a training step.
+recursion step. Both give the same tokens. `at_widths` adds a training step.
 """
 
 from functools import partial
@@ -34,9 +34,14 @@ def trm(batch: int = 8, width: int = 256) -> dict[str, float]:
     return result | {"tokens": tokens.shape[1], "same_tokens": same}
 
 
-def at_width(width: int, batch: int = 64) -> dict[str, float]:
-    """Generation and training at another width."""
-    return trm(batch, width) | training(batch, width)
+def at_widths(widths: tuple[int, ...], batch: int = 64) -> dict[str, float]:
+    """Generation and training at other widths."""
+    return {
+        f"w{width}.{name}": value
+        for width in widths
+        for measure in (trm, training)
+        for name, value in measure(batch, width).items()
+    }
 
 
 def training(batch: int, width: int) -> dict[str, float]:

@@ -176,9 +176,9 @@ def training_batch(model: VLM, batch: int) -> ChatBatch:
 
 
 def _speed(function: Callable, tokens: int) -> dict[str, float]:
-    """Best of three calls after a first one, and the peak memory of this process."""
+    """The better of two calls after a first one, and the peak memory of this process."""
     function()
-    spent = min(seconds(function) for _ in range(3))
+    spent = min(seconds(function) for _ in range(2))
     return {
         "seconds": spent,
         "tokens_per_second": tokens / spent,

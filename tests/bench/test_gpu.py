@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from edge_lib.bench import gpu, matryoshka, retrieval, vlm
+from edge_lib.bench import gpu, matryoshka, retrieval, trm, vlm
 
 
 @pytest.fixture(autouse=True)

@@ -98,8 +98,9 @@ def test_features_of_a_gpu_in_bf16_point_where_those_of_a_cpu_point(gpu_align, m
         assert torch.cosine_similarity(one, two).min() > 0.999
 
 
-def test_one_pass_loss_on_a_gpu_equals_float64():
-    errors = matryoshka.matryoshka_errors(batch=256)
+@pytest.mark.parametrize("batch", [256, 4096])
+def test_one_pass_loss_on_a_gpu_equals_float64(batch):
+    errors = matryoshka.matryoshka_errors(batch)
     assert max(errors.values()) < 1e-5
 
 

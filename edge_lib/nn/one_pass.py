@@ -40,6 +40,7 @@ from edge_lib.nn.positives import Positives
 EPS = 1e-12  # the cosines and the gradient of a shorter vector are 0
 BAND = 2**19  # entries of a matrix that go through a CPU's cache at a time: 2 MB in fp32
 EXCLUDED = -1e4  # logit of a pair that does not exist; finite, so that 0 * EXCLUDED is still 0
+WORTH_WAITING = 2**24  # entries of a matrix on a GPU, each pass over which takes 40 microseconds
 SAFE_EXP = 60.0  # up to this scale exp(S) stays within fp32, as do its sums, without a shift
 
 
@@ -105,8 +106,9 @@ class _Strip:
         self.positives = Positives(labels, self.everywhere, dtype)
 
         self.scale = scale.to(dtype)
-        # then rows and columns share one exp; reading the scale would synchronise a GPU
-        self.shared_exp = scale.device.type == "cpu" and float(scale) <= SAFE_EXP
+        # then rows and columns share one exp; reading the scale waits for a GPU
+        worth = scale.device.type == "cpu" or len(self.a) * len(self.b) >= WORTH_WAITING
+        self.shared_exp = worth and float(scale) <= SAFE_EXP
         self.inv_a, self.inv_b = self._inverse_norms(self.a), self._inverse_norms(self.b)
         rows = max(1, min(chunk or len(a), len(a)))
         self.tiles = [slice(i, min(i + rows, len(a))) for i in range(0, len(a), rows)]

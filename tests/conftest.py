@@ -81,7 +81,7 @@ def _processes_fork_from_a_server():
     """
     multiprocessing.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge_lib.training.launch.START_METHOD", "forkserver")
+        patch.setattr("edge_lib.training.node.START_METHOD", "forkserver")
         yield
 
 

@@ -14,9 +14,9 @@ from edge_lib.config import ROOT
 
 FORK = """
 import multiprocessing
-from edge_lib.training import launch
+from edge_lib.training import node
 
-launch.START_METHOD = "forkserver"
+node.START_METHOD = "forkserver"
 multiprocessing.set_forkserver_preload({preload})
 """
 

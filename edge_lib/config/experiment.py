@@ -27,7 +27,7 @@ from edge_lib.config.vlm import VLMConfig
 
 # keys that decide where and how fast an experiment runs, and cannot change its results
 NOT_RESULTS = {
-    "launch": {"node_rank", "rdzv_endpoint"},
+    "launch": {"node_rank", "rdzv_endpoint", "cluster", "slurm"},
     "features": {"num_processes", "slurm"},
     "sweep": {"workers", "threads", "gpus", "retry", "cluster", "slurm"},
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge_lib.config import ROOT, ConfigError, ExperimentConfig, from_root
 from edge_lib.config.base import relative_to_root
+from edge_lib.runs.allocation import find_allocation
 from edge_lib.runs.environment import describe_environment
 from edge_lib.runs.files import absolute_path, replace_text, write_json
 from edge_lib.runs.lock import lock_folder
@@ -38,9 +39,13 @@ class Run:
         `run_dir` is a notebook parameter, hence relative to the repository root; empty, the folder
         is named after the config. Raises ConfigError if papermill set an unknown parameter, or if
         the folder cannot be written, holds anything else than this config's run, or is in use
-        by another process.
+        by another process. Of several nodes that one srun started, it returns on the first.
         """
         check_parameters()
+        if find_allocation():
+            from edge_lib.runs.nodes import join_nodes  # imports torch
+
+            join_nodes(f"{notebook} {config.digest()}", config.launch.endpoint)
         run = cls(from_root(run_dir)) if run_dir else cls.of(config, notebook)
         try:
             run._save_config(config.to_yaml())

@@ -192,6 +192,13 @@ def max_array_size() -> int:
     return size
 
 
+def has_gpus(partition: str = "") -> bool:
+    """Whether nodes of a partition, or of the default one, have GPUs."""
+    options = [f"--partition={partition}"] if partition else []
+    lines = _run("sinfo", "--noheader", "--format=%P|%G", *options).splitlines()
+    return any("gpu" in line for line in lines if partition or "*|" in line)
+
+
 @contextlib.contextmanager
 def _outer_job_hidden() -> Iterator[None]:
     """Hide the variables of a job that this program runs in, such as a notebook's: srun would take

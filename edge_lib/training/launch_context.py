@@ -57,6 +57,18 @@ def sigterm_restored() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def sigterm_raised() -> Iterator[None]:
+    """Raise SignalException at SIGTERM, as elastic does."""
+
+    def end(number, _frame):
+        raise SignalException("SIGTERM", signal.Signals(number))
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
+    yield
+
+
+@contextlib.contextmanager
 def silent_elastic() -> Iterator[None]:
     """Hide the agent's log lines; WorkerError holds the information in them."""
     names = "torch.distributed.elastic", "torch.multiprocessing"

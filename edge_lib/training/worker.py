@@ -1,5 +1,6 @@
 """The code that a launched process runs."""
 
+import hashlib
 import io
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+from edge_lib.config.base import Section
 from edge_lib.runs.parent import end_with_parent
 from edge_lib.runs.relay import relay_bars
 
@@ -32,6 +34,8 @@ def run_worker(payload: bytes, logs: Path, scratch: Path) -> bytes:
         relay_bars(scratch / BARS)
     # Python's own handler would only run once a blocked collective returns.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Slurm sends it before a time limit; the job's main process has it requeued.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     _redirect_output(log_path(logs, os.environ["RANK"]))
     try:
         fn, args = pickle.loads(payload)
@@ -81,6 +85,20 @@ class _Pickler(pickle.Pickler):
                 "define it in an imported module, not in a notebook cell"
             )
         return NotImplemented
+
+
+class _DigestPickler(pickle.Pickler):
+    """Sections as JSON: their pickles list the keys that were set in any order."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (type(obj), (obj.model_dump_json(),)) if isinstance(obj, Section) else NotImplemented
+
+
+def digest_of(fn: Callable, args: tuple) -> str:
+    """Of a call: most equal calls have equal digests, and different ones never."""
+    buffer = io.BytesIO()
+    _DigestPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((fn, args))
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def name_of(fn: Callable) -> str:

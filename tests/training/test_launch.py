@@ -47,7 +47,7 @@ def process_state() -> tuple:
 @pytest.fixture(scope="module", autouse=True)
 def _processes_are_spawned():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge_lib.training.launch.START_METHOD", "spawn")
+        patch.setattr("edge_lib.training.node.START_METHOD", "spawn")
         yield
 
 

@@ -1,0 +1,36 @@
+"""The tasks that one srun started, of which this process is one: the nodes of a run."""
+
+import os
+import re
+from dataclasses import dataclass
+
+PORTS = (
+    20_000,
+    12_000,
+)  # of the first nodes of jobs: from, how many; below those that Linux gives out
+JOINED = "edge-glass: this node joins the launches of the first, which writes the notebook"
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """rank: of this task among `size`. endpoint: host:port, of the first node and for this srun."""
+
+    rank: int
+    size: int
+    endpoint: str
+
+
+def find_allocation() -> Allocation | None:
+    """None if srun did not start this process, or started it alone."""
+    size = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if size == 1:
+        return None
+    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
+    port = PORTS[0] + (37 * job + step) % PORTS[1]
+    host = first_host(os.environ["SLURM_STEP_NODELIST"])
+    return Allocation(int(os.environ["SLURM_PROCID"]), size, f"{host}:{port}")
+
+
+def first_host(nodes: str) -> str:
+    """Of a list as Slurm writes it: "n[07-09,12]-ib,m1" -> "n07-ib"."""
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).split(",")[0]

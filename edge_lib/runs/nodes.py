@@ -1,0 +1,167 @@
+"""One notebook on the tasks of one srun: the first executes it, the others join its launches.
+
+A store that the first node serves numbers the launches and hands out what each node is to run. A
+notebook that the first one executes meanwhile, such as an aligner's, uses the same store.
+"""
+
+import _thread
+import atexit
+import contextlib
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from itertools import count
+from typing import Any
+
+from torch.distributed import DistError, TCPStore
+
+from edge_lib.config import ConfigError
+from edge_lib.runs.allocation import JOINED, Allocation, find_allocation
+
+SECONDS = 0.3  # between two looks at the store
+JOIN_SECONDS = 600  # for all tasks to come to the same cell
+FAILURE_SECONDS = 10  # for the failures of the other nodes after that of this one
+LEAVE = timedelta(seconds=2)
+HOSTED = "EDGE_GLASS_NODES"  # in the environment below the process that serves the store
+
+
+def join_nodes(experiment: str, endpoint: str = "") -> None:
+    """Returns on the first node, or on a single one, once all are here. On the others, runs what
+    the first one launches until it ends, and then ends the notebook: papermill takes SystemExit(0)
+    for success.
+
+    experiment: what they must agree on. endpoint: host:port, if not that of the environment.
+    """
+    if (nodes := find_nodes(endpoint)) is None or (nodes.rank == 0 and not nodes.hosts):
+        return
+    if nodes.rank == 0:
+        return nodes.gather(experiment)
+    nodes.join(experiment)
+    print(JOINED, flush=True)
+    nodes.follow()
+    raise SystemExit(0)
+
+
+def find_nodes(endpoint: str = "") -> "Nodes | None":
+    """The nodes of this process's run; None if it is the only one."""
+    if (allocation := find_allocation()) is None:
+        return None
+    return _connect(allocation, endpoint or allocation.endpoint, os.getpid())
+
+
+@cache
+def _connect(allocation: Allocation, endpoint: str, process: int) -> "Nodes":
+    """Once a process: a fork must not share its parent's connection."""
+    host = os.environ.setdefault(HOSTED, str(process)) if allocation.rank == 0 else ""
+    return Nodes(allocation, endpoint, hosts=host == str(process))
+
+
+class Nodes:
+    """The nodes of a run, and the store that they share."""
+
+    def __init__(self, allocation: Allocation, endpoint: str, hosts: bool):
+        self.rank, self.size, self.endpoint = allocation.rank, allocation.size, endpoint
+        self.hosts, self.launches = hosts, count()
+        host, port = endpoint.rsplit(":", 1)
+        try:
+            self.store = TCPStore(
+                host,
+                int(port),
+                is_master=hosts,
+                multi_tenant=True,  # torch's rendezvous serves from it as well
+                wait_for_workers=False,
+                timeout=timedelta(seconds=JOIN_SECONDS),
+            )
+        except DistError as error:
+            hint = "set launch.rdzv_endpoint to a host and a free port of node 0"
+            raise ConfigError(
+                f"nodes of this srun: no store at {endpoint}: {error}; {hint}"
+            ) from None
+
+    def gather(self, experiment: str) -> None:
+        """On the first node: wait for the others. ConfigError if some do not come."""
+        atexit.register(self._end)
+        self.store.set("experiment", experiment)
+        missing, end = {*range(1, self.size)}, time.monotonic() + JOIN_SECONDS
+        while missing := {rank for rank in missing if not self.store.check([f"joined-{rank}"])}:
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"tasks {sorted(missing)} of this srun did not start the notebook within "
+                    f"{JOIN_SECONDS} s"
+                )
+            time.sleep(SECONDS)
+
+    def _end(self) -> None:
+        """Let the others leave the store before it is gone, as they would take this for a crash."""
+        self.store.set("end", "")
+        with contextlib.suppress(DistError):  # one that has already left
+            self.store.wait([f"left-{rank}" for rank in range(1, self.size)], LEAVE)
+
+    def join(self, experiment: str) -> None:
+        """On another node: ConfigError if the first one runs another experiment."""
+        self.store.set(f"joined-{self.rank}", "")
+        if (first := self.store.get("experiment").decode()) != experiment:
+            raise ConfigError(
+                f"task {self.rank} of this srun runs {experiment}, task 0 {first}: the tasks of "
+                "one srun are the nodes of one run; start separate runs by an srun each"
+            )
+
+    def send(self, function: Callable[["Nodes", int], Any]) -> int:
+        """On the first node: let each other one call function(nodes, number); returns the number
+        of this launch.
+        """
+        number = self.store.add("launches", 1) - 1
+        self.store.set(f"launch-{number}", pickle.dumps(function))
+        return number
+
+    def follow(self) -> None:
+        """Run what the first node sends, until its process has ended."""
+        with contextlib.suppress(DistError):  # its process was killed
+            for number in self.launches:
+                while not self.store.check([f"launch-{number}"]):
+                    if self.store.check(["end"]):
+                        return self.store.set(f"left-{self.rank}", "")
+                    time.sleep(SECONDS)
+                self._run(number, self.store.get(f"launch-{number}"))
+
+    def _run(self, number: int, function: bytes) -> None:
+        ended = threading.Event()
+        threading.Thread(target=self._interrupt, args=(number, ended), daemon=True).start()
+        try:
+            pickle.loads(function)(self, number)
+        except Exception as error:
+            print(error, flush=True)  # the first node raises one of the failures
+        except KeyboardInterrupt:
+            pass  # by the first node
+        finally:
+            ended.set()
+
+    def _interrupt(self, number: int, ended: threading.Event) -> None:
+        """Interrupt the main thread if the first node stops a launch, or ends."""
+        while not ended.wait(SECONDS):
+            try:
+                stopped = self.store.check([f"stop-{number}"])
+            except DistError:
+                stopped = True
+            if stopped:
+                return _thread.interrupt_main()
+
+    def report(self, number: int, error: Exception) -> None:
+        """On another node: pass on the failure of its part of a launch."""
+        self.store.set(f"failure-{number}-{self.rank}", pickle.dumps(error))
+
+    def stop(self, number: int) -> None:
+        """On the first node: stop a launch on the others."""
+        self.store.set(f"stop-{number}", "")
+
+    def failures(self, number: int) -> list:
+        """On the first node: those of the others, which come after its own."""
+        keys = [f"failure-{number}-{rank}" for rank in range(1, self.size)]
+        end = time.monotonic() + FAILURE_SECONDS
+        while not self.store.check(keys) and time.monotonic() < end:
+            time.sleep(SECONDS)
+        return [pickle.loads(self.store.get(key)) for key in keys if self.store.check([key])]

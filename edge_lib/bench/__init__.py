@@ -15,6 +15,7 @@ BENCHMARKS = {  # modules, imported only when run
     "gpu": "one GPU: training, loss, a 7B language model, recursive decoder, search",
     "lance": "exact search in memory against LanceDB's IVF-PQ on disk: recall, time, bytes",
     "matryoshka": "one-pass Matryoshka loss against a loss per size: time, memory, error",
+    "maxsim": "late interaction: loss in chunks and two-stage search: time, memory, recall",
     "perceiver": "poolers against self-attention over all tokens: time and memory by length",
     "retrieval": "Matryoshka search of 262,144 embeddings against faiss: time, recall, memory",
     "serve": "32 clients of a server beside FastAPI and a lock: time, /health, first tokens",

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from edge_lib import search
-from edge_lib.search import MatryoshkaIndex
+from edge_lib.search import MatryoshkaIndex, matryoshka
 
 DIMS = [4, 16, 32]
 
@@ -47,8 +46,8 @@ def test_search_does_not_depend_on_chunk_sizes(monkeypatch, scores, floats, dtyp
     rows, queries = torch.randn(500, 32), torch.randn(7, 32)
     whole = MatryoshkaIndex(rows, DIMS, dtype)
     expected = whole.search(queries, 20), whole.search_coarse_to_fine(queries, 5, DIMS, 50)
-    monkeypatch.setattr(search, "MAX_SCORES", scores)
-    monkeypatch.setattr(search, "MAX_FLOATS", floats)
+    monkeypatch.setattr(matryoshka, "MAX_SCORES", scores)
+    monkeypatch.setattr(matryoshka, "MAX_FLOATS", floats)
     index = MatryoshkaIndex(rows, DIMS, dtype)
     hits = index.search(queries, 20), index.search_coarse_to_fine(queries, 5, DIMS, 50)
     for actual, wanted in zip(hits, expected, strict=True):
@@ -72,7 +71,7 @@ def test_search_returns_equal_rows_in_order():
 
 
 def test_search_returns_equal_rows_in_order_across_chunks(monkeypatch):
-    monkeypatch.setattr(search, "MAX_SCORES", 64)
+    monkeypatch.setattr(matryoshka, "MAX_SCORES", 64)
     hits = MatryoshkaIndex(torch.ones(300, 4), [4]).search(torch.ones(2, 4), 150)
     assert hits.rows.tolist() == [list(range(150))] * 2
 

@@ -23,8 +23,12 @@ def _modality_problems(config) -> Iterator[str]:
         if missing := sorted(set(names) - set(config.modalities)):
             yield f"{key} names {', '.join(missing)}, which has no section"
     for name in fusion:
-        if name in config.modalities and config.modalities[name].pooler == "tokens":
-            yield f"{name}.pooler=tokens keeps every token, but fusion needs a pooled modality"
+        modality = config.modalities.get(name)
+        if modality and modality.varies_in_length:
+            pooler = f"{name}.pooler={modality.pooler}"
+            yield f"{pooler} keeps every token, but fusion needs a pooled modality"
+    if config.fusion and any(m.head == "maxsim" for m in config.modalities.values()):
+        yield "head=maxsim keeps a vector for each token, but fusion needs one for each item"
     heads = {f"{name}.head": modality.head for name, modality in config.modalities.items()}
     if len(set(heads.values())) > 1:
         listed = ", ".join(f"{key}={head}" for key, head in heads.items())

@@ -66,6 +66,11 @@ class ModalityConfig(EncoderConfig):
         return EncoderConfig(**{name: getattr(self, name) for name in EncoderConfig.model_fields})
 
     @property
+    def varies_in_length(self) -> bool:
+        """Whether the pooler gives a vector for each token, however many there are."""
+        return self.pooler in ("tokens", "transformer")
+
+    @property
     def keeps_tokens(self) -> bool:
         """Whether the pooler reads tokens rather than the encoder's own pooled vector."""
         return self.pooler != "pooled"

@@ -70,6 +70,7 @@ def embed_source(
     """
     if not isinstance(aligner, Aligner):
         raise ConfigError(f"only aligners embed, and this is a {type(aligner).__name__}")
+    aligner.check_pooled("a file of embeddings")
     if num_processes is not None and num_processes < 1:
         raise ConfigError(f"num_processes: expected at least 1, got {num_processes}")
     if Path(source).suffix not in (".yaml", ".yml"):

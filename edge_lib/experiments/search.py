@@ -23,7 +23,10 @@ MAX_SCORES = 1 << 24  # cosines in memory at once
 
 
 def present_modalities(aligner: Aligner, table: Table, search: SearchConfig) -> list[str]:
-    """The aligner's modalities that the table has. ConfigError if the gallery is not among them."""
+    """The aligner's modalities that the table has. ConfigError if the gallery is not among them,
+    and for heads with a vector for each token.
+    """
+    aligner.check_pooled("a Matryoshka index")
     names = [name for name in aligner.modalities if table.has(MODALITIES[name].column).any()]
     if search.gallery not in names:
         allowed = ", ".join(names) or "nothing that the aligner embeds"

@@ -51,8 +51,9 @@ def prefix_spec(config: ExperimentConfig, aligner_folder: Path) -> FeatureSpec:
     names = {"vision", "audio"} if FUSED in sources.values() else set(sources.values())
     if missing := sorted(names - set(modalities)):
         raise ConfigError(f"{aligner_folder}: the aligner lacks {missing} of vlm.prefix_sources")
-    if sources.get("audio") and modalities["audio"].pooler == "tokens":
-        raise ConfigError("pooler 'tokens' gives variable-length audio; use 'perceiver'")
+    if sources.get("audio") and modalities["audio"].varies_in_length:
+        pooler = modalities["audio"].pooler
+        raise ConfigError(f"pooler {pooler!r} gives variable-length audio; use 'perceiver'")
     return aligner.feature_spec(config.features, config.data.cache_dir, names)
 
 

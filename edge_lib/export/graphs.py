@@ -124,6 +124,7 @@ def model_graphs(model: nn.Module) -> dict[str, Graph]:
 
 @model_graphs.register
 def _(model: Aligner) -> dict[str, Graph]:
+    model.check_pooled("an ONNX export")
     graphs = {}
     for name in model.modalities:
         module = EmbeddingGraph(model, name)

@@ -10,7 +10,13 @@ from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edge_lib.config import MODALITIES, FeaturesConfig, FeatureSpec, ModalityConfig
+from edge_lib.config import (
+    MODALITIES,
+    ConfigError,
+    FeaturesConfig,
+    FeatureSpec,
+    ModalityConfig,
+)
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.unusable import UnusableItem
@@ -175,13 +181,23 @@ class Aligner(PretrainedModel, nn.Module):
         if saved := (self.encoder_digests or {}).get(modality):
             check_weights(saved, *_backbone(self.modalities[modality]))
 
+    def check_pooled(self, user: str) -> None:
+        """ConfigError if the heads keep a vector for each token; user: what needs one an item."""
+        if self.late_interaction:
+            raise ConfigError(
+                f"{user} needs one vector for each item, but this aligner keeps one for each token "
+                "(head: maxsim); train it with head: pooled, or search with edge_lib.search."
+                "MaxSimIndex"
+            )
+
     @property
     def title(self) -> str:
         return f"An aligner of {' and '.join(self.modalities)}"
 
     @property
     def example(self) -> str:
-        return f'model.embed("{next(iter(self.modalities))}", items)  # (N, {self.width})'
+        shape = f"N, L, {self.width}" if self.late_interaction else f"N, {self.width}"
+        return f'model.embed("{next(iter(self.modalities))}", items)  # ({shape})'
 
     def backbones(self) -> dict[str, Backbone]:
         digests = self._digests()
@@ -191,7 +207,8 @@ class Aligner(PretrainedModel, nn.Module):
         }
 
     def facts(self) -> dict[str, str]:
-        heads = {f"{name} head": f"pooler {m.pooler}" for name, m in self.modalities.items()}
+        kind = ", a vector for each token (MaxSim)" if self.late_interaction else ""
+        heads = {f"{name} head": f"pooler {m.pooler}{kind}" for name, m in self.modalities.items()}
         dims = ", ".join(map(str, sorted(self.dims, reverse=True)))
         sizes = f"{dims}: the first columns, normalised, are an embedding of each size"
         return heads | {"dims": sizes, "trained parameters": count_parameters(self.heads)}

@@ -24,6 +24,7 @@ class Fuser(PretrainedModel, nn.Module):
 
     def __init__(self, aligner: Aligner, config: FusionConfig):
         super().__init__()
+        aligner.check_pooled("fusion")
         self.config = config
         self.aligner = aligner.requires_grad_(False).eval()
         self.fusions = nn.ModuleDict(

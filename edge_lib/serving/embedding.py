@@ -46,6 +46,7 @@ class TorchEmbedder:
     def __init__(self, aligner: "Aligner"):
         from edge_lib.models.saving import model_digest
 
+        aligner.check_pooled("the server")
         self._aligner = aligner.eval()
         self.modalities, self.dims = tuple(aligner.modalities), sorted(aligner.dims)
         self.model_sha256 = model_digest(aligner.source) if aligner.source else None

@@ -16,6 +16,15 @@ PROBLEMS = {
         f"{ALIGN} text.pooler=tokens text.head=maxsim",
         "vision.head=pooled, text.head=maxsim: all modalities need the same head",
     ),
+    "fusion of transformers": (
+        f"{FUSION} audio.pooler=transformer",
+        "audio.pooler=transformer keeps every token, but fusion",
+    ),
+    "fusion of maxsim": (
+        f"{FUSION} "
+        + " ".join(f"{m}.pooler=perceiver {m}.head=maxsim" for m in ("vision", "audio", "text")),
+        "head=maxsim keeps a vector for each token, but fusion needs one",
+    ),
     "augment with store": (f"{ALIGN} vision.augment=true", "vision.augment needs features.online"),
     "workers online": (
         "train.num_workers=1 features.online=true",

@@ -5,13 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edge_lib.config import ConfigError
+from edge_lib.config import ConfigError, FusionConfig, SearchConfig
 from edge_lib.experiments.align import embed_table, measure_aligner, probe_metrics
+from edge_lib.experiments.embed import embed_source
+from edge_lib.experiments.search import present_modalities
+from edge_lib.export.folder import export_model
 from edge_lib.features.extract import write_features
 from edge_lib.features.store import open_stores
 from edge_lib.metrics.recall import recall_table
-from edge_lib.models import Aligner
+from edge_lib.models import Aligner, Fuser
 from edge_lib.nn.maxsim import TokenVectors
+from edge_lib.serving.embedding import TorchEmbedder
 from edge_lib.sources import load_table
 from edge_lib.sources.scenes.probes import swap_scores
 
@@ -132,6 +136,22 @@ def test_late_aligner_gradients_reach_every_parameter(config, aligner):
     F.cross_entropy(20 * scores, torch.arange(8)).backward()
     unused = [n for n, p in aligner.named_parameters() if p.grad is None or not p.grad.any()]
     assert unused == []
+
+
+def test_late_aligner_is_refused_where_one_vector_is_needed(config, aligner, tmp_path):
+    table = load_table(config.data, "val")
+    uses = [
+        lambda: export_model(aligner, tmp_path / "out"),
+        lambda: embed_source(aligner, tmp_path / "in", tmp_path / "out.parquet"),
+        lambda: present_modalities(aligner, table, SearchConfig()),
+        lambda: Fuser(aligner, FusionConfig()),
+        lambda: TorchEmbedder(aligner),
+    ]
+    for use in uses:
+        with pytest.raises(
+            ConfigError, match=r"needs one vector .* one for each token \(head: max"
+        ):
+            use()
 
 
 @pytest.mark.parametrize("pooler", ["pooled", "mean", "cls", "attention"])

@@ -1,4 +1,4 @@
-"""Slurm as the points of a sweep see it, without Slurm."""
+"""Slurm as the points of a sweep and tasks see it, without Slurm."""
 
 from edge_lib.runs import slurm_points
 from edge_lib.runs.slurm import Job, SlurmError
@@ -10,13 +10,13 @@ class FakeSlurm:
     and index; a task that is not in it is not in the queue.
     """
 
-    def __init__(self, monkeypatch, *answers):
+    def __init__(self, monkeypatch, *answers, module=slurm_points):
         self.answers, self.submitted, self.cancelled = [*answers], [], []
         for name in ("submit", "find_jobs", "cancel"):
-            monkeypatch.setattr(slurm_points, name, getattr(self, name))
-        monkeypatch.setattr(slurm_points, "max_array_size", lambda: 1001)
+            monkeypatch.setattr(module, name, getattr(self, name))
+        monkeypatch.setattr(module, "max_array_size", lambda: 1001)
 
-    def submit(self, functions, folder, name, options, dependency):
+    def submit(self, functions, folder, name, options, dependency=""):
         self.submitted.append((name, len(functions), dependency))
         return str(len(self.submitted))
 
@@ -32,5 +32,5 @@ class FakeSlurm:
     def _key(self, key):
         return key if isinstance(key, tuple) else (self.submitted[-1][0], key)
 
-    def cancel(self, names, numbers):
+    def cancel(self, names, numbers=()):
         self.cancelled += [*names, *numbers]

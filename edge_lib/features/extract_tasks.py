@@ -74,16 +74,21 @@ def _follow(tasks: Tasks, writers: list[StoreWriter]) -> None:
     last_running = started
     with progress_bar("encode", total, " items") as bar:
         while not all(writer.is_ready() for writer in writers):
-            for line in tasks.ended():
-                print(line, flush=True)
+            _report(tasks)
             bar.update(total - _items_left(writers) - bar.n)
             if tasks.running:
                 last_running = time.monotonic()
             elif time.monotonic() - last_running > tasks.visible_seconds:
                 break
             time.sleep(POLL_SECONDS)
+    _report(tasks)
     encoded, seconds = total - _items_left(writers), time.monotonic() - started
     print(f"{encoded:,} items in {seconds:,.0f} s ({encoded / seconds:,.0f}/s)", flush=True)
+
+
+def _report(tasks: Tasks) -> None:
+    for line in tasks.ended():
+        print(line, flush=True)
 
 
 def _items_left(writers: list[StoreWriter]) -> int:

@@ -20,6 +20,14 @@ B = TypeVar("B", bound=BaseModel)
 MAX_COUNTS = {"values": 100_000, "escapes": 1_000_000, "bytes that are not ASCII": 3_000_000}
 # in a place of pydantic's: where a value comes from, or what it was validated as
 UNIONS, PARTS = {"body", "query", "path", "str", "bytes"}, {"text", "image_url", "input_audio"}
+MESSAGES = {  # in place of pydantic's, by the type of an error
+    "list_type": "expected a list",
+    "missing": "missing, or null",
+    "model_attributes_type": "expected an object",
+    "union_tag_invalid": "no type {tag}; expected one of {expected_tags}",
+    "union_tag_not_found": "expected an object with a type",
+}
+OBJECTS = {"Url": '{"url": "data:image/png;base64,..."}', "Sound": '{"data": BASE64}'}
 LISTS = {"images", "audio", "texts", "stop"}  # fields of a form that may be repeated
 
 
@@ -108,11 +116,19 @@ def validation_error(problems: list[ErrorDetails], at: str = "") -> ApiError:
     """Of pydantic's first problem."""
     problem = problems[0]
     place = at + ".".join(_keys(problem["loc"]))
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _message(problem)
     if problem["type"] == "unknown":
         place = f"{place}.{problem['ctx']['name']}".lstrip(".")
     param = place.removesuffix(".") or None
     return ApiError(400, f"{param}: {message}" if param else message, param=param)
+
+
+def _message(problem: ErrorDetails) -> str:
+    values = problem.get("ctx", {})
+    if problem["type"] == "model_type":
+        return f"expected an object {OBJECTS.get(values['class_name'], '')}".rstrip()
+    default = problem["msg"].removeprefix("Value error, ")
+    return MESSAGES[problem["type"]].format(**values) if problem["type"] in MESSAGES else default
 
 
 def _keys(loc: Sequence[int | str]) -> Iterator[str]:

@@ -36,6 +36,9 @@ class Embedder(Protocol):
         longer than what the model reads. Pictures and clips are prepared in several threads.
         """
 
+    def count_tokens(self, texts: list[str]) -> int:
+        """As the model reads them, with those around a text."""
+
     def embed(self, modality: str, inputs: list) -> np.ndarray:
         """Prepared inputs -> (N, D) float32, of which the first d columns are those of dim d."""
 
@@ -59,6 +62,9 @@ class TorchEmbedder:
         if (encoder := self._aligner.encoder("text")).truncates(item):
             raise UnusableItem(f"longer than {encoder.limit}")
         return item
+
+    def count_tokens(self, texts: list[str]) -> int:
+        return int(self._aligner.encoder("text").prepare(texts)["attention_mask"].sum())
 
     def embed(self, modality: str, inputs: list) -> np.ndarray:
         import torch
@@ -121,9 +127,18 @@ class EmbedQueue:
             raise ApiError(400, f"an item of {modality} gives no finite embedding", "invalid_item")
         return np.stack(rows)
 
-    def _check(self, modality: str, count: int) -> None:
-        if self._stopping:
+    async def count_tokens(self, texts: list[str]) -> int:
+        """Of texts that were embedded."""
+        self._refuse_if(self._task.done())
+        return await self._call(self._embedder.count_tokens, texts)
+
+    @staticmethod
+    def _refuse_if(stopping: bool) -> None:
+        if stopping:
             raise ApiError(503, "the server is stopping", "stopping", retry_after=5)
+
+    def _check(self, modality: str, count: int) -> None:
+        self._refuse_if(self._stopping)
         if modality not in self.modalities:
             allowed = " and ".join(self.modalities)
             raise ApiError(400, f"the model embeds {allowed}, not {modality}", "not_supported")

@@ -40,8 +40,9 @@ class OnnxEmbedder:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         if names != ["text"]:
             self._config = _read(folder / "preprocessor_config.json")
-        if "audio" in names and self._config.get("feature_extractor_type") != WHISPER:
-            raise ConfigError(f"{folder}: sound is served for Whisper only, or without an export")
+        if "audio" in names and (kind := self._config.get("feature_extractor_type")) != WHISPER:
+            reason = f"of exported audio, {WHISPER} is served, not {kind}"
+            raise ConfigError(f"{folder}: {reason}; serve the run that was exported")
 
     def prepare(self, modality: str, item: Any) -> Any:
         """As `Embedder.prepare`; an input of one item."""
@@ -53,6 +54,10 @@ class OnnxEmbedder:
             limit = self._tokenizer.truncation["max_length"]
             raise UnusableItem(f"longer than the {limit} tokens that the model reads")
         return item
+
+    def count_tokens(self, texts: list[str]) -> int:
+        """As `Embedder.count_tokens`."""
+        return int(self._tokenized(texts)["attention_mask"].sum())
 
     def embed(self, modality: str, inputs: list) -> np.ndarray:
         """As `Embedder.embed`."""
@@ -107,7 +112,7 @@ def prepare_clip(clip: np.ndarray, config: dict) -> Feed:
 
 
 def _stacked(inputs: list[Feed]) -> Feed:
-    return {name: np.stack([own[name] for own in inputs]) for name in inputs[0]}
+    return {name: np.stack([item[name] for item in inputs]) for name in inputs[0]}
 
 
 def _read(path: Path) -> dict:

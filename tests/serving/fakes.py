@@ -78,6 +78,9 @@ class FakeEmbedder:
             raise ApiError(400, "empty", "invalid_text", f"{param}.{blank[0]}")
         return np.array([self._vector(modality, item) for item in items], np.float32)
 
+    async def count_tokens(self, texts):
+        return sum(len(text.split()) for text in texts)
+
     def _vector(self, modality, item):
         if modality == "text":
             return [len(item), 1, 2, 3]

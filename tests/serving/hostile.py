@@ -59,9 +59,9 @@ class Campaign:
     async def run(self, count, workers=8):
         """About `count` requests."""
         async with self.client:
-            self.expected = [await self._ask(*own) for own in HONEST]
+            self.expected = [await self._ask(*request) for request in HONEST]
             start = time.monotonic()
-            others = [asyncio.create_task(own) for own in (self._honest(), self._health())]
+            others = [asyncio.create_task(task) for task in (self._honest(), self._health())]
             sockets = max(1, int(count * SHARE["sockets"]))
             left = count - sockets - int(count * SHARE["schema"])
             calls = [self._socket] * sockets + [self._request] * left
@@ -189,7 +189,7 @@ class Campaign:
             await asyncio.sleep(0.05)
 
     def summary(self):
-        health, honest = (np.array(own) * 1000 for own in (self.health, self.honest))
+        health, honest = (np.array(times) * 1000 for times in (self.health, self.honest))
         return {
             "answers": sum(self.statuses.values()),
             "statuses": {str(k): n for k, n in sorted(self.statuses.items(), key=str)},

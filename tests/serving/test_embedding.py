@@ -75,8 +75,8 @@ async def until(condition):
 def test_queue_answers_each_request_in_its_order():
     async def test(queue):
         texts = [["a" * n, "b" * (n + 1)] for n in range(1, 20)]
-        rows = await asyncio.gather(*(queue.embed("text", own) for own in texts))
-        assert [own[:, 0].tolist() for own in rows] == [[n, n + 1] for n in range(1, 20)]
+        rows = await asyncio.gather(*(queue.embed("text", text) for text in texts))
+        assert [row[:, 0].tolist() for row in rows] == [[n, n + 1] for n in range(1, 20)]
 
     run(test)
 
@@ -278,3 +278,13 @@ def test_queue_finishes_what_runs_when_it_stops():
         assert [(await task)[0, 0] for task in tasks] == [1, 2]
 
     run(test, embedder)
+
+
+def test_queue_that_has_ended_counts_no_tokens():
+    async def test(queue):
+        await queue.stop()
+        with pytest.raises(ApiError, match="stopping") as info:
+            await queue.count_tokens(["a"])
+        return info.value.status
+
+    assert run(test) == 503

@@ -78,6 +78,33 @@ def test_damaged_form_is_refused(client, content, content_type):
     assert response.json()["error"].keys() >= {"message", "request_id"}
 
 
+URL = "data:image/png;base64,AAAA"
+
+
+@pytest.mark.parametrize(
+    ("content", "param", "message"),
+    [
+        (None, "", "missing, or null"),
+        (5, "", "expected a list"),
+        ([None], ".0", "expected an object"),
+        (["a"], ".0", "expected an object"),
+        ([{"text": "a"}], ".0", "expected an object with a type"),
+        ([{"type": "text", "text": None}], ".0.text", "missing, or null"),
+        ([{"type": "image_url", "image_url": URL}], ".0.image_url", 'an object {"url": "data:'),
+        ([{"type": "image_url", "image_url": [URL]}], ".0.image_url", 'an object {"url": "data:'),
+        ([{"type": "image_url", "image_url": {}}], ".0.image_url.url", "missing, or null"),
+        ([{"type": "input_audio", "input_audio": "AA"}], ".0.input_audio", 'object {"data": '),
+        ([{"type": "image", "image": URL}], ".0", "no type image; expected one of 'text', "),
+    ],
+    ids=str,
+)
+def test_wrong_content_is_explained(client, content, param, message):
+    body = {"messages": [{"role": "user", "content": content}]}
+    error = client.post("/v1/chat/completions", json=body).json()["error"]
+    assert error["param"] == f"messages.0.content{param}"
+    assert message in error["message"]
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "gzip, gzip", "x"])
 def test_compressed_body_is_refused(client, encoding):
     headers = {"Content-Encoding": encoding}

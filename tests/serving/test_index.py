@@ -88,9 +88,9 @@ def test_index_equals_the_matryoshka_index(index, dim):
     hits = MatryoshkaIndex(VECTORS.astype(np.float16).astype(np.float32), [4, 16])
     hits = hits.search(queries, 30, dim)
     for query, rows, scores in zip(queries, hits.rows, hits.scores, strict=True):
-        own = index.search(query, 30, dim)
-        np.testing.assert_allclose([h.score for h in own], scores, atol=2e-3)
-        assert len({h.row for h in own} & {*rows.tolist()}) >= 28
+        hits = index.search(query, 30, dim)
+        np.testing.assert_allclose([h.score for h in hits], scores, atol=2e-3)
+        assert len({h.row for h in hits} & {*rows.tolist()}) >= 28
 
 
 def test_index_gives_zero_vectors_no_score(tmp_path):

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, CLIPImageProcessor, WhisperFeatureE
 from edge_lib.config import ConfigError
 from edge_lib.data.audio import decode_audio
 from edge_lib.models.saving import model_digest
-from edge_lib.serving.embedding import EmbedQueue
+from edge_lib.serving.embedding import EmbedQueue, TorchEmbedder
 from edge_lib.serving.errors import ApiError
 from edge_lib.serving.log_mel import log_mel, mel_filters
 from edge_lib.serving.media import Media
@@ -157,3 +157,17 @@ def test_log_mel_of_silence_is_constant():
     features = log_mel(decode_audio(encode(np.zeros(1600, np.float32), 16000)), 400, 160, 80)
     assert features.shape == (80, 10)
     np.testing.assert_allclose(features, -1.5)
+
+
+def test_onnx_embedder_counts_tokens_as_the_aligner(aligner, embedder):
+    expected = TorchEmbedder(aligner).count_tokens(TEXTS)
+    assert embedder.count_tokens(TEXTS) == expected > len(TEXTS)
+
+
+def test_onnx_embedder_refuses_audio_of_another_extractor(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "ast")
+    path = folder / "preprocessor_config.json"
+    other = {"feature_extractor_type": "ASTFeatureExtractor"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | other))
+    with pytest.raises(ConfigError, match="not ASTFeatureExtractor; serve the run that was"):
+        OnnxEmbedder(folder)

@@ -53,3 +53,13 @@ def test_embeddings_say_that_token_ids_are_no_texts(url, value):
     response = httpx.post(f"{url}/v1/embeddings", json={"input": value})
     assert response.status_code == 400
     assert "not token ids" in response.json()["error"]["message"]
+
+
+def test_embeddings_count_the_tokens_of_texts(api, url):
+    usage = api.embeddings.create(model="tiny", input=["a red three", "one"]).usage
+    assert (usage.prompt_tokens, usage.total_tokens) == (4, 4)
+    body = {"input": [PICTURE_PART, "a red three"]}
+    usage = httpx.post(f"{url}/v1/embeddings", json=body).json()["usage"]
+    assert usage == {"prompt_tokens": 3, "total_tokens": 3}
+    usage = httpx.post(f"{url}/v1/embeddings", json={"input": [PICTURE_PART]}).json()["usage"]
+    assert usage == {"prompt_tokens": 0, "total_tokens": 0}

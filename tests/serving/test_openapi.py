@@ -53,8 +53,11 @@ def test_every_reference_is_defined():
 
 
 def test_files_can_be_uploaded_where_the_description_says_so():
-    bodies = {path: own.get("post", {}).get("requestBody") for path, own in SCHEMA["paths"].items()}
-    forms = {path for path, own in bodies.items() if "multipart/form-data" in str(own)}
+    bodies = {
+        path: operations.get("post", {}).get("requestBody")
+        for path, operations in SCHEMA["paths"].items()
+    }
+    forms = {path for path, body in bodies.items() if "multipart/form-data" in str(body)}
     assert forms == {"/generate", "/caption", "/embed", "/search"}
 
 

@@ -46,7 +46,7 @@ def test_aligner_embeds_as_in_python(aligner):
 def test_export_embeds_as_the_model_that_it_comes_from(aligner, exported):
     service = load(exported)
     assert type(service.embedder._embedder).__name__ == "OnnxEmbedder"
-    answer, expected = (ask(own, "/embed", TEXTS) for own in (service, load(aligner.source)))
+    answer, expected = (ask(served, "/embed", TEXTS) for served in (service, load(aligner.source)))
     for kind in ("texts", "images"):
         np.testing.assert_allclose(answer[kind], expected[kind], rtol=0, atol=1e-4)
 

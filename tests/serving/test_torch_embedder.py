@@ -24,13 +24,13 @@ def test_torch_embedder_embeds_as_the_aligner(aligner):
 
     async def test(queue):
         items = [("text", texts), *media.items()]
-        return await asyncio.gather(*(queue.embed(*own) for own in items))
+        return await asyncio.gather(*(queue.embed(*pair) for pair in items))
 
     text, *rows = run(test, TorchEmbedder(aligner))
     np.testing.assert_allclose(text, aligner.embed("text", texts), atol=1e-5)
-    for own, (name, items) in zip(rows, media.items(), strict=True):
+    for row, (name, items) in zip(rows, media.items(), strict=True):
         expected = aligner.embed(name, [item.decode() for item in items])
-        np.testing.assert_allclose(own, expected, atol=1e-5)
+        np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
 def test_torch_embedder_describes_the_aligner(aligner):
@@ -54,3 +54,14 @@ def test_torch_embedder_refuses_what_the_model_would_cut(aligner):
         assert len(await queue.embed("audio", [Media("audio", encode(longest, 16000))])) == 1
 
     run(test, TorchEmbedder(aligner))
+
+
+def test_torch_embedder_counts_tokens_as_the_tokenizer(aligner):
+    texts = ["a red three", "one", "a small blue nine at the top"]
+    tokenizer = aligner.encoder("text").model.tokenizer
+    expected = sum(len(tokenizer(text).input_ids) for text in texts)
+
+    async def test(queue):
+        return await queue.count_tokens(texts)
+
+    assert run(test, TorchEmbedder(aligner)) == expected > 10

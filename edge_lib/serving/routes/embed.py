@@ -19,6 +19,7 @@ from edge_lib.serving.schemas.embed import (
     EmbeddingItem,
     EmbeddingsRequest,
     EmbeddingsResponse,
+    EmbeddingsUsage,
     EmbedRequest,
     EmbedResponse,
 )
@@ -59,9 +60,12 @@ async def embeddings(request: Request, service: ServiceOf) -> EmbeddingsResponse
     parts = ((part, f"input.{number}") for number, part in enumerate(items.input))
     work = gather(_embed_part(request, service, *pair) for pair in parts)
     rows = cut(np.stack(await unless_gone(request, work)), dim, normalize=True)
+    texts = [part.text for part in items.input if isinstance(part, TextPart)]
+    tokens = await service.embedder.count_tokens(texts) if texts else 0
     encode = _base64 if items.encoding_format == "base64" else np.ndarray.tolist
     data = [EmbeddingItem(index=n, embedding=encode(row)) for n, row in enumerate(rows)]
-    return EmbeddingsResponse(model=service.name, data=data)
+    usage = EmbeddingsUsage(prompt_tokens=tokens, total_tokens=tokens)
+    return EmbeddingsResponse(model=service.name, data=data, usage=usage)
 
 
 async def embed_fields(request: Request, service: Service, items: Any) -> dict[str, np.ndarray]:

@@ -68,10 +68,10 @@ class EmbeddingItem(BaseModel):
 
 
 class EmbeddingsUsage(BaseModel):
-    """Not counted: 0."""
+    """Tokens of the texts. Pictures and sounds have none."""
 
-    prompt_tokens: int = 0
-    total_tokens: int = 0
+    prompt_tokens: int
+    total_tokens: int
 
 
 class EmbeddingsResponse(BaseModel):
@@ -80,4 +80,4 @@ class EmbeddingsResponse(BaseModel):
     object: Literal["list"] = "list"
     data: list[EmbeddingItem]
     model: str
-    usage: EmbeddingsUsage = EmbeddingsUsage()
+    usage: EmbeddingsUsage

@@ -45,7 +45,7 @@ def test_rows_that_join_and_leave_keep_their_logits(vlm):
 def test_columns_of_padding_are_dropped_with_the_longest_row(vlm):
     batch = CausalBatch(vlm)
     prompts = [prompt(vlm, text) for text in (SHORT, LONG)]
-    short, long = (len(own.ids) for own in prompts)
+    short, long = (len(prompt.ids) for prompt in prompts)
     batch.join(prompts)
     lengths = [layer.keys.shape[2] for layer in batch._cache.layers]
     batch.keep([0])

@@ -34,10 +34,10 @@ def test_failing_step_fails_its_rows_alone(make_engine, serve, monkeypatch):
 
 
 def test_failing_prompt_leaves_running_answers(make_engine, serve, monkeypatch, vlm):
-    own = request("where?", max_tokens=100)
+    query = request("where?", max_tokens=100)
 
     async def use(engine):
-        stream = aiter(await engine.submit(own))
+        stream = aiter(await engine.submit(query))
         texts = [(await anext(stream)).text]
         monkeypatch.setattr(vlm, "embed_soft_tokens", lambda *_: 1 / 0)
         failed = await engine.submit(request("no?"))
@@ -45,7 +45,7 @@ def test_failing_prompt_leaves_running_answers(make_engine, serve, monkeypatch, 
             await failed.collect()
         monkeypatch.undo()
         texts += [delta.text async for delta in stream]
-        return caught.value, "".join(texts), await collect(engine, own)
+        return caught.value, "".join(texts), await collect(engine, query)
 
     error, text, [expected] = serve(make_engine(), use)
     assert (error.status, text) == (500, expected.text)
@@ -147,12 +147,12 @@ def test_picture_of_a_client_that_left_is_decoded_for_others(make_engine, serve,
     monkeypatch.setattr(GatedMedia, "gate", threading.Event(), raising=False)
 
     async def use(engine):
-        own = request("what?", [GatedMedia("image", picture(1))])
-        leaving = asyncio.create_task(engine.submit(own))
+        query = request("what?", [GatedMedia("image", picture(1))])
+        leaving = asyncio.create_task(engine.submit(query))
         while not engine._worker.arrivals.count:
             await asyncio.sleep(0.001)
         leaving.cancel()
-        staying = asyncio.create_task(collect(engine, own))
+        staying = asyncio.create_task(collect(engine, query))
         await asyncio.wait([leaving])
         GatedMedia.gate.set()
         return await staying

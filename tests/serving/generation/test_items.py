@@ -48,8 +48,8 @@ def test_item_of_several_requests_at_once_is_encoded_once(make_engine, serve, en
 
     async def use(engine):
         encoded.clear()
-        own = (collect(engine, request("what is it?", [item])) for item in media)
-        return await asyncio.gather(*own)
+        others = (collect(engine, request("what is it?", [item])) for item in media)
+        return await asyncio.gather(*others)
 
     results = serve(make_engine(), use)
     assert sum(encoded) == 1
@@ -110,13 +110,13 @@ def test_item_that_fails_in_the_model_fails_its_request_alone(
     def is_bad(inputs):
         if place == "prepare":
             return inputs is odd
-        return any(torch.equal(own["pixel_values"], white) for own in inputs)
+        return any(torch.equal(item["pixel_values"], white) for item in inputs)
 
     async def use(engine):
         failing = failing_for(getattr(aligner, place), is_bad, RuntimeError("at 0x7f00"))
         monkeypatch.setattr(aligner, place, failing)
-        own = (collect(engine, request("what?", [picture(n)])) for n in range(3, 6))
-        error, *results = await asyncio.gather(refusal(engine, request("what?", [odd])), *own)
+        others = (collect(engine, request("what?", [picture(n)])) for n in range(3, 6))
+        error, *results = await asyncio.gather(refusal(engine, request("what?", [odd])), *others)
         return error, results
 
     error, results = serve(make_engine(max_wait_ms=500), use)
@@ -126,7 +126,7 @@ def test_item_that_fails_in_the_model_fails_its_request_alone(
     else:
         assert (error.status, error.message) == (500, "the model failed on this item")
     assert error.param == "images.0"
-    assert [own.text for [own] in results] == [
+    assert [answer.text for [answer] in results] == [
         vlm.generate("what?", picture(n)) for n in range(3, 6)
     ]
 

@@ -40,8 +40,8 @@ def make_engine(model):
 
 
 async def collect(engine, *requests):
-    async def answer(own):
-        return await (await engine.submit(own)).collect()
+    async def answer(query):
+        return await (await engine.submit(query)).collect()
 
     return await asyncio.gather(*map(answer, requests))
 
@@ -56,7 +56,7 @@ def test_answers_equal_those_of_the_model(make_engine, serve, model):
     assert len(set(expected)) > 2
 
     async def alone(engine):
-        return [(await collect(engine, own))[0] for own in requests()]
+        return [(await collect(engine, query))[0] for query in requests()]
 
     single = serve(make_engine(), alone)
     assert [result.text for result in single] == expected
@@ -79,8 +79,8 @@ def test_answer_ends_at_its_end_token(make_engine, serve, model):
 
 
 def test_default_length_is_bounded_by_the_server(make_engine, serve):
-    own = requests()
-    results = serve(make_engine(max_tokens=2), lambda engine: collect(engine, *own))
+    queries = requests()
+    results = serve(make_engine(max_tokens=2), lambda engine: collect(engine, *queries))
     assert {(result.completion_tokens, result.finish_reason) for result in results} == {
         (2, "length")
     }
@@ -90,7 +90,7 @@ def test_sampled_answers_depend_on_their_seed_alone(make_engine, serve):
     drawn = requests(temperature=3.0, seed=5)
 
     async def alone(engine):
-        return [(await collect(engine, own))[0] for own in drawn]
+        return [(await collect(engine, query))[0] for query in drawn]
 
     single = serve(make_engine(), alone)
     greedy = serve(make_engine(), lambda engine: collect(engine, *requests(), *drawn))
@@ -151,15 +151,15 @@ IMAGE = {"type": "image"}
     ids=["placeholder", "spaces", "turn", "parts", "picture last"],
 )
 def test_question_may_have_several_forms(make_engine, serve, messages):
-    own = request(messages, [picture(0)])
+    query = request(messages, [picture(0)])
     one, two = serve(
-        make_engine(), lambda e: collect(e, own, request("where is it?", [picture(0)]))
+        make_engine(), lambda e: collect(e, query, request("where is it?", [picture(0)]))
     )
     assert one == two
 
 
 @pytest.mark.parametrize(
-    ("own", "message"),
+    ("query", "message"),
     [
         (request("where?"), "a question about one image, not 0"),
         (request("where?", [picture(1), picture(2)]), "a question about one image, not 2"),
@@ -172,12 +172,12 @@ def test_question_may_have_several_forms(make_engine, serve, messages):
         (request("x" * 5000, [picture(1)]), "a prompt of 5,000 characters, over 4,096"),
         (request("where \ud83d?", [picture(1)]), "a text that is not Unicode"),
     ],
-    ids=lambda own: own if isinstance(own, str) else "",
+    ids=lambda query: query if isinstance(query, str) else "",
 )
-def test_questions_that_the_model_cannot_answer_are_refused(make_engine, serve, own, message):
+def test_questions_that_the_model_cannot_answer_are_refused(make_engine, serve, query, message):
     async def use(engine):
         with pytest.raises(ApiError) as caught:
-            await engine.submit(own)
+            await engine.submit(query)
         return caught.value
 
     error = serve(make_engine(), use)

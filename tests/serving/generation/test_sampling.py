@@ -105,7 +105,7 @@ def test_row_draws_the_same_alone_and_among_others():
         [choose_tokens(scores[n : n + 1], [row])[0] for _ in range(8)]
         for n, row in enumerate(map(RowSampler, settings))
     ]
-    rows = [RowSampler(own) for own in settings]
+    rows = [RowSampler(sampling) for sampling in settings]
     together = [choose_tokens(scores, rows) for _ in range(8)]
     assert [list(tokens) for tokens in zip(*together, strict=True)] == alone
 

@@ -66,8 +66,8 @@ def test_prompts_are_processed_together_up_to_max_batch_tokens(make_engine, serv
     async def use(engine):
         return await collect(engine, short, short, long, short, short)
 
-    def length(own):
-        return len(vlm.chat.prompt([{"role": "user", "content": own.messages}]))
+    def length(query):
+        return len(vlm.chat.prompt([{"role": "user", "content": query.messages}]))
 
     results = serve(make_engine(max_batch_tokens=2 * length(short), max_wait_ms=1000), use)
     assert sorted(map(len, joined(batches))) == [1, 2, 2]
@@ -79,8 +79,8 @@ def test_requests_that_come_together_start_together(make_engine, serve, batches)
     """An idle server waits for those that are being prepared, and no longer."""
 
     async def use(engine):
-        own = [request("what is it?", [picture(n)], max_tokens=2) for n in range(6)]
-        await asyncio.gather(*(collect(engine, one) for one in own))
+        queries = [request("what is it?", [picture(n)], max_tokens=2) for n in range(6)]
+        await asyncio.gather(*(collect(engine, one) for one in queries))
 
     serve(make_engine(max_wait_ms=20_000), use)
     assert max(map(len, joined(batches))) > 1

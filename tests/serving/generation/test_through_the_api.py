@@ -87,8 +87,8 @@ def test_sampled_answers_are_those_of_their_seeds(url):
     texts = [c["message"]["content"] for c in post(url, "/v1/chat/completions", body)["choices"]]
     assert len(set(texts)) == 3
     for number, text in enumerate(texts):
-        own = body | {"seed": 3 + number, "n": 1, "stream": True}
-        assert streamed(url, own) == text
+        single = body | {"seed": 3 + number, "n": 1, "stream": True}
+        assert streamed(url, single) == text
 
 
 def test_stop_string_is_left_out_of_whole_and_streamed_answers(url, expected):

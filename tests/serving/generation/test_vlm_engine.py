@@ -79,7 +79,7 @@ def test_answers_equal_those_of_generate(make_engine, serve, expected):
     """Alone, and all in a batch."""
     assert len(set(expected)) == len(expected)
     single = serve(make_engine(), lambda engine: each_alone(engine, *requests()))
-    assert [own.text for own in single] == expected
+    assert [result.text for result in single] == expected
     assert serve(make_engine(), lambda engine: answers(engine, *requests())) == single
 
 
@@ -95,8 +95,8 @@ def test_sampled_answers_depend_on_their_seed_alone(make_engine, serve):
 
 def test_pieces_join_to_the_answer(make_engine, serve, expected):
     async def stream(engine):
-        streams = [await engine.submit(own) for own in requests()]
-        return [[delta async for delta in own] for own in streams]
+        streams = [await engine.submit(query) for query in requests()]
+        return [[delta async for delta in stream] for stream in streams]
 
     for deltas, text in zip(serve(make_engine(), stream), expected, strict=True):
         assert "".join(delta.text for delta in deltas) == text
@@ -114,7 +114,7 @@ def test_rows_join_and_leave_a_running_batch(make_engine, serve, batches):
         first = await engine.submit(long)
         assert (await anext(aiter(first))).tokens
         others = [await engine.submit(second), await engine.submit(third)]
-        return [await own.collect() for own in others], await first.collect()
+        return [await stream.collect() for stream in others], await first.collect()
 
     others, first = serve(make_engine(), staggered)
     rows = [count for name, count in batches if name == "advance"]
@@ -137,14 +137,14 @@ def test_answer_ends_at_an_end_token(make_vlm, make_engine, serve):
     assert fourth not in tokens[0, :3]
     for ends in ([fourth, 5], fourth):
         vlm.language.generation_config.eos_token_id = ends
-        own = serve(make_engine(vlm), lambda engine: answer(engine, request("where?")))
-        assert own.text == vlm.chat.tokenizer.decode(tokens[0, :3]).strip()
-        assert (own.finish_reason, own.completion_tokens) == ("stop", 4)
+        result = serve(make_engine(vlm), lambda engine: answer(engine, request("where?")))
+        assert result.text == vlm.chat.tokenizer.decode(tokens[0, :3]).strip()
+        assert (result.finish_reason, result.completion_tokens) == ("stop", 4)
 
 
 def test_answer_ends_after_max_tokens(make_engine, serve, vlm):
-    own = [request("where?", max_tokens=count) for count in (1, 3, None)]
-    results = serve(make_engine(), lambda engine: answers(engine, *own))
+    queries = [request("where?", max_tokens=count) for count in (1, 3, None)]
+    results = serve(make_engine(), lambda engine: answers(engine, *queries))
     assert [result.completion_tokens for result in results] == [1, 3, 12]
     assert {result.finish_reason for result in results} == {"length"}
     assert [r.text for r in results[:2]] == [
@@ -155,25 +155,25 @@ def test_answer_ends_after_max_tokens(make_engine, serve, vlm):
 
 
 def test_answer_ends_at_the_last_position_of_the_model(make_vlm, make_engine, serve):
-    vlm, own = make_vlm(), request("where?", max_tokens=99)
+    vlm, query = make_vlm(), request("where?", max_tokens=99)
     length = len(vlm.chat.prompt([{"role": "user", "content": "where?"}]))
     vlm.language.config.max_position_embeddings = length + 5
-    result = serve(make_engine(vlm), lambda engine: answer(engine, own))
+    result = serve(make_engine(vlm), lambda engine: answer(engine, query))
     assert (result.completion_tokens, result.finish_reason) == (5, "length")
 
 
 def test_answer_ends_before_a_stop_string(make_engine, serve, expected):
     text = expected[1]
     stop = text[len(text) // 2 :][:2]
-    own = serve(make_engine(), lambda engine: answer(engine, requests(stop=("none", stop))[1]))
-    assert own.text == text[: text.index(stop)].rstrip()
-    assert own.finish_reason == "stop"
-    assert own.completion_tokens < 12
+    result = serve(make_engine(), lambda engine: answer(engine, requests(stop=("none", stop))[1]))
+    assert result.text == text[: text.index(stop)].rstrip()
+    assert result.finish_reason == "stop"
+    assert result.completion_tokens < 12
 
 
 def test_default_is_greedy(make_engine, serve, vlm):
     results = serve(make_engine(), lambda engine: answers(engine, *[request("no?")] * 3))
-    assert {own.text for own in results} == {vlm.generate("no?")}
+    assert {result.text for result in results} == {vlm.generate("no?")}
 
 
 # --- fused images and clips ------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_images_are_fused_with_clips(make_engine, serve, fused_vlm):
     items = [picture(1), picture(2)], [clip(1), clip(2)]
     image, sound = {"type": "image"}, {"type": "audio"}
     content = [image, sound, {"type": "text", "text": "what is it?"}]
-    own = [
+    queries = [
         request("what is it?", items[0][:1], items[1][:1]),
         request([{"role": "user", "content": content}], items[0][:1], items[1][:1]),
         request("what is it?", items[0][:1], items[1][1:]),
@@ -200,7 +200,7 @@ def test_images_are_fused_with_clips(make_engine, serve, fused_vlm):
         request("no?"),
     ]
     engine = make_engine(fused_vlm)
-    results = serve(engine, lambda engine: answers(engine, *own))
+    results = serve(engine, lambda engine: answers(engine, *queries))
     expected = [
         fused_vlm.generate("what is it?", picture(1), clip(1)),
         fused_vlm.generate("what is it?", picture(1), clip(1)),
@@ -216,8 +216,8 @@ def test_images_are_fused_with_clips(make_engine, serve, fused_vlm):
 
 def test_bad_clip_of_a_fused_pair_is_named(make_engine, serve, fused_vlm):
     image = FakeMedia("image", picture(1), "images.0")
-    own = request("?", [image], [FakeMedia("audio", UnusableItem("no samples"), "audio.0")])
-    error = serve(make_engine(fused_vlm), lambda engine: refusal(engine, own))
+    query = request("?", [image], [FakeMedia("audio", UnusableItem("no samples"), "audio.0")])
+    error = serve(make_engine(fused_vlm), lambda engine: refusal(engine, query))
     assert (error.code, error.param) == ("invalid_audio", "audio.0")
 
 
@@ -229,7 +229,7 @@ def test_answers_of_models_with_fewer_bits_equal_those_of_generate(
     make_vlm, make_engine, serve, language
 ):
     vlm, texts = make_vlm(language=language), ["what?", "where is it?"]
-    own = [request(text, [picture(n)]) for n, text in enumerate(texts)]
-    results = serve(make_engine(vlm), lambda engine: each_alone(engine, *own))
+    queries = [request(text, [picture(n)]) for n, text in enumerate(texts)]
+    results = serve(make_engine(vlm), lambda engine: each_alone(engine, *queries))
     expected = [vlm.generate(text, picture(n)) for n, text in enumerate(texts)]
     assert [result.text for result in results] == expected

@@ -1,5 +1,10 @@
 """Features that are encoded in every training step, and the choice between them and a store."""
 
+from collections import ChainMap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
 import numpy as np
 import torch
 
@@ -52,16 +57,39 @@ class OnlineFeatures:
 
     def _prepared(self, items: np.ndarray) -> tuple[dict[str, torch.Tensor], dict[int, Skipped]]:
         """Inputs of the encoder, and by place in the batch the items that a blank stands for."""
-        inputs, skipped = dict(enumerate(self.items.load(items))), {}
+        loaded = chain.from_iterable(self._in_threads(self.items.load, items))
+        inputs, skipped = dict(enumerate(loaded)), {}
         for number, item in inputs.items():
             if isinstance(item, Skipped):
                 skipped[number], inputs[number] = item, self.blank
             elif self.augment:
                 inputs[number] = self.augment(item)
-        prepared, errors = prepare_items(self.encoder, inputs)
+        prepared, errors = self._prepare(inputs)
         for number, error in errors.items():
             skipped[number], inputs[number] = Skipped(CANNOT_PREPARE, str(error)), self.blank
         return self.encoder.prepare([*inputs.values()]) if errors else prepared, skipped
+
+    def _prepare(self, inputs: dict) -> tuple[dict[str, torch.Tensor], dict[int, Exception]]:
+        """`prepare_items`, by parts."""
+
+        def prepare(numbers: np.ndarray) -> tuple[dict, dict]:
+            return prepare_items(self.encoder, {n: inputs[n] for n in numbers.tolist()})
+
+        parts, errors = zip(*self._in_threads(prepare, np.arange(len(inputs))), strict=True)
+        filled = [part for part in parts if part]
+        names = filled[0] if filled else ()
+        joined = {name: torch.cat([part[name] for part in filled]) for name in names}
+        return joined, dict(ChainMap(*errors))
+
+    def _in_threads(self, function: Callable, items: np.ndarray) -> list:
+        """Results of a function on equal parts of `items` (n,), in as many threads as torch uses:
+        decoding and resizing run in parallel. One part where the parts' inputs cannot be joined.
+        """
+        count = min(torch.get_num_threads(), len(items)) if self.encoder.fixed_length else 1
+        if count < 2:
+            return [function(items)]
+        with ThreadPoolExecutor(count) as pool:
+            return [*pool.map(function, np.array_split(items, count))]
 
 
 def open_features(spec: FeatureSpec, table: Table) -> dict[str, Features]:

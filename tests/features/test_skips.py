@@ -95,7 +95,11 @@ def test_processor_that_fails_on_batches_alone_is_an_error(table, store, monkeyp
         store(table)
 
 
-def test_online_item_that_cannot_be_prepared_is_one_skip(table, tiny_vision, fail_on_bad):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_online_item_that_cannot_be_prepared_is_one_skip(
+    table, tiny_vision, fail_on_bad, monkeypatch, threads
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     encoder = load_encoder("vision", ModalityConfig(encoder=str(tiny_vision)).encoder_config)
     expected = OnlineFeatures(Items(table, "vision"), encoder).gather([1, 3])
     fail_on_bad()

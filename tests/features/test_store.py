@@ -47,8 +47,10 @@ def corrupt(path):
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("modality", ["vision", "text"])
-def test_store_equals_online_features(small_align, modality):
+def test_store_equals_online_features(small_align, monkeypatch, modality, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     config = small_align("features.shard_rows=40 text.pooler=mean features.dtype=float32")
     write(config)
     table = load_table(config.data, "train")

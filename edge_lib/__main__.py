@@ -60,7 +60,7 @@ def extract(arguments: Arguments) -> int:
         from edge_lib.features.extract_tasks import run_tasks
 
         tasks = 1 if options.tasks is None else options.tasks
-        stores, missing = run_tasks(data, spec, tasks, options.cluster, logs / "extract")
+        stores, missing = run_tasks(data, spec, tasks, options.cluster, logs)
     for store, counts in stores.items():
         print(f"{store}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
     for line in missing:

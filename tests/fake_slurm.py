@@ -14,6 +14,7 @@ class FakeSlurm:
         self.answers, self.submitted, self.cancelled = [*answers], [], []
         for name in ("submit", "find_jobs", "cancel"):
             monkeypatch.setattr(module, name, getattr(self, name))
+        monkeypatch.setattr(module, "gpu_options", lambda *_: {}, raising=False)
         monkeypatch.setattr(module, "max_array_size", lambda: 1001)
 
     def submit(self, functions, folder, name, options, dependency=""):

@@ -4,6 +4,8 @@ The tasks share the shards, so those that are left do the work of one that died.
 outlive the program that submitted them; a second start follows them.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Iterable
 from contextlib import closing
@@ -56,6 +58,7 @@ def run_tasks(
     writers = store_writers(data, spec)
     if missing := incomplete({writer.folder: writer for writer in writers.values()}.values()):
         check_outputs(spec)
+        log_dir = log_dir / f"extract-{_digest(writers.values())}"
         log_dir.mkdir(parents=True, exist_ok=True)
         function = partial(share_features, data, spec)
         if cluster == "slurm":
@@ -66,6 +69,12 @@ def run_tasks(
             _follow(tasks, missing)
     ready = {names: writer for names, writer in writers.items() if writer.is_ready()}
     return count_items(ready), [_missing_line(w) for w in missing if not w.is_ready()]
+
+
+def _digest(writers: Iterable[StoreWriter]) -> str:
+    """Names the stores, so that tasks of other stores have other files."""
+    names = sorted({writer.folder.name for writer in writers})
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
 
 
 def _follow(tasks: Tasks, writers: list[StoreWriter]) -> None:

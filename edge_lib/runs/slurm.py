@@ -192,11 +192,18 @@ def max_array_size() -> int:
     return size
 
 
-def has_gpus(partition: str = "") -> bool:
-    """Whether nodes of a partition, or of the default one, have GPUs."""
-    options = [f"--partition={partition}"] if partition else []
-    lines = _run("sinfo", "--noheader", "--format=%P|%G", *options).splitlines()
-    return any("gpu" in line for line in lines if partition or "*|" in line)
+def gpu_options(count: int, options: Mapping[str, Any]) -> dict[str, int]:
+    """Asks for `count` GPUs a node if the partition of the options, or the default one, has some,
+    and the options do not say themselves.
+    """
+    flags = options.get("slurm_additional_parameters", {})
+    if any("gpu" in name or "gres" in name for name in [*options, *flags]):
+        return {}
+    partition = options.get("slurm_partition")
+    selection = [f"--partition={partition}"] if partition else []
+    lines = _run("sinfo", "--noheader", "--format=%P|%G", *selection).splitlines()
+    has_gpus = any("gpu" in line for line in lines if partition or "*|" in line)
+    return {"gpus_per_node": count} if has_gpus else {}
 
 
 @contextlib.contextmanager

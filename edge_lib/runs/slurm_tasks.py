@@ -10,16 +10,18 @@ from typing import Any
 
 from edge_lib.config import ConfigError
 from edge_lib.runs.files import write_json
+from edge_lib.runs.lock import hold_lock
 from edge_lib.runs.slurm import (
     Job,
     SlurmError,
     cancel,
     find_jobs,
+    gpu_options,
     max_array_size,
     new_name,
     submit,
 )
-from edge_lib.runs.slurm_report import end_cause, log_file, requeue_cause, was_requeued
+from edge_lib.runs.slurm_report import end_cause, requeue_cause, was_requeued
 
 Key = tuple[str, int]  # an array's name and a task's index
 
@@ -31,31 +33,44 @@ class SlurmTasks:
 
     def __init__(self, function: Callable, count: int, folder: Path, options: Mapping[str, Any]):
         self.folder, self.answering = folder, True
-        self.names = [path.stem for path in folder.glob("*.json")]
-        jobs = find_jobs(self.names)
-        self.running = {k: j for k, j in jobs.items() if not j.ended and j.state != "COMPLETING"}
-        if self.running:
-            print(f"tasks followed from an earlier start: {len(self.running)}", flush=True)
-            return
-        self.names, size = [], max_array_size()
+        self.names: list[str] = []
         try:
-            for start in range(0, count, size):
-                self._submit([function] * min(size, count - start), options)
+            with hold_lock(folder / "submit.lock"):  # of two drivers one submits
+                self.running = self._find_running([path.stem for path in folder.glob("*.json")])
+                if not self.running:
+                    self._submit_all([function] * count, options)
         except BaseException:
             self.close()
             raise
 
+    def _find_running(self, names: list[str]) -> dict[Key, Job]:
+        """Tasks of an earlier start."""
+        jobs = find_jobs(names)
+        running = {k: j for k, j in jobs.items() if not j.ended and j.state != "COMPLETING"}
+        self.names = [*{name for name, _ in running}]
+        if running:
+            print(f"tasks followed from an earlier start: {len(running)}", flush=True)
+        return running
+
+    def _submit_all(self, functions: list[Callable], options: Mapping[str, Any]) -> None:
+        """As several arrays if one is too large."""
+        size = max_array_size()
+        try:
+            options = {"timeout_min": 24 * 60, **gpu_options(1, options), **options}
+            for start in range(0, len(functions), size):
+                self._submit(functions[start : start + size], options)
+        except ConfigError as error:
+            raise ConfigError(f"features.slurm: {error}") from None
+
     def _submit(self, functions: list[Callable], options: Mapping[str, Any]) -> None:
-        options = {"timeout_min": 24 * 60, **options}
-        name = new_name("extract", options)
-        self.names.append(name)
+        self.names.append(name := new_name("extract", options))
         path = self.folder / f"{name}.json"
         write_json(path, len(functions))
         try:
             number = submit(functions, self.folder, name, options)
-        except ConfigError as error:
+        except ConfigError:
             path.unlink()
-            raise ConfigError(f"features.slurm: {error}") from None
+            raise
         jobs = {(name, i): Job(f"{number}_{i}", "PENDING") for i in range(len(functions))}
         self.running |= jobs
         print(f"submitted job {number}, tasks: {len(functions)}", flush=True)
@@ -75,8 +90,7 @@ class SlurmTasks:
             if job and not job.ended:
                 self.running[key] = job
                 if was_requeued(job, last):
-                    cause = requeue_cause(job, self.folder) or f"see {log_file(self.folder, job)}"
-                    yield f"task {job.number} requeued: {cause}"
+                    yield f"task {job.number} requeued: {requeue_cause(job, self.folder)}"
                 continue
             del self.running[key]
             if not job or job.state != "COMPLETED":

@@ -18,7 +18,7 @@ from typing import Any
 from edge_lib.config import ConfigError
 from edge_lib.runs.files import write_json
 from edge_lib.runs.log_tail import LogTail
-from edge_lib.runs.slurm import Job, SlurmError, cancel, find_jobs, has_gpus, new_name, submit
+from edge_lib.runs.slurm import Job, SlurmError, cancel, find_jobs, gpu_options, new_name, submit
 from edge_lib.runs.slurm_report import end_cause, is_cut_short, requeue_cause, was_requeued
 from edge_lib.training.launch_context import sigterm_raised, sigterm_restored
 from edge_lib.training.launch_report import WorkerError, first_failure, one_line_interrupt
@@ -157,11 +157,7 @@ def job_options(num_processes: int, num_nodes: int, slurm: Mapping[str, Any]) ->
     """
     options = {"timeout_min": 24 * 60, "nodes": num_nodes, "tasks_per_node": 1}
     options["cpus_per_task"] = num_processes
-    names = [*slurm, *slurm.get("slurm_additional_parameters", {})]
-    given = any("gpu" in name or "gres" in name for name in names)
-    if not given and has_gpus(slurm.get("slurm_partition", "")):
-        options["gpus_per_node"] = num_processes
-    options |= slurm
+    options |= gpu_options(num_processes, slurm) | slurm
     if options["nodes"] * options["tasks_per_node"] != num_nodes:
         raise ConfigError("launch.slurm: nodes x tasks_per_node must be launch.num_nodes")
     # without it, ranks of other nodes may wait in a collective for one that is gone

@@ -56,7 +56,9 @@ def test_slurm_task_that_is_requeued_runs_again(fake, tmp_path):
     fake({0: ("RUNNING",)}, {0: ("PENDING", "BeginTime")}, {0: ("RUNNING",)}, {0: ("COMPLETED",)})
     tasks = submit(tmp_path, 1)
     lines = [line for _ in range(4) for line in tasks.ended()]
-    assert lines == [f"task 1_0 requeued: see {tmp_path / '1_0_0_log.err'}"]
+    assert lines == [
+        f"task 1_0 requeued: perhaps its node failed: see {tmp_path / '1_0_0_log.err'}"
+    ]
     assert not tasks.running
 
 

@@ -23,6 +23,8 @@ export function startAsk(card) {
     event.preventDefault();
     byId("question-form").requestSubmit();
   };
+  const settings = byId("settings"); // a wrong value of it stops the form, and has to be seen
+  settings.addEventListener("invalid", () => (settings.open = true), true);
   byId("describe").hidden = !card.capabilities.caption;
   byId("describe").onclick = describe;
   byId("stop").onclick = () => running?.abort();
@@ -38,6 +40,9 @@ const takes = (kind) => model.capabilities.generate.includes(kind);
 const picture = () => (takes("image") ? inputs.picture : null);
 const clip = () => (takes("audio") ? inputs.clip : null);
 const given = () => ({ picture: picture(), clip: clip() });
+
+const number = (id) => byId(id).valueAsNumber; // NaN, null in JSON, is the server's default
+const sampling = () => ({ temperature: number("temperature"), max_tokens: number("max-tokens") });
 
 async function ask(text) {
   const spoken = clip() && !messages.length; // a recording is sent with the first question
@@ -70,7 +75,7 @@ async function contentParts(text, { picture, clip }) {
 async function streamed(turn, conversation, signal) {
   const start = performance.now();
   const options = { stream: true, stream_options: { include_usage: true } };
-  const json = { model: model.id, messages: conversation, ...options };
+  const json = { model: model.id, messages: conversation, ...sampling(), ...options };
   const response = await call("v1/chat/completions", { json, signal });
   let first = 0;
   let reply = "";
@@ -97,13 +102,14 @@ function summary({ tokens, reason }, first, total) {
 const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(2)} s`;
 
 async function describe() {
-  if (running || !picture()) return;
+  if (running || !picture() || !byId("question-form").reportValidity()) return;
   const [earlier, items] = [(messages = []), { picture: picture() }];
   const turn = addTurn(DESCRIBE, items);
   await answer(turn, async (signal) => {
     const start = performance.now();
     const image = await dataUri(items.picture);
-    const reply = await callJson("caption", { json: { image, prompt: DESCRIBE }, signal });
+    const json = { image, prompt: DESCRIBE, ...sampling() };
+    const reply = await callJson("caption", { json, signal });
     const [{ text, finish_reason }] = reply.choices;
     turn.answer.textContent = text;
     const time = performance.now() - start;

@@ -205,3 +205,34 @@ def test_page_keeps_the_focus_when_buttons_replace_one_another(visit):
     generator.resume.set()
     wait_for_answers(page, 1)
     assert page.evaluate("document.activeElement.id") == "send"
+
+
+def test_page_sends_settings_of_the_answer(visit):
+    service = fake_service()
+    page = visit(service)
+    choose(page, RED)
+    ask(page, "what is it?")
+    wait_for_answers(page, 1)
+    page.click("#settings summary")
+    page.fill("#temperature", "0.7")
+    page.fill("#max-tokens", "2")
+    ask(page, "and now?")
+    wait_for_answers(page, 2)
+    page.click("#describe")
+    wait_for_answers(page, 3)
+    samplings = [request.sampling for request in service.generator.requests]
+    values = [(sampling.temperature, sampling.max_tokens) for sampling in samplings]
+    assert values == [(0, None), (0.7, 2), (0.7, 2)]
+    assert page.locator(".answer").all_text_contents() == ["a red three", "a red", "a red"]
+
+
+def test_page_shows_a_setting_that_is_wrong(visit):
+    service = fake_service()
+    page = visit(service)
+    page.click("#settings summary")
+    page.fill("#temperature", "3")
+    page.click("#settings summary")
+    assert not page.is_visible("#temperature")
+    ask(page, "what is it?")
+    page.wait_for_selector("#temperature", state="visible")
+    assert service.generator.requests == []

@@ -9,6 +9,14 @@ import soundfile
 from image_helpers import png_chunk, to_file
 from PIL import Image
 
+PARTS = ("PNG", "GIF", "PPM")  # formats that have small parts, besides
+JPEG_PARTS = {
+    "fill": b"\xff",
+    "stuffed": b"\xff\0",
+    "comments": b"\xff\xfe\0\2",
+    "exif": b"\xff\xe1\0\x6cExif\0\0" + bytes(100),
+}
+
 
 def zeros(count):
     """`count` zeros, deflated, without ever holding them."""
@@ -52,14 +60,6 @@ def insert_parts(kind, size):
     else:
         content, position, part = to_file(image, "JPEG"), 2, JPEG_PARTS[kind]
     return content[:position] + part * (size // len(part)) + content[position:]
-
-
-JPEG_PARTS = {
-    "fill": b"\xff",
-    "stuffed": b"\xff\0",
-    "comments": b"\xff\xfe\0\2",
-    "exif": b"\xff\xe1\0\x6cExif\0\0" + bytes(100),
-}
 
 
 def png(width, height):

@@ -1,10 +1,10 @@
 """Files that a server should refuse, or take, without harm. Each function takes a random.Random."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from audio_helpers import encode, sine
-from bombs import flac, ico, jpeg_scans, pad_jpeg, png, tiff_tile
+from bombs import JPEG_PARTS, PARTS, flac, ico, insert_parts, jpeg_scans, pad_jpeg, png, tiff_tile
 from image_helpers import png16, tiff, to_file
 from PIL import Image
 
@@ -54,7 +54,7 @@ COSTLY = {  # small files that would take gigabytes or hours
     "hour": lambda: flac(3600),
     "channels": lambda: encode(np.zeros((2000, 1000), np.int16), 16000),
     "rate": lambda: encode(sine(0.1, 191_999), 191_999),
-}
+} | {f"{kind} parts": partial(insert_parts, kind, 1_000_000) for kind in (*JPEG_PARTS, *PARTS)}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Slurm as the points of a sweep and tasks see it, without Slurm."""
+"""Slurm as the points of a sweep, a launch and tasks see it, without Slurm."""
 
 from edge_lib.runs import slurm_points
 from edge_lib.runs.slurm import Job, SlurmError
@@ -15,7 +15,7 @@ class FakeSlurm:
         for name in ("submit", "find_jobs", "cancel"):
             monkeypatch.setattr(module, name, getattr(self, name))
         monkeypatch.setattr(module, "gpu_options", lambda *_: {}, raising=False)
-        monkeypatch.setattr(module, "max_array_size", lambda: 1001)
+        monkeypatch.setattr(module, "max_array_size", lambda: 1001, raising=False)
 
     def submit(self, functions, folder, name, options, dependency=""):
         self.submitted.append((name, len(functions), dependency))

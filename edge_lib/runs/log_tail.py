@@ -12,7 +12,8 @@ class LogTail:
 
     def print_new(self) -> None:
         """Print the complete lines since the last call."""
-        *lines, self.line = (self.line + self._read()).split(b"\n")
+        added = self._read()  # which forgets the line of an earlier log
+        *lines, self.line = (self.line + added).split(b"\n")
         for line in lines:
             print(line.decode(errors="replace"), flush=True)
 

@@ -73,7 +73,8 @@ def launch(
         return launch_on_nodes(nodes, payload, num_processes, logs)
     if cluster == "slurm":
         job = NodeJob(payload, num_processes, num_nodes, logs, tuple(sys.path), endpoint)
-        return launch_on_slurm(job, digest_of(fn, args), slurm or {})
+        digest = digest_of(fn, args, num_processes, num_nodes)
+        return launch_on_slurm(job, digest, slurm or {})
     if num_nodes > 1 and not endpoint:
         raise ValueError(f"{num_nodes=} needs an rdzv_endpoint 'host:port', not {rdzv_endpoint!r}")
     if num_nodes > 1 and node_rank == 0:

@@ -19,7 +19,13 @@ from edge_lib.config import ConfigError
 from edge_lib.runs.files import write_json
 from edge_lib.runs.log_tail import LogTail
 from edge_lib.runs.slurm import Job, SlurmError, cancel, find_jobs, gpu_options, new_name, submit
-from edge_lib.runs.slurm_report import end_cause, is_cut_short, requeue_cause, was_requeued
+from edge_lib.runs.slurm_report import (
+    end_cause,
+    is_cut_short,
+    queue_summary,
+    requeue_cause,
+    was_requeued,
+)
 from edge_lib.training.launch_context import sigterm_raised, sigterm_restored
 from edge_lib.training.launch_report import WorkerError, first_failure, one_line_interrupt
 from edge_lib.training.node_job import NodeJob, outcome_file
@@ -118,8 +124,8 @@ class SlurmLaunch:
         if was_requeued(job, self.last):
             cause = requeue_cause(job, self.folder) or f"see {self.folder}"
             print(f"Slurm job {self.number} was requeued ({cause})", flush=True)
-        reason = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
-        if self.state != (state := f"{job.state.lower()}{reason}"):
+        state = queue_summary([job]).removeprefix("1 ")
+        if state != self.state and job.state != "COMPLETING":
             print(f"Slurm job {self.number}: {state}", flush=True)
         self.state = state
         return True

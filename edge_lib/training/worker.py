@@ -94,10 +94,10 @@ class _DigestPickler(pickle.Pickler):
         return (type(obj), (obj.model_dump_json(),)) if isinstance(obj, Section) else NotImplemented
 
 
-def digest_of(fn: Callable, args: tuple) -> str:
-    """Of a call: most equal calls have equal digests, and different ones never."""
+def digest_of(*values: Any) -> str:
+    """Most equal values have equal digests, also in another process, and different ones never."""
     buffer = io.BytesIO()
-    _DigestPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((fn, args))
+    _DigestPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(values)
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 

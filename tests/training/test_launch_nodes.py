@@ -1,0 +1,133 @@
+"""A run on the tasks of one srun, which their environment makes of plain processes."""
+
+import os
+import subprocess
+import sys
+from itertools import count
+
+import psutil
+import pytest
+from sweeps import wait_for
+
+from edge_lib.config import ROOT
+from edge_lib.runs import Run
+from edge_lib.runs.allocation import Allocation, find_allocation, first_host
+
+JOBS = count(os.getpid())  # each with a port of its own
+# what a notebook does, with the exception that ends it
+NOTEBOOK = """
+import multiprocessing, sys
+from pathlib import Path
+import launch_targets as t
+from edge_lib import Run, launch
+from edge_lib.config import ExperimentConfig
+from edge_lib.training.launch import WorkerError
+from edge_lib.training import node
+
+node.START_METHOD = "fork"
+config = ExperimentConfig(name=sys.argv[2])
+run = Run.create(config, "train", sys.argv[1])
+options = config.launch.model_dump() | {"log_dir": run.logs}
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(rank, code, name) -> task `rank` of two, which runs code after Run.create."""
+    job, tasks = str(next(JOBS)), []
+
+    def start(rank, *code, name="same"):
+        variables = {"SLURM_JOB_ID": job, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+        variables |= {"SLURM_PROCID": str(rank), "SLURM_STEP_NODELIST": "localhost"}
+        variables |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", "\n".join([NOTEBOOK, *code]), str(tmp_path / "run"), name]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        tasks.append(subprocess.Popen(command, env=os.environ | variables, **pipes))
+        return tasks[-1]
+
+    yield start
+    for task in tasks:
+        task.kill()
+        task.communicate()
+
+
+def outputs(*tasks):
+    return [task.communicate(timeout=120)[0] for task in tasks]
+
+
+def test_second_task_joins_launches_of_the_first_and_runs_nothing_else(start, tmp_path):
+    lines = [
+        "for value in 'ab':",
+        "    ranks = launch(t.report, value, **options)",
+        "    print({rank: int(result['sum']) for rank, result in ranks.items()})",
+        "run.save_metrics(value=1)",
+        "print('the end of the notebook')",
+    ]
+    first, second = outputs(*(tasks := [start(rank, *lines) for rank in (0, 1)]))
+    assert [task.returncode for task in tasks] == [0, 0], first + second
+    results = [line for line in first.splitlines() if line.startswith("{")]
+    assert results in (["{0: 3}", "{0: 3}"], ["{1: 3}", "{1: 3}"])
+    assert "the end of the notebook" in first
+    assert "the end of the notebook" not in second
+    assert "Traceback" not in first + second
+    assert "Connection" not in second
+    assert Run(tmp_path / "run").metrics() == {"value": 1}
+    assert {path.name for path in (tmp_path / "run/logs").glob("rank*")} == {
+        "rank-0.log",
+        "rank-1.log",
+    }
+
+
+def test_failure_on_the_second_node_is_raised_on_the_first(start):
+    code = [
+        "try:",
+        "    launch(t.fail_on_rank_1, **options)",
+        "except WorkerError as error:",
+        "    print('caught', error)",
+        "print(sorted(launch(t.get_rank, **options).values()))",
+    ]
+    first, second = outputs(*(tasks := [start(rank, *code) for rank in (0, 1)]))
+    assert [task.returncode for task in tasks] == [0, 0], first + second
+    assert "caught rank 1: ZeroDivisionError: rank one is broken" in first
+    assert {"[0]", "[1]"} & {*first.splitlines()}, "the next launch runs"
+
+
+def test_tasks_of_one_srun_with_different_experiments_are_refused(start):
+    first, second = start(0, "sys.stdin.read()"), start(1, name="other")
+    output = second.communicate(timeout=120)[0]
+    assert second.returncode
+    assert "task 1 of this srun runs train " in output
+    assert "start separate runs by an srun each" in output
+    first.kill()
+
+
+def test_second_node_ends_with_the_first(start, tmp_path):
+    tasks = [start(rank, f"launch(t.block, {str(tmp_path)!r}, **options)") for rank in (0, 1)]
+    files = [tmp_path / f"pid-{rank}" for rank in (0, 1)]
+    wait_for(lambda: all(file.exists() and file.read_text() for file in files), seconds=120)
+    tasks[0].kill()
+    pids = [int(file.read_text()) for file in files]
+    wait_for(lambda: not any(map(psutil.pid_exists, pids)), seconds=20)
+    outputs(*tasks)
+    assert tasks[1].returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n1", "n1"), ("n[07-09,12]-ib,m1", "n07-ib"), ("a,b[1-2]", "a"), ("r[1-2]c[03,05]", "r1c03")],
+    ids=lambda text: text,
+)
+def test_first_host_of_a_list_of_slurm(nodes, first):
+    assert first_host(nodes) == first
+
+
+def test_allocation_is_that_of_the_step(monkeypatch):
+    step = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "2", "SLURM_PROCID": "1"}
+    for name, value in (step | {"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[3-4]"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    assert find_allocation() is None, "in a batch script or salloc"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert find_allocation() is None
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert find_allocation() == Allocation(1, 2, f"n3:{20_000 + 37 * 7 + 2}")

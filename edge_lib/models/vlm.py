@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
@@ -216,6 +215,8 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         # parameters rather than state_dict(): that would be sharded again under FSDP
         save_file(dict(self.projectors.named_parameters()), folder / "projectors.safetensors")
         if self.config.language.lora:
+            from peft import get_peft_model_state_dict  # takes seconds to import
+
             weights = dict(self.language.named_parameters())
             adapters = get_peft_model_state_dict(self.language, weights)
             save_file(adapters, folder / "adapters.safetensors")
@@ -256,6 +257,8 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         model = cls(PrefixSources.load(folder), config, shapes, tokenizer)
         model.projectors.load_state_dict(read_weights(folder / "projectors.safetensors"))
         if config.language.lora:
+            from peft import set_peft_model_state_dict  # takes seconds to import
+
             adapters = read_weights(folder / "adapters.safetensors")
             set_peft_model_state_dict(model.language, adapters)
         return model

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -95,6 +94,8 @@ def quantization(config: LanguageConfig) -> BitsAndBytesConfig | None:
 
 def add_adapters(model: PreTrainedModel, config: LoRAConfig) -> None:
     """Add adapters that change no output yet: one of their two matrices is zero."""
+    from peft import LoraConfig  # takes seconds to import
+
     names = {name.split(".")[-1] for name, _ in model.named_modules()}
     if missing := sorted(set(config.targets) - names):
         raise ConfigError(f"vlm.language.lora.targets: the model has no layer named {missing}")

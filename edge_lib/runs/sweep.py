@@ -2,29 +2,30 @@
 
     <folder>/<digest>/      a point's run folder, with
         notebook.ipynb      its executed notebook
-    <folder>/jobs/          output of submitit's processes
+    <folder>/jobs/          output of the points' processes
     <folder>/sweep.csv      one row per point and metric (written by the command line)
 
-submitit runs the points: as local processes, a few at a time, or as array jobs of Slurm. A point is
+The points run as processes of this machine, a few at a time, or as array jobs of Slurm. A point is
 done once it has metrics, failed if its notebook raised, else pending. A sweep that is started again
 runs the pending points, and the failed ones if `sweep.retry` is set.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
-
-import submitit
+from functools import partial
+from signal import Signals
 
 from edge_lib.config import SweepConfig
+from edge_lib.runs.forked_kernel import prepare_kernels
+from edge_lib.runs.forks import CAN_FORK, ForkServer
 from edge_lib.runs.gpus import worker_devices
 from edge_lib.runs.notebooks import executed_notebook
 from edge_lib.runs.point_job import PointJob
 from edge_lib.runs.points import Point
 from edge_lib.runs.slurm_points import Prepare, run_on_slurm
 from edge_lib.runs.slurm_report import UNKNOWN
-
-POLL_SECONDS = 0.5
 
 
 def run_sweep(
@@ -41,7 +42,7 @@ def run_sweep(
     print(f"{done} of {len(points)} points done, {len(queue)} to run", flush=True)
     if queue:
         on_slurm = sweep.cluster == "slurm"
-        _follow(run_on_slurm(queue, sweep, prepare) if on_slurm else _run_here(queue, sweep), queue)
+        _follow(run_on_slurm(queue, sweep, prepare) if on_slurm else run_here(queue, sweep), queue)
     unfinished = [point for point in points if point.state != "done"]
     for point in unfinished:
         notebook = executed_notebook(point.folder)
@@ -69,24 +70,43 @@ def _adds(cause: str) -> bool:
     return not cause.startswith(("failed", "see ", UNKNOWN))
 
 
-def _run_here(queue: list[Point], sweep: SweepConfig) -> Iterator[tuple[Point, str]]:
-    """Run the points in processes of this machine, as many at once as there are workers."""
-    executor = submitit.AutoExecutor(queue[0].folder.parent / "jobs", cluster="local")
-    executor.update_parameters(**{"timeout_min": 24 * 60, **sweep.slurm})
+def run_here(
+    points: list[Point], sweep: SweepConfig, fork: bool = CAN_FORK
+) -> Iterator[tuple[Point, str]]:
+    """Run points on this machine, as many at once as there are workers; yield each as it ends.
+
+    fork: start points from a process that has imported what their notebook imports. CUDA does not
+        survive a fork, so points with GPUs import for themselves.
+    """
+    folder, waiting = points[0].folder.parent / "jobs", points[::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    on_gpus = any(worker_devices(sweep.workers, sweep.gpus))
+    prepare = partial(prepare_kernels, sweep.notebook) if fork and not on_gpus else None
+    # numpy and torch read the number of threads when they are imported
+    variables = {"GOMP_SPINCOUNT": "1000", **os.environ, "OMP_NUM_THREADS": str(sweep.threads)}
+    while waiting:
+        with closing(ForkServer(folder, prepare, variables)) as server:
+            yield from _run_with(server, waiting, sweep)
+
+
+def _run_with(
+    server: ForkServer, waiting: list[Point], sweep: SweepConfig
+) -> Iterator[tuple[Point, str]]:
+    """Run points from the end of `waiting`, until none is left or the server is killed."""
     free, running = worker_devices(sweep.workers, sweep.gpus), {}
-    waiting = list(reversed(queue))
     try:
         while waiting or running:
             while waiting and free:
                 point, devices = waiting.pop(), free.pop(0)
-                function = PointJob(point, sweep.notebook, sweep.threads, devices)
+                running[point.folder.name] = point, devices
                 executed_notebook(point.folder).unlink(missing_ok=True)  # of an earlier start
-                running[executor.submit(function)] = point, devices
-            for job in [job for job in running if job.done()]:
-                point, devices = running.pop(job)
-                free.append(devices)
-                yield point, f"see {job.paths.stderr}"
-            time.sleep(POLL_SECONDS)
-    finally:
-        for job in running:
-            job.cancel(check=False)  # do not stop at a job that has already ended
+                job = PointJob(point, sweep.notebook, sweep.threads, devices)
+                server.start(point.folder.name, job)
+            name, code = server.ended()
+            point, devices = running.pop(name)
+            free.append(devices)
+            cause = "" if code >= 0 else f"killed by {Signals(-code).name}, "
+            yield point, f"{cause}see {server.log(name)}"
+    except (EOFError, OSError):
+        for point, _ in running.values():
+            yield point, "the process that starts points was killed"

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextvars import copy_context
 from functools import partial
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkProcess, SpawnProcess
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -110,6 +110,6 @@ def leftover_children_killed() -> Iterator[None]:
         yield
     finally:
         for child in set(multiprocessing.active_children()) - before:
-            if isinstance(child, SpawnProcess):
+            if isinstance(child, ForkProcess | SpawnProcess):
                 child.kill()
                 child.join()

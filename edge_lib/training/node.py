@@ -12,6 +12,7 @@ from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import DEFAULT
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from edge_lib.training.forking import start_method
 from edge_lib.training.launch_context import (
     bars_drawn,
     child_environment,
@@ -77,7 +78,7 @@ def _elastic_config(logs: Path, num_processes: int, node: Node) -> LaunchConfig:
         # The default is the machine's own name, which may not resolve.
         local_addr="localhost" if node.endpoint.startswith("localhost") else None,
         max_restarts=0,
-        start_method=START_METHOD,
+        start_method=start_method(START_METHOD),
         logs_specs=RankLogs(str(logs)),
         role="",
         log_line_prefix_template="${role_name}",  # empty: the cell shows lines without a prefix

@@ -34,6 +34,7 @@ def run_worker(payload: bytes, logs: Path, scratch: Path) -> bytes:
         relay_bars(scratch / BARS)
     # Python's own handler would only run once a blocked collective returns.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # elastic's, in a fork
     # Slurm sends it before a time limit; the job's main process has it requeued.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     _redirect_output(log_path(logs, os.environ["RANK"]))
@@ -68,6 +69,7 @@ def _redirect_output(log: Path) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # in a fork, those of its kernel
     sys.stdout.reconfigure(line_buffering=True)
 
 

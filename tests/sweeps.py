@@ -33,7 +33,7 @@ def executed(folder):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "timed out"

@@ -31,6 +31,7 @@ SCENES_WORDS = r"(?i)digit|espeak|swap"
 EXCEPTIONS = {
     "edge_lib.bench.store": "data.scenes.swap_size",  # a config key: its table stays small
     "edge_lib.bench.export": "data.scenes.swap_size",  # the same
+    "edge_lib.bench.sweep": "data.scenes.swap_size",  # the same
     "edge_lib.config.base": "hex digits",  # of a digest
     "edge_lib.config.experiment": "hex digits",  # of a digest
     "edge_lib.config.language": "isdigit",  # of a device number

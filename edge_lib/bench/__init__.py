@@ -20,6 +20,7 @@ BENCHMARKS = {  # modules, imported only when run
     "retrieval": "Matryoshka search of 262,144 embeddings against faiss: time, recall, memory",
     "serve": "32 clients of a server beside FastAPI and a lock: time, /health, first tokens",
     "store": "training steps from the feature store against encoding in every step",
+    "sweep": "27 tiny points, forked, against processes that import: time, same metrics",
     "table": "tables of millions of rows: opening, batches, steps and skips: time and memory",
     "trm": "recursive decoder: generation with a cache against generation without",
     "vlm": "language model with a cached image prefix, and its head: time and memory",

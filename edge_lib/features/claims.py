@@ -87,8 +87,10 @@ class Claims:
         try:
             with path.open() as file:  # opened, as a network file system then asks for its time
                 text, renewed = file.read(), os.fstat(file.fileno()).st_mtime
-        except FileNotFoundError:
-            return True
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):  # its process has just let it go
+                return True
+            raise
         return _is_gone(_parse(text)) or _now(self.folder) - renewed > LEASE_SECONDS
 
     def holders(self) -> list[str]:

@@ -1,10 +1,12 @@
 """Claims: one process a part, and what happens to those of processes that died or hang."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -144,6 +146,18 @@ def test_claim_is_renewed_while_there_is_progress(tmp_path, monkeypatch, stall, 
 def test_claim_that_vanished_ends_without_error(tmp_path):
     with Claims(tmp_path).take("a") as claim:
         claim.path.unlink()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ESTALE], ids=["ENOENT", "ESTALE"])
+def test_claim_that_vanishes_while_it_is_read_is_void(tmp_path, monkeypatch, number):
+    def vanish(self, mode="r"):
+        if mode == "r":
+            raise OSError(number, "of a network file system")
+        return open(self, mode)
+
+    write_claim(tmp_path)
+    monkeypatch.setattr(Path, "open", vanish)
+    assert can_take_over(tmp_path)
 
 
 def test_claims_name_their_holders(tmp_path):

@@ -40,8 +40,7 @@ def store(tiny_vision, tmp_path):
         config = ModalityConfig(encoder=str(encoder), pooler=pooler)
         features = FeaturesConfig(**{"batch_size": 3, "shard_rows": 6, **keys})
         writer = StoreWriter(FeatureSpec({modality: config}, features, cache), modality, table)
-        for shard in range(writer.num_shards):
-            writer.write([shard], load_encoder(modality, config.encoder_config))
+        writer.write(lambda: load_encoder(modality, config.encoder_config))
         writer.finish()
         return open_store(writer.spec, modality, table), writer.counts()
 

@@ -24,6 +24,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _processes_are_spawned(monkeypatch):
+    """As users' are: the fork server of the other tests may have used CUDA already."""
+    monkeypatch.setattr("edge_lib.training.node.START_METHOD", "spawn")
+
+
 @pytest.fixture(scope="module")
 def gpu_align(small_align, tiny_text):
     """small_align with a text encoder that is made for the tests, and its features."""

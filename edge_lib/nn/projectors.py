@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from edge_lib.config.vlm import INPUT_KINDS, ProjectorConfig
+from edge_lib.nn.norm import RMSNorm
 from edge_lib.nn.positions import add_positions
 
 
@@ -25,7 +26,7 @@ class Projector(nn.Module):
         self.layers = nn.Sequential(first, *middle, last)
         self.norm_in = nn.LayerNorm(dim_in) if self.input_kind == "sequence" else nn.Identity()
         # much smaller soft tokens are ignored, much larger ones dominate the words
-        self.norm = nn.RMSNorm(dim)
+        self.norm = RMSNorm(dim)
         nn.init.constant_(self.norm.weight, scale)
 
     @classmethod

@@ -11,6 +11,7 @@ from edge_lib.config import DecoderConfig
 from edge_lib.config.registry import DECODERS, load_registered
 from edge_lib.data.vocabulary import BOS, EOS, PAD
 from edge_lib.nn.decoders.blocks import KeysValues, Stack
+from edge_lib.nn.norm import RMSNorm
 from edge_lib.nn.positions import add_positions
 
 # of embeddings: small beside the outputs of layers, so that layers matter from the first step
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(vocab_size, dim)
         nn.init.normal_(self.embed.weight, std=INIT_STD)
         # the scale of the embeddings: a much smaller prefix is ignored
-        self.project = nn.Sequential(nn.Linear(dim_prefix, dim), nn.RMSNorm(dim))
+        self.project = nn.Sequential(nn.Linear(dim_prefix, dim), RMSNorm(dim))
         nn.init.constant_(self.project[1].weight, INIT_STD)
         self.stack = Stack(dim, num_layers, num_heads, norm)
         self.head = nn.Linear(dim, vocab_size, bias=False)

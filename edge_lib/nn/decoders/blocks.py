@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_lib.nn.norm import RMSNorm
+
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, S, W / H), of one layer
 
 
@@ -18,7 +20,7 @@ class Stack(nn.Module):
     def __init__(self, dim: int, num_layers: int, num_heads: int, norm: str):
         super().__init__()
         self.layers = nn.ModuleList(Layer(dim, num_heads, norm) for _ in range(num_layers))
-        self.norm = nn.RMSNorm(dim) if norm == "pre" else nn.Identity()
+        self.norm = RMSNorm(dim) if norm == "pre" else nn.Identity()
         self.head_width = dim // num_heads
 
     def forward(
@@ -48,7 +50,7 @@ class Layer(nn.Module):
         self.num_heads, self.pre = num_heads, norm == "pre"
         # of normalised queries and keys; with 1 and 1, attention is too uniform at first
         self.gains = nn.Parameter(torch.tensor([2.0, 1.0])[:, None].repeat(1, dim // num_heads))
-        self.norms = nn.ModuleList(nn.RMSNorm(dim) for _ in range(2))
+        self.norms = nn.ModuleList(RMSNorm(dim) for _ in range(2))
         self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.to_out = nn.Linear(dim, dim, bias=False)
         self.mlp = SwiGLU(dim)

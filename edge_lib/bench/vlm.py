@@ -176,8 +176,10 @@ def training_batch(model: VLM, batch: int) -> ChatBatch:
 
 
 def _speed(function: Callable, tokens: int) -> dict[str, float]:
-    """The better of two calls after a first one, and the peak memory of this process."""
+    """The better of two calls after a first one, and their peak memory on a GPU."""
     function()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     spent = min(seconds(function) for _ in range(2))
     return {
         "seconds": spent,

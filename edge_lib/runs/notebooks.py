@@ -6,14 +6,18 @@ import nbformat
 import papermill
 
 from edge_lib.config import AlignerSource, ConfigError, ExperimentConfig, load_config
+from edge_lib.config.overrides import Overrides
 from edge_lib.runs.lock import hold_lock
 from edge_lib.runs.progress import headless_environment
 from edge_lib.runs.run import Run
 
 
-def execute_notebook(notebook: Path, folder: Path, config: ExperimentConfig) -> None:
+def execute_notebook(
+    notebook: Path, folder: Path, config: ExperimentConfig, overrides: Overrides = ""
+) -> None:
     """Execute `notebook` with `config` in the run folder unless it is done; a second caller waits.
 
+    overrides: of keys that change no result, which a run's config.yaml lacks.
     Sets every parameter, so that values saved in an open notebook have no effect. Raises
     papermill's PapermillExecutionError; the executed notebook shows the failed cell.
     """
@@ -24,7 +28,7 @@ def execute_notebook(notebook: Path, folder: Path, config: ExperimentConfig) -> 
         executed_notebook(folder).unlink(missing_ok=True)  # of an earlier failure
         config_file = folder / "config.yaml"
         config_file.write_text(config.to_yaml())
-        parameters = {"config": str(config_file), "overrides": "", "run_dir": str(folder)}
+        parameters = {"config": str(config_file), "overrides": overrides, "run_dir": str(folder)}
         paths = _literal(notebook), _literal(executed_notebook(folder))
         with headless_environment():
             papermill.execute_notebook(*paths, parameters, progress_bar=False)
@@ -62,7 +66,8 @@ def find_aligner(source: AlignerSource) -> Path:
         print(
             f"no aligner yet: running {source.notebook.name} first, logs in {run}/logs", flush=True
         )
-        execute_notebook(source.notebook, run.folder, config)
+        cluster = config.launch.model_dump(include={"cluster", "slurm"})
+        execute_notebook(source.notebook, run.folder, config, {"launch": cluster})
     return run.checkpoints / "best"
 
 

@@ -52,6 +52,23 @@ def test_find_aligner_raises_and_keeps_failed_notebook(source, tmp_path):
     assert "this one fails" in (folder / "notebook.ipynb").read_text()
 
 
+def test_find_aligner_runs_where_its_own_config_says(write_notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_lib.runs.run.ROOT", tmp_path)
+    code = """
+import json, pathlib
+from edge_lib.config import load_config
+launch = load_config(config, overrides).launch
+pathlib.Path(run_dir, "metrics.json").write_text(json.dumps([launch.cluster, launch.slurm]))
+"""
+    overrides = "launch.cluster=slurm launch.slurm={slurm_partition: gpu, timeout_min: 60}"
+    source = AlignerSource(
+        notebook=write_notebook(code), config="params/tiny/align.yaml", overrides=overrides
+    )
+    run = find_aligner(source).parents[1]
+    launch = ["slurm", {"slurm_partition": "gpu", "timeout_min": 60}]
+    assert json.loads((run / "metrics.json").read_text()) == launch
+
+
 def test_find_aligner_returns_folder(tmp_path):
     (tmp_path / "aligner.json").write_text("{}")
     assert find_aligner(AlignerSource(folder=tmp_path)) == tmp_path

@@ -72,8 +72,9 @@ def test_unknown_command_lists_commands(capsys):
             ["extract", CONFIG, "--overrides", "train.lr"],
             "overrides: 'train.lr' is not of the form",
         ),
+        (["extract", CONFIG, "--tasks", "0"], "--tasks: expected at least 1, got 0\n"),
     ],
-    ids=["sweep", "no-modality", "extract"],
+    ids=["sweep", "no-modality", "extract", "tasks"],
 )
 def test_config_error_is_one_line(arguments, message, capsys):
     assert command_line.main(arguments) == 2
@@ -119,3 +120,28 @@ def test_extract_prints_counts_of_each_store(tiny_vision, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "train/vision: 8 items, 0 skipped, 0 truncated" in lines
     assert "test/vision: 8 items, 0 skipped, 0 truncated" in lines
+
+
+@pytest.mark.parametrize(
+    ("options", "tasks"),
+    [
+        (["--tasks", "3"], (3, "local")),
+        (["--cluster", "slurm"], (1, "slurm")),
+        (["--cluster", "slurm", "--tasks", "64"], (64, "slurm")),
+    ],
+    ids=["local", "slurm", "array"],
+)
+def test_extract_by_tasks_prints_missing_shards(options, tasks, monkeypatch, capsys):
+    calls = []
+
+    def run_tasks(data, spec, count, cluster, log_dir):
+        calls.append((count, cluster))
+        counts = {"items": 8, "skipped": 1, "truncated": 0}
+        return {"val/vision": counts}, ["train vision: 1 of 2 shards missing: 1"]
+
+    monkeypatch.setattr("edge_lib.features.extract_tasks.run_tasks", run_tasks)
+    assert command_line.main(["extract", CONFIG, *options]) == 1
+    assert calls == [tasks]
+    printed = capsys.readouterr()
+    assert printed.out == "val/vision: 8 items, 1 skipped, 0 truncated\n"
+    assert printed.err == "train vision: 1 of 2 shards missing: 1\n"

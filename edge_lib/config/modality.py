@@ -2,12 +2,22 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
-from edge_lib.config.base import NonEmpty, Positive, Section
+from edge_lib.config.base import Positive, Section
 from edge_lib.config.registry import POOLERS, one_of
 
 Layer = Annotated[int, Strict()]
+
+
+def _whole_numbers(value):
+    numbers = value if isinstance(value, list) else [value]
+    if value is not None and (not numbers or any(type(number) is not int for number in numbers)):
+        raise ValueError("expected a whole number or a list of them, such as -2 or [-2, -1]")
+    return value
+
+
+Layers = Annotated[int | list[int] | None, BeforeValidator(_whole_numbers)]
 
 
 class EncoderConfig(Section):
@@ -18,7 +28,7 @@ class EncoderConfig(Section):
     encoder: str = Field(description="a shipped name, a local folder, or a hub name")
     revision: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
-    layer: Layer | Annotated[list[Layer], NonEmpty] | None = Field(
+    layer: Layers = Field(
         None,
         description="as in transformers' hidden_states: 0 the embeddings, -1 the last block's, -2 "
         "as in LLaVA; null: the model's own output",

@@ -4,7 +4,7 @@ from edge_lib.plots.ablation import pareto, stacked_bars, variant_dots, variant_
 from edge_lib.plots.audio import audio_retrieval
 from edge_lib.plots.comparison import compared_recall
 from edge_lib.plots.fusion import fusion_bars, gate_weights
-from edge_lib.plots.layers import layer_heatmaps
+from edge_lib.plots.layers import agreement_scores, layer_heatmaps
 from edge_lib.plots.map import explore_map
 from edge_lib.plots.qa import attention_steps, kind_scores, training_curves
 from edge_lib.plots.retrieval import (
@@ -20,6 +20,7 @@ from edge_lib.plots.training import loss_curve, samples, speed_bars
 
 __all__ = [
     "HIT_COLOUR",
+    "agreement_scores",
     "attention_steps",
     "audio_retrieval",
     "compared_recall",

@@ -3,7 +3,7 @@
 import pandas as pd
 import seaborn as sns
 
-from edge_lib.plots.style import PAGE, styled, subplots
+from edge_lib.plots.style import PAGE, listed, styled, subplots, variant_styles
 
 MEASURES = {"unbiased_cka": "linear CKA, unbiased", "knn": "mutual nearest neighbours"}
 
@@ -53,3 +53,24 @@ def _alt(table: pd.DataFrame) -> str:
         f"on {best.rows:,} rows; most neighbours are shared by {pair}: {best.knn:.2f}, by chance "
         f"{best.chance:.3f}."
     )
+
+
+@styled
+def agreement_scores(table: pd.DataFrame, score: str, ylabel: str):
+    """`score` after training against each measure before it, a colour for each layer of the first
+    modality; Spearman's rank correlation stands above. table: a row for each pair of layers.
+    """
+    ranks = table[[*MEASURES, score]].corr("spearman")[score]
+    values = listed(f"{title} {ranks[name]:.2f}" for name, title in MEASURES.items())
+    alt = f"{ylabel} of {len(table)} pairs of layers by agreement before training; Spearman's "
+    figure, [row] = subplots(f"{alt}rank correlation: {values}.", 1, 2, PAGE, 3.2, sharey=True)
+    layers = [*table["layer_a"].unique()]
+    for axes, (measure, title) in zip(row, MEASURES.items(), strict=True):
+        for layer, (colour, marker, _) in variant_styles(layers):
+            part = table[table["layer_a"] == layer]
+            label = f"{part['modality_a'].iloc[0]} layer {layer}"
+            axes.plot(part[measure], part[score], marker, color=colour, ms=5, label=label)
+        axes.set(xlabel=title, title=f"rank correlation {ranks[measure]:.2f}")
+    row[0].set_ylabel(ylabel)
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure, table

@@ -1,6 +1,7 @@
 """Layers, tokens and pooled vectors of frozen encoders, against the models' own hidden states."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from transformers import (
     Dinov2WithRegistersModel,
     ResNetConfig,
     ResNetModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
 )
 
-from edge_lib.config import ConfigError, EncoderConfig, ModalityConfig
+from edge_lib.config import MODALITIES, ConfigError, EncoderConfig, ModalityConfig
 from edge_lib.features.audio import _WhisperEncoder
-from edge_lib.features.encoder import load_encoder, run_encoder
+from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
 from edge_lib.features.onnx import OnnxEncoder
 from edge_lib.nn.heads import build_head
 
@@ -110,6 +113,19 @@ def test_pooled_vector_of_a_vit_with_registers(registers, pooled, layer):
     cls, mean = tokens[:, 0], tokens[:, 5:].mean(1)
     expected = {"mean": mean, "cls": cls, "cls_mean": torch.cat([cls, mean], 1)}[pooled]
     torch.testing.assert_close(output.pooled, expected)
+
+
+def test_siglip_has_patches_but_no_class_token(tmp_path):
+    """Where a class token is taken for granted, the first patch is lost."""
+    torch.manual_seed(0)
+    model = SiglipVisionModel(SiglipVisionConfig(**VIT, image_size=32, patch_size=8))
+    folder = save_vision(model, tmp_path)
+    output, inputs = encode("vision", folder, images(), layer=-2, tokens="patch", pooled="mean")
+    expected = hidden_states(model, **inputs)[-2]
+    torch.testing.assert_close(output.tokens, expected)
+    torch.testing.assert_close(output.pooled, expected.mean(1))
+    with pytest.raises(ConfigError, match="no known class token"):
+        encode("vision", folder, images(), tokens="cls")
 
 
 def test_patches_of_clip_can_be_squared(tiny_vision):
@@ -243,6 +259,22 @@ def test_graph_gives_the_same_layers(registers, tiny_text, tmp_path, modality, c
     torch.testing.assert_close(output.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
 
 
+class OneOutput(Encoder):
+    def prepare(self, items):
+        return {}
+
+    def forward(self):
+        return None
+
+
+def test_encoder_with_a_forward_of_its_own_refuses_a_choice(monkeypatch, tiny_vision):
+    modality = replace(MODALITIES["vision"], encoder=f"{__name__}:OneOutput")
+    monkeypatch.setitem(MODALITIES, "vision", modality)
+    load_encoder("vision", EncoderConfig(encoder=str(tiny_vision)))
+    with pytest.raises(ConfigError, match="OneOutput has one output: layer, tokens and pooled"):
+        load_encoder("vision", EncoderConfig(encoder=str(tiny_vision), layer=-2))
+
+
 def test_encoder_without_a_choice_has_the_fingerprint_of_before():
     assert EncoderConfig(encoder="").digest() == "5fc3013b"
     assert EncoderConfig(encoder="x", weights="random").digest() == "1d7bb37a"
@@ -250,8 +282,11 @@ def test_encoder_without_a_choice_has_the_fingerprint_of_before():
 
 @pytest.mark.parametrize("layer", ["true", "1.5", "[]", "two", "[1, null]"])
 def test_layer_takes_whole_numbers_alone(small_align, layer):
-    with pytest.raises(ConfigError, match=r"vision\.layer"):
+    with pytest.raises(ConfigError) as caught:
         small_align(f"vision.layer={layer}")
+    expected = "overrides: vision.layer: expected a whole number or a list of them, such as -2 or ["
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
 
 
 def test_pooler_of_the_class_token_needs_it(small_align):

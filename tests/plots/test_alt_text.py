@@ -185,3 +185,15 @@ def test_layer_heatmaps_show_both_measures_and_name_the_best_pair():
     assert [label.get_text() for label in cka.get_yticklabels()] == ["0", "own"]
     values = knn.collections[0].get_array().reshape(2, 3)
     np.testing.assert_allclose(values, [[0, 0.1, 0.2], [0.3, 0.4, 0.5]])
+
+
+def test_agreement_scores_give_rank_correlations():
+    table = pd.DataFrame({"layer_a": [0, 0, 1, 1], "modality_a": "audio", "r1": [1, 2, 3, 4]})
+    table = table.assign(knn=[0.1, 0.2, 0.4, 0.3], unbiased_cka=[4, 3, 2, 1])
+    figure, _ = plots.agreement_scores(table, "r1", "R@1")
+    assert figure.alt == (
+        "R@1 of 4 pairs of layers by agreement before training; Spearman's rank correlation: "
+        "linear CKA, unbiased -1.00 and mutual nearest neighbours 0.80."
+    )
+    points = figure.axes[1].lines[1].get_xydata()
+    np.testing.assert_allclose(points, [[0.4, 3], [0.3, 4]])

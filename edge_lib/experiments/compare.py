@@ -92,9 +92,12 @@ def _compare(a: list[Candidate], b: list[Candidate], k: int, name: str) -> pd.Da
 
 
 def _sample_rows(table: Table, config: ExperimentConfig) -> np.ndarray:
-    """Rows with items of two modalities or more, ascending."""
+    """Rows with items of two modalities or more, ascending; of a group of edits only the first,
+    because the others would be its neighbours in any encoder.
+    """
     filled = [table.has(MODALITIES[name].column) for name in config.modalities]
     rows = np.flatnonzero(np.sum(filled, axis=0) >= 2)
+    rows = rows[np.unique(table.groups[rows], return_index=True)[1]]
     if len(rows) > config.compare.rows:
         rows = np.random.default_rng(config.seed).choice(rows, config.compare.rows, replace=False)
     return np.sort(rows)
@@ -112,12 +115,12 @@ def _candidates(
         changes |= {} if name == own.encoder else {"revision": None}
         encoder_config = own.model_copy(update=changes)
         vectors = layer_vectors(encoder_config, modality, table, rows, config.features)
-        for layer in _chosen(chosen.layers, len(vectors) - 1, name):
+        for layer in chosen_layers(chosen.layers, len(vectors) - 1, name):
             candidates.append(Candidate(modality, name, layer, vectors[layer]))
     return candidates
 
 
-def _chosen(layers: list[int] | None, count: int, name: str) -> list[int | str]:
+def chosen_layers(layers: list[int] | None, count: int, name: str) -> list[int | str]:
     """The layers that are compared, counted from the embeddings, and the encoder's own output."""
     if wrong := [layer for layer in layers or () if not -count <= layer < count]:
         raise ConfigError(f"compare: {name} has no layer {wrong[0]}, only 0, ..., {count - 1}")
@@ -131,15 +134,26 @@ def layer_vectors(
     """{layer: (len(rows), P)} of all layers, and of the encoder's own output. Of several captions
     of a row its first one; NaN for a row without a usable item, which is counted as skipped.
     """
-    items, numbers = Items(table, modality), _first_items(table, modality, rows)
+    return item_vectors(config, modality, table, _first_items(table, modality, rows), features)
+
+
+def item_vectors(
+    config: EncoderConfig,
+    modality: str,
+    table: Table,
+    numbers: np.ndarray,
+    features: FeaturesConfig,
+) -> Vectors:
+    """{layer: (len(numbers), P)} of items by number; NaN for -1 and where an item is skipped."""
     encoder = load_encoder(modality, config).to(local_device())
-    encoded, vectors = _encode(encoder, items, np.unique(numbers[numbers >= 0]), features)
+    present = np.unique(numbers[numbers >= 0])
+    encoded, vectors = _encode(encoder, Items(table, modality), present, features)
     places = pd.Series(range(len(encoded)), encoded).reindex(numbers).fillna(-1).astype(int)
-    by_row, places = {}, places.tolist()
+    by_layer, places = {}, places.tolist()
     for layer, own in enumerate(vectors, -1):
         nan = torch.full((1, own.shape[1]), torch.nan)
-        by_row[OWN if layer < 0 else layer] = torch.cat([own, nan])[places]
-    return by_row
+        by_layer[OWN if layer < 0 else layer] = torch.cat([own, nan])[places]
+    return by_layer
 
 
 def _encode(

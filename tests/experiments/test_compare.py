@@ -15,20 +15,21 @@ from edge_lib.runs import run as run_module
 from edge_lib.sources import load_table
 
 CONFIG = "params/tiny/align.yaml"
+GROUPS = "data.scenes.val_size=64 "  # rows in groups of four, of which one is compared
 
 
 def layer_store(small_align, modality, layer):
     """Pooled vectors of a layer, from a feature store of the val split."""
     config = small_align(
-        f"vision.pooler=pooled features.dtype=float32 {modality}.layer={layer} compare.k=3"
+        f"{GROUPS} vision.pooler=pooled features.dtype=float32 {modality}.layer={layer}"
     )
     write_features(config.data, config.feature_spec, ["val"])
     table = load_table(config.data, "val")
-    return open_store(config.feature_spec, modality, table).gather(range(len(table))).pooled
+    return open_store(config.feature_spec, modality, table).gather(range(0, 64, 4)).pooled
 
 
 def test_compared_values_are_those_of_stored_layers(small_align):
-    table = compare_layers(small_align("compare.k=3 compare.rows=16"))
+    table = compare_layers(small_align(f"{GROUPS} compare.k=3 compare.rows=16"))
     assert len(table) == (3 + 1) * (7 + 1), "layers and the encoders' own outputs"
     vision, text = layer_store(small_align, "vision", 1), layer_store(small_align, "text", "null")
     [row] = table[(table.layer_a == 1) & (table.layer_b == "own")].itertuples()
@@ -41,7 +42,7 @@ def test_compared_values_are_those_of_stored_layers(small_align):
 def test_layers_and_encoders_are_chosen(small_align, tiny_vision):
     table = compare_layers(
         small_align(
-            "compare.k=3 compare.rows=8 compare.candidates.text.layers=[-1,6,2] "
+            f"{GROUPS} compare.k=3 compare.rows=8 compare.candidates.text.layers=[-1,6,2] "
             "text.layer=3 vision.tokens=patch "
             f"compare.candidates.vision.encoders=[tiny-resnet,{tiny_vision}]"
         )
@@ -105,12 +106,12 @@ def test_vector_of_a_row_is_that_of_its_first_caption(small_align, holed):
 )
 def test_compare_refuses_what_it_cannot_do(small_align, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        compare_layers(small_align(overrides))
+        compare_layers(small_align(GROUPS + overrides))
 
 
 def test_compare_command_writes_figures_and_tables(small_align, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_module, "ROOT", tmp_path)
-    config = small_align("compare.k=3 compare.candidates.text.layers=[1]")
+    config = small_align(f"{GROUPS} compare.k=3 compare.candidates.text.layers=[1]")
     monkeypatch.setattr("edge_lib.config.load_config", lambda *_: config)
     assert command_line.main(["compare", CONFIG]) == 0
     *printed, folder = capsys.readouterr().out.splitlines()

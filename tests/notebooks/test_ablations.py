@@ -113,21 +113,19 @@ def test_perceiver_ablation_reports_recall_and_cost_of_two_points(
 
 
 def test_layers_report_agreement_and_recall_of_three_pairs(tmp_path, tiny_vision):
-    grids = {"layers": {"vision.layer": [0, 1, 2], "text.layer": [1]}}
-    sections = {"loss": {"dims": [16]}, "evaluate": {"dims": [16]}, "compare": {"k": 3}}
-    path = write_config(tmp_path, "params/tiny/layers.yaml", grids, **sections)
-    folders = f"vision.encoder={tiny_vision} data.cache_dir={tmp_path}/cache train.max_steps=8 "
-    folders += "compare.candidates.text.layers=[1,2]"
-    metrics, notebook = execute_sweep("11_layers", tmp_path, path, f"{SMALL} {folders}")
-    assert (metrics["points.done"], metrics["points.failed"]) == (3, 0)
+    overrides = f"{SMALL} vision.encoder={tiny_vision} data.cache_dir={tmp_path}/cache compare.k=3 "
+    overrides += "loss.dims=[16] train.max_steps=8 data.scenes.val_size=40 "
+    overrides += "compare.candidates.vision.layers=[0,1,2] compare.candidates.text.layers=[1]"
+    metrics, notebook = execute("11_layers", tmp_path, "params/tiny/layers.yaml", overrides)
     folder = tmp_path / "run/figures"
     agreement, ranking = (pd.read_csv(folder / f"{name}.csv") for name in ("agreement", "ranking"))
-    assert len(agreement) == (3 + 1) * (2 + 1)
+    assert len(agreement) == (3 + 1) * (1 + 1)
+    assert set(agreement.rows) == {10}, "one of each four twins"
     assert ranking[["layer_a", "layer_b"]].to_numpy().tolist() == [[0, 1], [1, 1], [2, 1]]
-    expected = ranking[["knn", "r1"]].corr("spearman").loc["knn", "r1"]
+    expected = ranking[["knn", "recall"]].corr("spearman").loc["knn", "recall"]
     assert metrics["layers.spearman.knn"] == pytest.approx(expected, nan_ok=True)
-    assert metrics["layers.chosen.r1"] == ranking.loc[ranking.knn.idxmax()].r1
-    assert metrics["layers.best.r1"] == ranking.r1.max()
+    assert metrics["layers.chosen.r1"] == ranking.loc[ranking.knn.idxmax()].recall
+    assert metrics["layers.best.r1"] == ranking.recall.max()
     assert_figures_have_alt_text(notebook, 2)
 
 

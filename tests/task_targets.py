@@ -18,6 +18,10 @@ def take_part(folder: Path, parts: dict[str, float | str]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if isinstance(part, str):
             raise ValueError(part)
-        time.sleep(part)
+        try:
+            time.sleep(part)
+        except SystemExit:
+            (folder / name).write_text("terminated")
+            raise
         (folder / name).write_text(f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
         return

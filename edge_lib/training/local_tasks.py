@@ -67,5 +67,6 @@ def _run(function: Callable, log: Path, devices: str) -> None:
     sys.stdout.reconfigure(line_buffering=True)
     tqdm.set_lock(RLock())  # its own would leave a semaphore behind when this process is killed
     os.environ["CUDA_VISIBLE_DEVICES"] = devices
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent stops us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # contexts are left
     function()

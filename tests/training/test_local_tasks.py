@@ -51,7 +51,7 @@ def test_task_that_dies_ends_no_other(tmp_path, monkeypatch):
     assert (tmp_path / "fine").read_text().split()[1] in ("4", "7")  # a GPU each
     tasks.close()
     assert not any(process.is_alive() for process in waiting)
-    assert not (tmp_path / "waiting").read_text()
+    assert (tmp_path / "waiting").read_text() == "terminated"
 
 
 def test_tasks_end_with_their_killed_parent(tmp_path):

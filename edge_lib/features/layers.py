@@ -19,14 +19,7 @@ def select_layers(
     averaged over the squares of the smallest one. output: the encoder's own. ConfigError for a
     layer that does not exist, and layers that cannot be merged.
     """
-    if not states:
-        raise ConfigError(f"{config.encoder}: layer: the model does not give its hidden states")
-    layers = config.layer if isinstance(config.layer, list) else [config.layer]
-    if wrong := [n for n in layers if not -len(states) <= n < len(states)]:
-        raise ConfigError(
-            f"{config.encoder}: layer {wrong[0]}: its layers are 0 (the embeddings), ..., "
-            f"{len(states) - 1}, or {-len(states)}, ..., -1 from the end"
-        )
+    layers = _layer_numbers(config, len(states))
     parts = _of_one_size([states[layer] for layer in layers], config)
     axis = 1 if parts[0].ndim == 4 else 2
     if config.merge_layers == "concat":
@@ -37,6 +30,19 @@ def select_layers(
             "no mean; set merge_layers=concat"
         )
     return layer_output(torch.stack(parts).mean(0), output)
+
+
+def _layer_numbers(config: EncoderConfig, count: int) -> list[int]:
+    """Those of `config.layer`, of `count` that there are."""
+    if not count:
+        raise ConfigError(f"{config.encoder}: layer: the model does not give its hidden states")
+    layers = config.layer if isinstance(config.layer, list) else [config.layer]
+    if wrong := [n for n in layers if not -count <= n < count]:
+        raise ConfigError(
+            f"{config.encoder}: layer {wrong[0]}: its layers are 0 (the embeddings), ..., "
+            f"{count - 1}, or {-count}, ..., -1 from the end"
+        )
+    return layers
 
 
 def _of_one_size(states: list[Tensor], config: EncoderConfig) -> list[Tensor]:

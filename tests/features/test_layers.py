@@ -1,7 +1,6 @@
 """Layers, tokens and pooled vectors of frozen encoders, against the models' own hidden states."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,9 +19,9 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from edge_lib.config import MODALITIES, ConfigError, EncoderConfig, ModalityConfig
+from edge_lib.config import ConfigError, EncoderConfig, ModalityConfig
 from edge_lib.features.audio import _WhisperEncoder
-from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
+from edge_lib.features.encoder import load_encoder, run_encoder
 from edge_lib.features.onnx import OnnxEncoder
 from edge_lib.nn.heads import build_head
 
@@ -257,38 +256,3 @@ def test_graph_gives_the_same_layers(registers, tiny_text, tmp_path, modality, c
     assert (output.grid, output.tokens.shape) == (expected.grid, expected.tokens.shape)
     torch.testing.assert_close(output.tokens, expected.tokens, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(output.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
-
-
-class OneOutput(Encoder):
-    def prepare(self, items):
-        return {}
-
-    def forward(self):
-        return None
-
-
-def test_encoder_with_a_forward_of_its_own_refuses_a_choice(monkeypatch, tiny_vision):
-    modality = replace(MODALITIES["vision"], encoder=f"{__name__}:OneOutput")
-    monkeypatch.setitem(MODALITIES, "vision", modality)
-    load_encoder("vision", EncoderConfig(encoder=str(tiny_vision)))
-    with pytest.raises(ConfigError, match="OneOutput has one output: layer, tokens and pooled"):
-        load_encoder("vision", EncoderConfig(encoder=str(tiny_vision), layer=-2))
-
-
-def test_encoder_without_a_choice_has_the_fingerprint_of_before():
-    assert EncoderConfig(encoder="").digest() == "5fc3013b"
-    assert EncoderConfig(encoder="x", weights="random").digest() == "1d7bb37a"
-
-
-@pytest.mark.parametrize("layer", ["true", "1.5", "[]", "two", "[1, null]"])
-def test_layer_takes_whole_numbers_alone(small_align, layer):
-    with pytest.raises(ConfigError) as caught:
-        small_align(f"vision.layer={layer}")
-    expected = "overrides: vision.layer: expected a whole number or a list of them, such as -2 or ["
-    assert str(caught.value).startswith(expected)
-    assert "\n" not in str(caught.value)
-
-
-def test_pooler_of_the_class_token_needs_it(small_align):
-    with pytest.raises(ConfigError, match="pooler 'cls' needs the class token"):
-        small_align("vision.pooler=cls vision.tokens=patch")

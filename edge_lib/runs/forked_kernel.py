@@ -35,8 +35,8 @@ def prepare_kernels(notebook: Path) -> None:
 
 def _run_imports(source: str) -> None:
     """Run the import statements of a cell. Errors are left to the cell."""
-    code = TransformerManager().transform_cell(source)  # magic commands become calls
     with suppress(SyntaxError):
+        code = TransformerManager().transform_cell(source)  # magic commands become calls
         for node in ast.parse(code).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 with suppress(Exception, SystemExit):

@@ -20,6 +20,7 @@ from pathlib import Path
 from edge_lib.runs.parent import end_with_parent
 
 STOP_SECONDS = 4  # to end after SIGTERM
+SERVER = "server"  # names its log
 # on macOS, system libraries do not survive a fork
 CAN_FORK = sys.platform == "linux"
 
@@ -42,11 +43,11 @@ class ForkServer:
         connection.close()  # so that the end of the server is seen here
 
     def start(self, name: str, function: Callable[[], None]) -> None:
-        """Run `function()` in a new process. OSError if the server was killed."""
+        """Run `function()` in a new process. BrokenPipeError if the server has ended."""
         self._connection.send((name, function))
 
     def ended(self) -> tuple[str, int]:
-        """Wait for a process to end; its name and exit code. EOFError if the server was killed."""
+        """Wait for a process to end; its name and exit code. EOFError if the server has ended."""
         return self._connection.recv()
 
     def log(self, name: str) -> Path:
@@ -79,8 +80,8 @@ def _serve(connection: Connection, folder: Path, prepare: Callable[[], None] | N
     context, running = get_context("fork" if prepare else "spawn"), {}
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was interrupted stops this one
+    _redirect_output(log_file(folder, SERVER))
     if prepare:
-        _redirect_output(log_file(folder, "imports"))
         prepare()
     try:
         while True:

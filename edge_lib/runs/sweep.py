@@ -19,7 +19,7 @@ from signal import Signals
 
 from edge_lib.config import SweepConfig
 from edge_lib.runs.forked_kernel import prepare_kernels
-from edge_lib.runs.forks import CAN_FORK, ForkServer
+from edge_lib.runs.forks import CAN_FORK, SERVER, ForkServer
 from edge_lib.runs.gpus import worker_devices
 from edge_lib.runs.notebooks import executed_notebook
 from edge_lib.runs.point_job import PointJob
@@ -84,6 +84,7 @@ def run_here(
     prepare = partial(prepare_kernels, sweep.notebook) if fork and not on_gpus else None
     # numpy and torch read the number of threads when they are imported
     variables = {"GOMP_SPINCOUNT": "1000", **os.environ, "OMP_NUM_THREADS": str(sweep.threads)}
+    variables |= {} if on_gpus else {"CUDA_VISIBLE_DEVICES": ""}
     while waiting:
         with closing(ForkServer(folder, prepare, variables)) as server:
             yield from _run_with(server, waiting, sweep)
@@ -92,7 +93,7 @@ def run_here(
 def _run_with(
     server: ForkServer, waiting: list[Point], sweep: SweepConfig
 ) -> Iterator[tuple[Point, str]]:
-    """Run points from the end of `waiting`, until none is left or the server is killed."""
+    """Run points from the end of `waiting`, until none is left or the server ends."""
     free, running = worker_devices(sweep.workers, sweep.gpus), {}
     try:
         while waiting or running:
@@ -107,6 +108,6 @@ def _run_with(
             free.append(devices)
             cause = "" if code >= 0 else f"killed by {Signals(-code).name}, "
             yield point, f"{cause}see {server.log(name)}"
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):
         for point, _ in running.values():
-            yield point, "the process that starts points was killed"
+            yield point, f"the process that starts points ended, see {server.log(SERVER)}"

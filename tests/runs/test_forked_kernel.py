@@ -14,10 +14,12 @@ CODE = """
 %matplotlib inline
 import json, os, pathlib, signal, sys, time
 import counted_import
+import psutil
 import no_such_module_before
 run = pathlib.Path(run_dir)
 lr = next(float(x.split()[1]) for x in open(config) if x.strip().startswith("lr:"))
-victims = {0.5: os.getpid(), 0.6: os.getppid()}
+server = psutil.Process(os.getppid()).ppid()
+victims = {0.5: os.getpid(), 0.6: os.getppid(), 0.7: server}
 if lr in victims:
     os.kill(victims[lr], signal.SIGKILL)
     time.sleep(60)
@@ -49,16 +51,16 @@ with (pathlib.Path(__file__).parent / "imported").open("a") as file:
 
 @pytest.fixture
 def run(write_notebook, tmp_path, monkeypatch):
-    """run(learning rates, fork, code) -> points that ran all at once, and why each ended."""
+    """run(learning rates, fork, code, workers) -> points that have run, and why each ended."""
     (tmp_path / "counted_import.py").write_text(MODULE)
     (tmp_path / "no_such_module_before.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
     path = tmp_path / "sweep.yaml"
 
-    def execute(rates, fork=True, code=CODE):
+    def execute(rates, fork=True, code=CODE, workers=4):
         sweep = {"notebook": str(write_notebook(code)), "folder": str(tmp_path / "points")}
-        sweep |= {"grids": {"a": {"train.lr": rates}}, "seeds": [0], "workers": len(rates)}
+        sweep |= {"grids": {"a": {"train.lr": rates}}, "seeds": [0], "workers": workers}
         path.write_text(json.dumps({"name": "small", "sweep": sweep}))
         points = make_points(path)
         causes = {p.config.train.lr: c for p, c in run_here(points, load_config(path).sweep, fork)}
@@ -96,6 +98,14 @@ def test_dead_kernel_or_point_takes_only_itself(run, tmp_path):
     assert causes[0.5] == f"see {log}"
     assert "Kernel died" in log.read_text()
     assert causes[0.6].startswith("killed by SIGKILL, see ")
+
+
+def test_server_that_dies_takes_only_what_runs(run, tmp_path):
+    points, causes = run([0.7, 0.1, 0.2], workers=1)
+    assert [point.state for point in points] == ["pending", "done", "done"]
+    log = tmp_path / "points" / "jobs" / "server.log"
+    assert causes[0.7] == f"the process that starts points ended, see {log}"
+    assert len(imports(tmp_path)) == 2
 
 
 def test_launch_forks_a_forked_kernel_and_reports_as_ever(run):

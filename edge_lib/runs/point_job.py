@@ -1,4 +1,4 @@
-"""One point of a sweep as a job of submitit, on this machine or on Slurm."""
+"""One point of a sweep, as a process of this machine or a job of Slurm."""
 
 import os
 import signal

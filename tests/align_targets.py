@@ -24,12 +24,12 @@ def train_and_die(config, run_folder, step):
 
 def encode_and_die(config, shard):
     """`write_features`, killed between writing shard number `shard` and renaming it."""
-    save = shards.save_file
+    save = shards.save_tensors
 
     def save_and_die(data, path):
         save(data, path)
         if f"shard-{shard:05d}" in str(path):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    shards.save_file = save_and_die
+    shards.save_tensors = save_and_die
     return write_features(config.data, config.feature_spec)

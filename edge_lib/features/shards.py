@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+
+from edge_lib.runs.tensors import save_tensors
 
 SHARD_FILES = "shard-*.safetensors"
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def save_shard(folder: Path, shard: int, tensors: dict[str, torch.Tensor]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".shard-{shard:05d}.{secrets.token_hex(4)}"
     try:
-        save_file(tensors, temporary)
+        save_tensors(tensors, temporary)
         temporary.replace(folder / f"shard-{shard:05d}-{_crc32(temporary)}.safetensors")
     except Exception as error:
         if "No space left" in str(error):  # safetensors hides the number of the error

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_lib.config import (
@@ -27,6 +26,7 @@ from edge_lib.models.saving import PretrainedModel, read_metadata, read_weights
 from edge_lib.nn.heads import build_head
 from edge_lib.nn.maxsim import TokenVectors
 from edge_lib.runs.files import absolute_path
+from edge_lib.runs.tensors import save_tensors
 
 
 class Aligner(PretrainedModel, nn.Module):
@@ -220,7 +220,7 @@ class Aligner(PretrainedModel, nn.Module):
         return {name: weights_digest(*_backbone(m)) for name, m in self.modalities.items()}
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        save_file(self.state_dict(), folder / "model.safetensors")
+        save_tensors(self.state_dict(), folder / "model.safetensors")
         modalities = {
             name: modality.model_dump(mode="json", exclude={"augment"})  # only in training
             for name, modality in self.modalities.items()

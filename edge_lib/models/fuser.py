@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_lib.config import FusionConfig
@@ -13,6 +12,7 @@ from edge_lib.models.aligner import Aligner
 from edge_lib.models.card import Backbone, count_parameters
 from edge_lib.models.saving import PretrainedModel, read_weights
 from edge_lib.nn.fusion import Fused, build_fusion
+from edge_lib.runs.tensors import save_tensors
 
 TRAINING = {"seeds", "modality_dropout", "train"}  # keys that a trained fuser does not need
 
@@ -72,7 +72,7 @@ class Fuser(PretrainedModel, nn.Module):
 
     def _write(self, folder: Path) -> dict[str, Any]:
         self.aligner.save_pretrained(folder / "aligner")
-        save_file(self.fusions.state_dict(), folder / "fusions.safetensors")
+        save_tensors(self.fusions.state_dict(), folder / "fusions.safetensors")
         return self.config.model_dump(mode="json", exclude=TRAINING)
 
     @classmethod

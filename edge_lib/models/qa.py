@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_lib.config import DecoderConfig
@@ -18,6 +17,7 @@ from edge_lib.models.aligner import Aligner
 from edge_lib.models.card import Backbone, count_parameters
 from edge_lib.models.saving import PretrainedModel, read_weights
 from edge_lib.nn.decoders import build_decoder
+from edge_lib.runs.tensors import save_tensors
 
 
 class QAModel(PretrainedModel, nn.Module):
@@ -129,7 +129,7 @@ class QAModel(PretrainedModel, nn.Module):
 
     def _write(self, folder: Path) -> dict[str, Any]:
         self.aligner.save_pretrained(folder / "aligner")
-        save_file(self.decoder.state_dict(), folder / "model.safetensors")
+        save_tensors(self.decoder.state_dict(), folder / "model.safetensors")
         self.vocabulary.save(folder / "tokenizer.json")
         return {
             "decoder": self.decoder_name,

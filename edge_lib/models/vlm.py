@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
@@ -27,6 +26,7 @@ from edge_lib.models.prefix_sources import PrefixSources
 from edge_lib.models.saving import PretrainedModel, read_weights
 from edge_lib.nn.decoders.language import load_language, load_tokenizer, supervised_loss
 from edge_lib.nn.projectors import Projector
+from edge_lib.runs.tensors import save_tensors
 
 TRAINING = {"language": {"gradient_checkpointing"}}  # keys that a trained model does not need
 Prefixes = dict[str, EncoderOutput | MultimodalOutput]
@@ -213,13 +213,13 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         self.prefix_sources.save(folder)
         self.chat.tokenizer.save_pretrained(folder / "tokenizer")
         # parameters rather than state_dict(): that would be sharded again under FSDP
-        save_file(dict(self.projectors.named_parameters()), folder / "projectors.safetensors")
+        save_tensors(dict(self.projectors.named_parameters()), folder / "projectors.safetensors")
         if self.config.language.lora:
             from peft import get_peft_model_state_dict  # takes seconds to import
 
             weights = dict(self.language.named_parameters())
             adapters = get_peft_model_state_dict(self.language, weights)
-            save_file(adapters, folder / "adapters.safetensors")
+            save_tensors(adapters, folder / "adapters.safetensors")
         config = self.config.model_dump(mode="json", exclude=TRAINING)
         return {"config": config, "shapes": self.shapes, "language_digest": self.language_digest}
 

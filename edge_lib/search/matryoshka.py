@@ -21,10 +21,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from edge_lib.runs.files import whole_file
+from edge_lib.runs.tensors import save_tensors
 
 GROUP = 64  # rows per maximum
 MAX_SCORES = 1 << 20  # scores in memory at once
@@ -142,7 +142,7 @@ class MatryoshkaIndex:
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
         with whole_file(Path(path).expanduser()) as temporary:
-            save_file(self._tensors(), temporary, {"matryoshka_dims": json.dumps(self.dims)})
+            save_tensors(self._tensors(), temporary, {"matryoshka_dims": json.dumps(self.dims)})
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "MatryoshkaIndex":

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from edge_lib.nn.maxsim import FLOOR, MAX_COSINES, TokenVectors, unit_scores
 from edge_lib.runs.files import whole_file
+from edge_lib.runs.tensors import save_tensors
 from edge_lib.search.matryoshka import Hits, MatryoshkaIndex
 
 
@@ -102,7 +102,7 @@ class MaxSimIndex:
         """Write one safetensors file, atomically."""
         tensors = {"vectors": self.items.vectors, "mask": self.items.mask}
         with whole_file(Path(path).expanduser()) as temporary:
-            save_file(tensors, temporary, {"maxsim_rank": json.dumps(self.items.rank)})
+            save_tensors(tensors, temporary, {"maxsim_rank": json.dumps(self.items.rank)})
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "MaxSimIndex":

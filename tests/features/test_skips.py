@@ -249,7 +249,7 @@ def test_full_disk_is_one_clear_error_and_leaves_no_part_of_a_shard(
         path.write_bytes(b"half")
         raise SafetensorError("Error while serializing: I/O error: No space left on device")
 
-    monkeypatch.setattr("edge_lib.features.shards.save_file", save)
+    monkeypatch.setattr("edge_lib.features.shards.save_tensors", save)
     message = r"No space left for a shard of 0\.0 MB: .*features/vision-"
     with pytest.raises(OSError, match=message) as caught:
         store(table)

@@ -235,7 +235,7 @@ def test_failed_write_leaves_no_file(config, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("edge_lib.features.shards.save_file", full)
+    monkeypatch.setattr("edge_lib.features.shards.save_tensors", full)
     with pytest.raises(OSError, match="No space left"):
         write(config)
     assert not list(config.data.cache_dir.glob("features/*/[!.]*"))

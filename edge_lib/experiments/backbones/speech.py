@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from rapidfuzz.distance import Levenshtein
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -31,6 +31,7 @@ from edge_lib.experiments.backbones.spoken_examples import (
     speak_scenes,
 )
 from edge_lib.experiments.backbones.training import train_on_scenes
+from edge_lib.runs.tensors import save_tensors
 
 CARD = """# tiny-whisper
 
@@ -106,7 +107,7 @@ class SpeechReader(nn.Module):
         """
         deepcopy(self.encoder).half().save_pretrained(folder)
         feature_extractor().save_pretrained(folder)
-        save_file(self.head.state_dict(), folder / "head.safetensors")
+        save_tensors(self.head.state_dict(), folder / "head.safetensors")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "SpeechReader":

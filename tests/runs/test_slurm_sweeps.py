@@ -41,7 +41,7 @@ def start_sweep(write_sweep, tmp_path):
 
 
 def join(thread):
-    thread.join(120)
+    thread.join(240)
     assert not thread.is_alive()
 
 

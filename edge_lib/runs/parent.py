@@ -1,16 +1,21 @@
 """End a process when its parent has ended, whatever ended that.
 
 The parent's signals cannot be relied on: SIGKILL runs no code, and what Linux sends on a parent's
-death (PR_SET_PDEATHSIG) is asked for only after seconds of imports, in which the parent may end.
+death is asked for by torch only after seconds of imports, in which the parent may end. This module
+imports nothing else, for the same reason.
 """
 
+import ctypes
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from multiprocessing import active_children, parent_process
 
 SECONDS = 0.5  # between two looks at the parent
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def end_with(parent: int) -> None:
@@ -25,6 +30,15 @@ def end_with_parent(_number: int = 0) -> None:
     """`end_with` in a process of multiprocessing; a DataLoader numbers its own."""
     parent, starter = parent_process(), os.getppid()  # differ if a fork server started this one
     _end_unless(lambda: parent.is_alive() and os.getppid() == starter)
+
+
+def end_with_spawner(parent: int) -> None:
+    """`end_with`, also while the interpreter is busy: Linux kills this process, without its
+    children, when the thread of `parent` that started it ends.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with(parent)
 
 
 def _end_unless(alive: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edge_lib.training.launch_context import (
     leftover_children_killed,
     sigterm_restored,
     silent_elastic,
+    spawned_end_with_this,
 )
 from edge_lib.training.launch_report import RankLogs, one_line_interrupt, worker_error
 from edge_lib.training.worker import BARS, STATUS, run_worker
@@ -48,6 +50,7 @@ def run_node(
         child_environment(num_processes),
         silent_elastic(),
         leftover_children_killed(),
+        spawned_end_with_this() if START_METHOD == "spawn" else nullcontext(),
         bars_drawn((scratch := Path(folder)) / BARS),
     ):
         (logs := log_dir or scratch).mkdir(parents=True, exist_ok=True)

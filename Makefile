@@ -7,7 +7,7 @@ export GOMP_SPINCOUNT ?= 1000
 # its dependencies include torchvision, which only its image transforms need
 OPEN_CLIP := open-clip-torch==3.3.0
 
-.PHONY: align stamps trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation \
+.PHONY: align stamps trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation binding \
 	fusion-ablation evaluate search layers tiny-align test test-fast lab showcase
 
 align: .venv/ready
@@ -21,11 +21,12 @@ trm-study: NOTEBOOK := trm_study
 vlm: NOTEBOOK := 06_vlm
 mrl-ablation: NOTEBOOK := 04_mrl_ablation
 perceiver-ablation: NOTEBOOK := 05_perceiver_ablation
+binding: NOTEBOOK := 10_binding
 evaluate: NOTEBOOK := 07_evaluate
 search: NOTEBOOK := 08_search
 layers: NOTEBOOK := 11_layers
 
-backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation evaluate search layers: .venv/ready
+backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation binding evaluate search layers: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 

@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge_lib.bench.retrieval import QUERIES, SHORTLIST, SMALL, TOP, embeddings, overlap
+from edge_lib.bench.retrieval import QUERIES, SHORTLIST, SMALL, TOP, embeddings
 from edge_lib.bench.tools import compare
 from edge_lib.config import load_config
 from edge_lib.experiments.align import embed_table
 from edge_lib.features.extract import write_stores
 from edge_lib.features.store import FeatureStore
 from edge_lib.features.store_writer import StoreWriter
+from edge_lib.metrics.recall import overlap
 from edge_lib.models import Aligner
 from edge_lib.search import MatryoshkaIndex
 from edge_lib.sources import load_table

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge_lib.bench.retrieval import overlap
 from edge_lib.bench.tools import compare, peak_memory
+from edge_lib.metrics.recall import overlap
 from edge_lib.nn.maxsim import TokenVectors, maxsim_info_nce, score_info_nce
 from edge_lib.nn.token_pooling import pool_tokens
 from edge_lib.search import MaxSimIndex

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_lib.bench.tools import compare
+from edge_lib.metrics.recall import overlap
 from edge_lib.search import MatryoshkaIndex
 from edge_lib.training.timing import seconds
 
@@ -57,12 +58,6 @@ def faiss_searches(rows: Tensor) -> dict[str, Callable[[Tensor], np.ndarray]]:
         "faiss": partial(search, blas_from=default),
         "faiss_no_blas": partial(search, blas_from=2**30),
     }
-
-
-def overlap(rows: np.ndarray | Tensor, exact: np.ndarray | Tensor) -> float:
-    """recall@TOP of retrieved rows (Q, TOP) against exact ones."""
-    pairs = zip(np.asarray(rows), np.asarray(exact), strict=True)
-    return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in pairs]))
 
 
 def retrieval() -> dict[str, float]:

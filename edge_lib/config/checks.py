@@ -27,7 +27,10 @@ def _modality_problems(config) -> Iterator[str]:
         if modality and modality.varies_in_length:
             pooler = f"{name}.pooler={modality.pooler}"
             yield f"{pooler} keeps every token, but fusion needs a pooled modality"
-    if config.fusion and any(m.head == "maxsim" for m in config.modalities.values()):
+    late = any(modality.head == "maxsim" for modality in config.modalities.values())
+    if late and config.loss.kind != "info_nce":
+        yield f"loss.kind={config.loss.kind}: heads with head=maxsim are trained with info_nce"
+    if late and config.fusion:
         yield "head=maxsim keeps a vector for each token, but fusion needs one for each item"
     heads = {f"{name}.head": modality.head for name, modality in config.modalities.items()}
     if len(set(heads.values())) > 1:

@@ -132,6 +132,12 @@ def chance_recall(relevant: np.ndarray, gallery: int, k: int) -> float:
     return float(1 - wrong.prod(1).mean())
 
 
+def overlap(rows: np.ndarray | torch.Tensor, exact: np.ndarray | torch.Tensor) -> float:
+    """The share of exact results (Q, k) that are among the retrieved rows (Q, k)."""
+    pairs = zip(np.asarray(rows), np.asarray(exact), strict=True)
+    return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in pairs]))
+
+
 def recall_table(
     embeddings: dict[str, torch.Tensor | Embeddings],
     rows: dict[str, np.ndarray],

@@ -8,8 +8,11 @@ import numpy as np
 from edge_lib.sources.scenes.scene import COLOURS, PHRASINGS, SPLITS, Scene, Thing
 
 
-def twin_groups(split: str, size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
-    """Yield groups of four twins (in the order of `EDITS`): `size` different scenes in all.
+def twin_groups(
+    split: str, size: int, max_objects: int, seed: int, swap: bool = False
+) -> Iterator[list[Scene]]:
+    """Yield groups of four twins (in the order of `EDITS`): `size` different scenes in all. swap:
+    with a fifth, the scene with its first two digits exchanged, where it has two.
 
     Raises ValueError if there are not that many different scenes.
     """
@@ -18,6 +21,8 @@ def twin_groups(split: str, size: int, max_objects: int, seed: int) -> Iterator[
     count = rejected = 0
     while count < size:
         group = _twins(rng, random_scene(rng, 1, max_objects))
+        if swap and len(group[0].things) > 1:
+            group.append(exchanged(group[0]))
         contents = {scene.content for scene in group}
         if len(contents) < len(group) or contents & seen:
             rejected += 1
@@ -35,13 +40,18 @@ def swap_pairs(size: int, max_objects: int, seed: int) -> Iterator[list[Scene]]:
     seen = set()
     while len(seen) < size:
         scene = random_scene(rng, 2, max(2, max_objects))
-        first, second, *rest = scene.things
-        swapped = replace(first, cell=second.cell), replace(second, cell=first.cell)
-        pair = [scene, replace(scene, things=(*swapped, *rest))]
+        pair = [scene, exchanged(scene)]
         key = frozenset(scene.content for scene in pair)
         if len(key) == 2 and key not in seen:
             seen.add(key)
             yield pair
+
+
+def exchanged(scene: Scene) -> Scene:
+    """The scene with its first two digits in each other's place."""
+    first, second, *rest = scene.things
+    swapped = replace(first, cell=second.cell), replace(second, cell=first.cell)
+    return replace(scene, things=(*swapped, *rest))
 
 
 def random_scenes(split: str, size: int, max_objects: int, seed: int) -> Iterator[Scene]:

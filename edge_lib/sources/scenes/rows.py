@@ -58,5 +58,5 @@ def degraded_row(row: dict, seed: int, number: int) -> dict:
 def _scene_groups(config: ScenesConfig, split: str) -> Iterator[list[Scene]]:
     if split == "swap":
         return swap_pairs(config.swap_size, config.max_objects, config.seed)
-    size = getattr(config, f"{split}_size")
-    return twin_groups(split, size, config.max_objects, config.seed)
+    size, swap = getattr(config, f"{split}_size"), config.swap_twins and split == "train"
+    return twin_groups(split, size, config.max_objects, config.seed, swap)

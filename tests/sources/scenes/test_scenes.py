@@ -19,7 +19,7 @@ from edge_lib.sources.scenes.render import (
     cell_labels,
     render,
 )
-from edge_lib.sources.scenes.rows import scene_row
+from edge_lib.sources.scenes.rows import scene_row, scene_rows
 from edge_lib.sources.scenes.scene import COLOURS, DIGITS, EDITS, PHRASINGS, PLACES, Scene, Thing
 
 SPLITS = ("train", "val", "test")
@@ -125,6 +125,31 @@ def test_twin_groups_reject_more_scenes_than_exist(monkeypatch):
 
 
 # --- twins -----------------------------------------------------------------------------------
+
+
+def test_twin_groups_also_hold_an_exchange():
+    with_exchange = list(twin_groups("train", 200, 4, 0, swap=True))
+    scenes = [scene for group in with_exchange for scene in group]
+    assert len({scene.content for scene in scenes}) == len(scenes) == 200
+    for group in with_exchange[:-1]:  # the last is cut short
+        assert len(group) == (5 if len(group[0].things) > 1 else 4)
+        for scene in group[4:]:
+            moved = {t.cell: t.attributes[:3] for t in scene.things}
+            assert moved.keys() == {t.cell for t in group[0].things}
+            assert sorted(moved.values()) == sorted(t.attributes[:3] for t in group[0].things)
+            changed = [t for t in group[0].things if moved[t.cell] != t.attributes[:3]]
+            assert len(changed) == 2
+            assert sorted(parse(scene.caption())) == sorted(scene.content)
+
+
+def test_only_training_rows_hold_exchanges():
+    sizes = {f"{split}_size": 40 for split in SPLITS}
+    plain, swapped = (ScenesConfig(**sizes, swap_twins=swap) for swap in (False, True))
+    for split in SPLITS:
+        texts = [[row["texts"] for row in scene_rows(c, split)] for c in (plain, swapped)]
+        assert (texts[0] == texts[1]) == (split != "train")
+    largest = np.unique([row["group"] for row in scene_rows(swapped, "train")], return_counts=True)
+    assert max(largest[1]) == 5
 
 
 def edit_of(one, two):

@@ -1,6 +1,6 @@
 """The contrastive loss."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -19,7 +19,17 @@ class LossConfig(Section):
     weights: list[float] | None = Field(None, description="of dims; 1 each if null")
     sample_single_dim: bool = Field(False, description="use one of dims in each step, at random")
     chunk: Positive | None = Field(None, description="rows of the similarity matrix at a time")
-    temperature: PositiveFloat = Field(0.07, description="initial 1/logit_scale")
+    temperature: PositiveFloat = Field(
+        0.07, description="initial 1/logit_scale; 0.1 if kind is sigmoid and it is not given"
+    )
+    bias: float = Field(-10.0, description="initial bias of the logits, if kind is sigmoid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_of_siglip(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("kind") == "sigmoid":
+            return {"temperature": 0.1} | values
+        return values
 
     @model_validator(mode="after")
     def _dims_match_weights(self):

@@ -21,7 +21,10 @@ POOLERS = {
     "perceiver": "edge_lib.nn.perceiver:PerceiverPooler",
     "transformer": "edge_lib.nn.transformer:TransformerPooler",
 }
-LOSSES = {"info_nce": "edge_lib.nn.losses:MatryoshkaInfoNCE"}
+LOSSES = {
+    "info_nce": "edge_lib.nn.losses:MatryoshkaInfoNCE",
+    "sigmoid": "edge_lib.nn.sigmoid:MatryoshkaSigmoid",
+}
 FUSIONS = {
     "concat": "edge_lib.nn.fusion:ConcatFusion",
     "cross_attention": "edge_lib.nn.fusion:CrossAttentionFusion",

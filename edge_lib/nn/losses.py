@@ -1,4 +1,7 @@
-"""Contrastive losses: InfoNCE, and InfoNCE at every Matryoshka size (computed in `one_pass.py`)."""
+"""Contrastive losses: InfoNCE, and InfoNCE at every Matryoshka size (computed in `one_pass.py`).
+
+The sigmoid loss is in `sigmoid.py`, that of late interaction in `maxsim.py`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 
 from edge_lib.config import LossConfig
 from edge_lib.config.registry import LOSSES, load_registered
-from edge_lib.nn.one_pass import BackpropType, OnePass, world_size
+from edge_lib.nn.one_pass import BackpropType, OnePass, Strip, world_size
 
 
 class LogitScale(nn.Module):
@@ -89,15 +92,13 @@ def matryoshka_info_nce(
         ValueError: mismatched shapes; wrong dims, weights or chunk; no generator across ranks.
         RuntimeError: the ranks' batch sizes differ.
     """
-    if a.ndim != 2 or a.shape != b.shape:
-        raise ValueError(f"a and b must both be (B, D), got {tuple(a.shape)} and {tuple(b.shape)}")
+    check_pairs(a, b, chunk, present, labels)
     sizes = matryoshka_sizes(a.shape[1], dims, weights)
-    check_rows(len(a), chunk, present, labels)
     if sample_single_dim:
         sizes = draw_size(sizes, generator)
     scale = torch.as_tensor(logit_scale, device=a.device)
-    want_grad = torch.is_grad_enabled()
-    return OnePass.apply(a, b, scale, present, labels, sorted(sizes), chunk, backprop, want_grad)
+    options = present, labels, sorted(sizes), chunk, backprop, torch.is_grad_enabled()
+    return OnePass.apply(Strip, a, b, scale, *options)
 
 
 class MatryoshkaInfoNCE(nn.Module):
@@ -163,6 +164,13 @@ def draw_size(
     if generator is None and world_size() > 1:
         raise ValueError("sample_single_dim across ranks needs a generator, seeded alike on all")
     return [sizes[int(torch.randint(len(sizes), (), generator=generator))]]
+
+
+def check_pairs(a: Tensor, b: Tensor, *options) -> None:
+    """ValueError unless a and b are pairs of vectors and the options of `check_rows` fit them."""
+    if a.ndim != 2 or a.shape != b.shape:
+        raise ValueError(f"a and b must both be (B, D), got {tuple(a.shape)} and {tuple(b.shape)}")
+    check_rows(len(a), *options)
 
 
 def check_rows(

@@ -58,14 +58,16 @@ class BackpropType(Enum):
 
 
 class OnePass(torch.autograd.Function):
-    """The loss, with gradients computed in the forward pass; backward scales them."""
+    """The loss of a kind of `Strip`, with gradients computed in the forward pass; backward scales
+    them.
+    """
 
     @staticmethod
-    def forward(ctx, a, b, scale, present, labels, sizes, chunk, backprop, want_grad):
+    def forward(ctx, kind, a, b, scale, present, labels, sizes, chunk, backprop, want_grad):
         half = torch.float16 in (a.dtype, b.dtype) or torch.bfloat16 in (a.dtype, b.dtype)
         tf32 = _tf32(half or torch.is_autocast_enabled(a.device.type))
         with tf32, torch.autocast(a.device.type, enabled=False):
-            strip = _Strip(a, b, scale, present, labels, sizes, chunk)
+            strip = kind(a, b, scale, present, labels, sizes, chunk)
             loss = strip.loss()
             if want_grad:
                 # kept in fp32: in fp16 a gradient of 1e-8 is 0 before the loss scale is applied
@@ -81,10 +83,10 @@ class OnePass(torch.autograd.Function):
         if grad.device.type != "cpu" or grad != 1:
             grads = [g * grad for g in grads]
         grads = (g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True))
-        return *grads, None, None, None, None, None, None
+        return None, *grads, None, None, None, None, None, None
 
 
-class _Strip:
+class Strip:
     """One rank's N rows of `a` against all M columns of the gathered `b`, at K sizes."""
 
     def __init__(self, a, b, scale, present, labels, sizes, chunk):
@@ -101,7 +103,8 @@ class _Strip:
             a, b = (x.masked_fill(~present[:, None], 0) for x in (a, b))
         self.a, self.b = a.to(dtype), all_gather(b).to(dtype)
         self.everywhere = all_gather(self.here.byte()).bool()
-        self.count = self.everywhere.sum(dtype=dtype).clamp(min=1)
+        # of the terms of one size: rows and columns of the present pairs
+        self.count = 2 * self.everywhere.sum(dtype=dtype).clamp(min=1)
         labels = None if labels is None else all_gather(torch.stack(labels, 1))
         self.positives = Positives(labels, self.everywhere, dtype)
 
@@ -168,7 +171,7 @@ class _Strip:
         self.column = column.masked_fill(~self.everywhere, 0)
         own = self.column[:, self.first : self.first + len(self.a)]
         terms = (self.row + own - 2 * positive).masked_fill(~self.here, 0).sum(1)
-        total = sum(w * t for w, t in zip(self.weights, terms, strict=True)) / (2 * self.count)
+        total = sum(w * t for w, t in zip(self.weights, terms, strict=True)) / self.count
         if self.world > 1:
             dist.all_reduce(total)
         return total
@@ -189,6 +192,12 @@ class _Strip:
             return torch.exp(s, out=g).mul_(spare)
         torch.sub(s, row, out=g).exp_()
         return g.add_(torch.sub(s, column, out=spare).exp_())
+
+    def _logit_gradient(self, k: int, tile: slice, band: slice, positives: tuple) -> Tensor:
+        """count / weight * dL/dS_k (R, M) of a band: both softmaxes less twice the target."""
+        (i, j, weight), s = positives, self._work(tile)[k, band]
+        g = self._softmaxes(s, self.row[k, tile, None][band], self.column[k])
+        return g.index_put_((i, j), -2 * weight * self.here[tile][band][i], accumulate=True)
 
     def gradients(self, backprop: BackpropType) -> tuple[Tensor, Tensor, Tensor]:
         """Walk back over the tiles; return d loss / d (a, b, scale), times the number of ranks."""
@@ -221,14 +230,11 @@ class _Strip:
     def _accumulate(self, k: int, tile: slice, pairs: list) -> tuple[Tensor, Tensor]:
         """Add dL/dP_k to H (R, M); return the sums of G_k * S_k over rows (R,) and columns (M,)."""
         s = self._work(tile)
-        here, row = self.here[tile], self.row[k, tile, None]
-        gain = self.world * self.weights[k] / (2 * self.count)
+        gain = self.world * self.weights[k] / self.count
         slope = (gain * self.scale * self.inv_a[k, tile])[:, None]
-        row_sum, column_sum = torch.empty_like(row[:, 0]), torch.zeros_like(self.column[k])
-        for band, (i, j, weight) in pairs:
-            # dL/dS_k over gain: both softmaxes less twice the target
-            g = self._softmaxes(s[k, band], row[band], self.column[k])
-            g.index_put_((i, j), -2 * weight * here[band][i], accumulate=True)
+        row_sum, column_sum = torch.empty_like(slope[:, 0]), torch.zeros_like(self.inv_b[k])
+        for band, positives in pairs:
+            g = self._logit_gradient(k, tile, band, positives)
             weighted = torch.mul(s[k, band], g, out=self.spare[1, : len(g)])
             row_sum[band] = weighted.sum(1)
             column_sum += weighted.sum(0)

@@ -25,6 +25,11 @@ PROBLEMS = {
         + " ".join(f"{m}.pooler=perceiver {m}.head=maxsim" for m in ("vision", "audio", "text")),
         "head=maxsim keeps a vector for each token, but fusion needs one",
     ),
+    "sigmoid of maxsim": (
+        f"{ALIGN} loss.kind=sigmoid vision.pooler=tokens text.pooler=tokens "
+        "vision.head=maxsim text.head=maxsim",
+        "loss.kind=sigmoid: heads with head=maxsim are trained with info_nce",
+    ),
     "augment with store": (f"{ALIGN} vision.augment=true", "vision.augment needs features.online"),
     "workers online": (
         "train.num_workers=1 features.online=true",

@@ -97,11 +97,11 @@ def open_clip_loss():
     spec = importlib.util.spec_from_file_location("open_clip_loss", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.ClipLoss()
+    return module
 
 
 def test_matryoshka_loss_equals_open_clip():
-    clip_loss = open_clip_loss()
+    clip_loss = open_clip_loss().ClipLoss()
     a, b = features()
     scale = leaf_scale()
 
@@ -177,7 +177,7 @@ def test_loss_without_gradients_skips_their_computation(monkeypatch):
 
     a, b = features()
     expected = info_nce(a, b, leaf_scale()).detach()
-    monkeypatch.delattr(one_pass._Strip, "gradients")
+    monkeypatch.delattr(one_pass.Strip, "gradients")
     with torch.no_grad():
         assert torch.equal(info_nce(a, b, leaf_scale()), expected)
 

@@ -10,6 +10,7 @@ window. `report`: JSON of a `ShardReport`, as bytes.
 
 import errno
 import logging
+import os
 import secrets
 import zlib
 from pathlib import Path
@@ -19,7 +20,6 @@ from safetensors import safe_open
 
 from edge_lib.runs.tensors import save_tensors
 
-SHARD_FILES = "shard-*.safetensors"
 log = logging.getLogger(__name__)
 
 
@@ -46,22 +46,20 @@ def map_shard(path: Path, device: str | torch.device = "cpu") -> dict[str, torch
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def shard_paths(folder: Path) -> dict[int, Path]:
-    """The shards that exist, by number; of two versions of one, the same on every call."""
-    return {int(path.name[6:].split("-")[0]): path for path in sorted(folder.glob(SHARD_FILES))}
+def shard_names(folder: Path) -> dict[int, str]:
+    """Files of the shards that exist, by number; of two versions of one, the same on every call."""
+    names = os.listdir(folder) if folder.exists() else []  # many: a Path each would take seconds
+    shards = sorted(name for name in names if name.startswith("shard-"))
+    return {int(name.split("-")[1]): name for name in shards}
 
 
-def find_shard(folder: Path, shard: int) -> Path | None:
-    return max(folder.glob(f"shard-{shard:05d}-*.safetensors"), default=None)
-
-
-def is_whole(folder: Path, shard: int) -> bool:
-    """Whether the shard exists and matches its checksum; one that does not match is removed."""
-    path = find_shard(folder, shard)
-    if path is None:
+def is_whole(path: Path) -> bool:
+    """Whether a shard matches its checksum; one that does not is removed."""
+    try:
+        if path.stem.endswith(_crc32(path)):
+            return True
+    except FileNotFoundError:  # another process has just removed it
         return False
-    if path.stem.endswith(_crc32(path)):
-        return True
     log.warning("%s does not match its checksum and is encoded again", path)
     path.unlink(missing_ok=True)
     return False

@@ -21,7 +21,7 @@ import torch
 from edge_lib.config import FeatureSpec
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
-from edge_lib.features.shards import map_shard, shard_paths
+from edge_lib.features.shards import map_shard, shard_names
 from edge_lib.features.weights import encoder_fingerprint
 from edge_lib.sources.digests import item_fingerprint
 
@@ -35,8 +35,8 @@ class FeatureStore:
         self.folder = folder
         self.manifest = json.loads((folder / "manifest.json").read_text())
         self.shard_rows = self.manifest["shard_rows"]
-        paths = shard_paths(folder)
-        self.shards = [map_shard(paths[i], device) for i in range(self.manifest["shards"])]
+        names = shard_names(folder)
+        self.shards = [map_shard(folder / names[i], device) for i in range(self.manifest["shards"])]
         self.valid = np.concatenate([shard["valid"].cpu().numpy() for shard in self.shards])
         self.truncated = np.concatenate([shard["truncated"].cpu().numpy() for shard in self.shards])
         positions = (shard["positions"] for shard in self.shards if "positions" in shard)

@@ -1,5 +1,6 @@
 """Writes the feature store of one modality of a table, shard by shard, shared by processes."""
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,17 +21,18 @@ from edge_lib.features.reading import BatchReader, PreparedBatch
 from edge_lib.features.shard_report import ShardReport
 from edge_lib.features.shard_rows import ShardRows
 from edge_lib.features.shards import (
-    SHARD_FILES,
-    find_shard,
     is_whole,
     map_shard,
     save_shard,
-    shard_paths,
+    shard_names,
 )
 from edge_lib.features.store import FeatureStore, store_folder
 from edge_lib.runs.files import write_json
 from edge_lib.runs.parent import end_with_parent
 from edge_lib.runs.progress import progress_bar
+
+# files of processes that died, and another version of a shard that is there
+UNFINISHED = ".claim-", ".clock-", ".manifest.json.", ".shard-", ".skipped.csv.", "shard-"
 
 
 @dataclass
@@ -58,13 +60,9 @@ class StoreWriter:
     def num_shards(self) -> int:
         return -(-len(self.items) // self.spec.features.shard_rows)
 
-    def has(self, shard: int) -> bool:
-        """Whether a shard exists and matches its checksum."""
-        return is_whole(self.folder, shard)
-
     def is_complete(self) -> bool:
         """Whether all shards exist and match their checksums; removes all that do not."""
-        return self._has_manifest() and not [n for n in range(self.num_shards) if not self.has(n)]
+        return self._has_manifest() and self._are_whole(range(self.num_shards))
 
     def is_ready(self) -> bool:
         """`is_complete` without a look at the content."""
@@ -77,8 +75,8 @@ class StoreWriter:
 
     def missing(self) -> list[int]:
         """The shards that do not exist; those that do are not read."""
-        paths = shard_paths(self.folder)
-        return [shard for shard in range(self.num_shards) if shard not in paths]
+        names = shard_names(self.folder)
+        return [shard for shard in range(self.num_shards) if shard not in names]
 
     def num_items(self, shards: Iterable[int]) -> int:
         return sum(stop - start for start, stop in map(self.shard_range, shards))
@@ -107,7 +105,7 @@ class StoreWriter:
         claims = Claims(self.folder)
         for shard in self.missing():
             if claim := claims.take(f"{shard:05d}", take_over):
-                if not find_shard(self.folder, shard):
+                if shard in self.missing():
                     return shard, claim
                 claim.release()  # another process has just written it
         return None
@@ -154,16 +152,18 @@ class StoreWriter:
         if not (claim := Claims(self.folder).take("manifest", take_over=True)):
             return False
         with claim:
-            if not self._has_manifest() and self._are_whole(claim):
+            others = {*range(self.num_shards)} - self.written
+            if not self._has_manifest() and self._are_whole(others, claim):
                 self._complete(claim)
         return self._has_manifest()
 
-    def _are_whole(self, claim: Claim) -> bool:
-        """Check the shards that other processes wrote; corrupt ones are removed."""
-        whole = True
-        for shard in {*range(self.num_shards)} - self.written:
-            whole &= self.has(shard)
-            claim.report_progress()
+    def _are_whole(self, shards: Iterable[int], claim: Claim | None = None) -> bool:
+        """Whether shards exist and match their checksums; all that do not are removed."""
+        names, whole = shard_names(self.folder), True
+        for shard in shards:
+            whole &= shard in names and is_whole(self.folder / names[shard])
+            if claim:
+                claim.report_progress()
         return whole
 
     def holders(self) -> str:
@@ -177,16 +177,16 @@ class StoreWriter:
         """Write what the store holds, print what was left out or changed, and remove what processes
         that died have left.
         """
-        report, paths = ShardReport(), shard_paths(self.folder)
+        report, names = ShardReport(), shard_names(self.folder)
         for shard in range(self.num_shards):
-            report.load(map_shard(paths[shard])["report"])
+            report.load(map_shard(self.folder / names[shard])["report"])
         report.write(self.folder / "skipped.csv")
         for line in report.summary():
             print(f"{self.name}: {line}", flush=True)
         manifest = self._manifest(report)
-        for path in {*self.folder.glob(SHARD_FILES), *self.folder.glob(".*")}:
-            if path not in (*paths.values(), claim.path):
-                path.unlink(missing_ok=True)
+        for name in {*os.listdir(self.folder)} - {*names.values(), claim.path.name}:
+            if name.startswith(UNFINISHED):
+                (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "manifest.json", manifest)
 
     def _manifest(self, report: ShardReport) -> dict:
@@ -202,8 +202,8 @@ class StoreWriter:
 
     def _shard_with_features(self, report: ShardReport) -> dict[str, torch.Tensor]:
         """A shard with at least one encoded item: it has the widths."""
-        for path in shard_paths(self.folder).values():
-            data = map_shard(path)
+        for name in shard_names(self.folder).values():
+            data = map_shard(self.folder / name)
             if "pooled" in data:
                 return data
         reasons = "; ".join(report.summary())

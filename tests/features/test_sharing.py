@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edge_lib.config import FeaturesConfig, FeatureSpec
-from edge_lib.features import claims, extract
+from edge_lib.features import claims, extract, store_writer
 from edge_lib.features.extract import share_stores
 from edge_lib.features.store import open_store
 from edge_lib.features.store_writer import StoreWriter
@@ -103,10 +103,11 @@ def test_store_removes_what_dead_processes_left(make_writer):
     for part in ("00003", "manifest"):
         owner = {"pid": 2**22 + 1, **claims._machine()}  # above the largest of Linux
         (writer.folder / f".claim-{part}.0").write_text(json.dumps(owner))
-    for name in (".shard-00003.1a2b", ".skipped.csv.1a2b"):
+    for name in (".shard-00003.1a2b", ".skipped.csv.1a2b", "notes.txt"):
         (writer.folder / name).write_text("half")
     share(writer)
-    assert not [name for name in content(writer) if name.startswith(".")]
+    names = [name for name in content(writer) if not name.startswith("shard-")]
+    assert sorted(names) == ["manifest.json", "notes.txt", "skipped.csv"]
     assert writer.is_complete()
 
 
@@ -178,5 +179,5 @@ def test_corrupt_shard_of_another_process_is_encoded_again(make_writer):
 
 def test_complete_store_is_not_read_again(make_writer, monkeypatch):
     share(make_writer("cache"))
-    monkeypatch.setattr(StoreWriter, "has", lambda *_: pytest.fail("read a shard"))
+    monkeypatch.setattr(store_writer, "is_whole", lambda *_: pytest.fail("read a shard"))
     share(make_writer("cache"))

@@ -19,11 +19,14 @@ def sweep(arguments: Arguments) -> int:
     """
     path, overrides = _parse_config(sweep, arguments)
     from edge_lib.config import load_config
-    from edge_lib.experiments.preparation import run_prepared
     from edge_lib.runs.points import collect, make_points, sweep_folder
 
     points, config = make_points(path, overrides), load_config(path, overrides)
-    unfinished = run_prepared(points, config.sweep)
+    if config.sweep.cluster == "slurm":
+        from edge_lib.experiments.preparation import run_prepared as run_sweep
+    else:  # without what it imports in seconds
+        from edge_lib.runs.sweep import run_sweep
+    unfinished = run_sweep(points, config.sweep)
     table = sweep_folder(config) / "sweep.csv"
     collect(points).to_csv(table, index=False)
     print(table)

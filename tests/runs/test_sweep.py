@@ -174,3 +174,14 @@ def test_by_dim_averages_matching_metrics_within_point():
         ["q", 16, 1.5],
     ]
     assert averaged["loss.dims"].tolist() == [[8]] * 4
+
+
+def test_local_sweep_imports_nothing_that_prepares_slurm_jobs(write_sweep, monkeypatch):
+    path = write_sweep({"a": {"train.lr": [0.1]}})
+    (point,) = make_points(path)
+    point.folder.mkdir(parents=True)
+    (point.folder / "metrics.json").write_text('{"lr": 0.1}')
+    monkeypatch.setitem(sys.modules, "edge_lib.experiments.preparation", None)  # cannot be imported
+    assert main(["sweep", str(path)]) == 0
+    with pytest.raises(ImportError, match="preparation"):
+        main(["sweep", str(path), "--overrides", "sweep.cluster=slurm"])

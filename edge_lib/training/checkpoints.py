@@ -10,6 +10,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import nn
 
+from edge_lib.runs.tensors import share_tensors
+
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
     """Save model, optimizer, scheduler and RNG states as folder/step-N; keep the newest `keep`."""
@@ -21,6 +23,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
     accelerator.save_state(str(temporary), exclude_frozen_parameters=True)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        share_tensors(temporary)
         final = folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)

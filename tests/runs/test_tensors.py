@@ -6,8 +6,9 @@ import stat
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
-from edge_lib.runs.tensors import save_tensors
+from edge_lib.runs.tensors import save_tensors, share_tensors
 
 
 @pytest.fixture
@@ -30,3 +31,18 @@ def test_tensors_are_written_with_the_permissions_of_new_files(tmp_path, umask, 
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"name": "x"}
         assert file.get_tensor("x").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077], ids=oct)
+def test_tensors_that_a_library_wrote_get_the_permissions_of_new_files(tmp_path, umask, mask):
+    umask(mask)
+    (tmp_path / "part").mkdir()
+    paths = [tmp_path / "model.safetensors", tmp_path / "part/model.safetensors"]
+    for path in paths:
+        save_file({"x": torch.arange(3.0)}, path)
+        path.chmod(0o600)
+    (script := tmp_path / "script").touch(0o700)
+    share_tensors(tmp_path)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o666 & ~mask}
+    assert stat.S_IMODE(script.stat().st_mode) == 0o700
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted([*paths, script])

@@ -125,6 +125,14 @@ def test_checkpoints_keep_the_newest_and_ignore_incomplete_ones(run):
     assert newest_checkpoint(run.checkpoints).name == "step-00000030"
 
 
+def test_checkpoints_have_the_permissions_of_new_files(run):
+    fit_line(run, max_steps=1)
+    (new := run.checkpoints / "new").touch()
+    files = [*newest_checkpoint(run.checkpoints).iterdir()]
+    assert "model.safetensors" in {file.name for file in files}
+    assert {file.stat().st_mode for file in files} == {new.stat().st_mode}
+
+
 def test_schedule_rises_and_falls():
     cosine, cooldown = rate_factor(0.1, None, 100), rate_factor(0.1, 0.2, 100)
     for factor in (cosine, cooldown):

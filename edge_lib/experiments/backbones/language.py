@@ -34,6 +34,7 @@ from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
 from edge_lib.experiments.backbones.training import require_one_process
 from edge_lib.nn.decoders.language import generate_texts, pad_left, supervised_loss
 from edge_lib.runs import Run
+from edge_lib.runs.tensors import share_tensors
 from edge_lib.sources.scenes.captions import parse_things
 from edge_lib.training.fit import fit
 
@@ -183,6 +184,7 @@ class LanguageReader(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write model (fp16) and tokenizer as a transformers checkpoint."""
         deepcopy(self.language).half().save_pretrained(folder)
+        share_tensors(folder)
         self.chat.tokenizer.save_pretrained(folder)
 
     @classmethod

@@ -31,7 +31,7 @@ from edge_lib.experiments.backbones.spoken_examples import (
     speak_scenes,
 )
 from edge_lib.experiments.backbones.training import train_on_scenes
-from edge_lib.runs.tensors import save_tensors
+from edge_lib.runs.tensors import save_tensors, share_tensors
 
 CARD = """# tiny-whisper
 
@@ -106,6 +106,7 @@ class SpeechReader(nn.Module):
         head in a file beside them.
         """
         deepcopy(self.encoder).half().save_pretrained(folder)
+        share_tensors(folder)
         feature_extractor().save_pretrained(folder)
         save_tensors(self.head.state_dict(), folder / "head.safetensors")
 

@@ -23,6 +23,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from edge_lib.config import VisionBackboneConfig
 from edge_lib.experiments.backbones.examples import ExampleBatches, LabelledBatch
 from edge_lib.experiments.backbones.training import train_on_scenes
+from edge_lib.runs.tensors import share_tensors
 from edge_lib.sources.scenes.generate import random_scenes
 from edge_lib.sources.scenes.render import SIZE, cell_labels, render
 from edge_lib.sources.scenes.scene import COLOURS
@@ -99,6 +100,7 @@ class SceneReader(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write the backbone (fp16) and its image processor as a transformers checkpoint."""
         deepcopy(self.backbone).half().save_pretrained(folder)
+        share_tensors(folder)
         side = {"height": SIZE, "width": SIZE}
         CLIPImageProcessorPil(
             size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3

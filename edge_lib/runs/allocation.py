@@ -2,7 +2,10 @@
 
 import os
 import re
+import socket
 from dataclasses import dataclass
+
+from edge_lib.config import ConfigError
 
 PORTS = (
     20_000,
@@ -34,3 +37,15 @@ def find_allocation() -> Allocation | None:
 def first_host(nodes: str) -> str:
     """Of a list as Slurm writes it: "n[07-09,12]-ib,m1" -> "n07-ib"."""
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).split(",")[0]
+
+
+def check_host(endpoint: str) -> None:
+    """ConfigError if this node cannot resolve the host of host:port: torch retries for minutes."""
+    host = endpoint.rpartition(":")[0].strip("[]")
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"node {socket.gethostname()} cannot resolve the host name {host!r} of node 0 "
+            f"({error}); set launch.rdzv_endpoint to an address of node 0 and a free port, host:port"
+        ) from None

@@ -20,7 +20,7 @@ from typing import Any
 from torch.distributed import DistError, TCPStore
 
 from edge_lib.config import ConfigError
-from edge_lib.runs.allocation import JOINED, Allocation, find_allocation
+from edge_lib.runs.allocation import JOINED, Allocation, check_host, find_allocation
 
 SECONDS = 0.3  # between two looks at the store
 JOIN_SECONDS = 600  # for all tasks to come to the same cell
@@ -66,6 +66,7 @@ class Nodes:
     def __init__(self, allocation: Allocation, endpoint: str, hosts: bool):
         self.rank, self.size, self.endpoint = allocation.rank, allocation.size, endpoint
         self.hosts, self.launches = hosts, count()
+        check_host(endpoint)
         host, port = endpoint.rsplit(":", 1)
         try:
             self.store = TCPStore(

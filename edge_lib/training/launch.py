@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from edge_lib.config import ConfigError
 from edge_lib.config.launch import ANY_PORT
+from edge_lib.runs.allocation import check_host
 from edge_lib.runs.nodes import find_nodes
 from edge_lib.training.launch_nodes import launch_on_nodes
 from edge_lib.training.launch_report import WorkerError
@@ -77,8 +78,10 @@ def launch(
         return launch_on_slurm(job, digest, slurm or {})
     if num_nodes > 1 and not endpoint:
         raise ValueError(f"{num_nodes=} needs an rdzv_endpoint 'host:port', not {rdzv_endpoint!r}")
-    if num_nodes > 1 and node_rank == 0:
-        host_store(endpoint)
+    if num_nodes > 1:
+        check_host(endpoint)
+        if node_rank == 0:
+            host_store(endpoint)
     node = Node(node_rank, num_nodes, rdzv_endpoint, next(_numbers), hosts=node_rank == 0)
     return run_node(payload, num_processes, node, logs)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from edge_lib.config import ConfigError
 from edge_lib.training.worker import log_path
 
 
@@ -70,7 +71,9 @@ def as_worker_error(error: Exception, node_rank: int) -> WorkerError:
     """`error`, or one that another process can unpickle and that explains no other."""
     if isinstance(error, WorkerError):
         return error
-    report = WorkerError(f"node {node_rank}: {''.join(traceback.format_exception(error))}")
+    known = isinstance(error, ConfigError)  # its one line says what to do
+    text = str(error) if known else "".join(traceback.format_exception(error))
+    report = WorkerError(f"node {node_rank}: {text}")
     report.order = True, math.inf
     return report
 

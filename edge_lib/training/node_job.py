@@ -10,7 +10,7 @@ from typing import Any
 from torch.distributed.elastic.multiprocessing import SignalException
 
 from edge_lib.config.launch import ANY_PORT
-from edge_lib.runs.allocation import Allocation, find_allocation
+from edge_lib.runs.allocation import Allocation, check_host, find_allocation
 from edge_lib.runs.files import whole_file
 from edge_lib.runs.progress import headless_environment
 from edge_lib.training.launch_report import WorkerError, as_worker_error
@@ -55,8 +55,10 @@ class NodeJob:
         endpoint, is_first = self.endpoint or allocation.endpoint, allocation.rank == 0
         node = Node(allocation.rank, allocation.size, endpoint, launch=0, hosts=is_first)
         try:
-            if is_first and allocation.size > 1:
-                host_store(endpoint)
+            if allocation.size > 1:
+                check_host(endpoint)
+                if is_first:
+                    host_store(endpoint)
             return run_node(self.payload, self.num_processes, node, self.log_dir)
         except SignalException:  # Slurm ends the job
             raise

@@ -1,6 +1,7 @@
 """A run on the tasks of one srun, which their environment makes of plain processes."""
 
 import os
+import socket
 import subprocess
 import sys
 from itertools import count
@@ -9,10 +10,15 @@ import psutil
 import pytest
 from sweeps import wait_for
 
-from edge_lib.config import ROOT
+from edge_lib.config import ROOT, ConfigError
 from edge_lib.runs import Run
-from edge_lib.runs.allocation import Allocation, find_allocation, first_host
+from edge_lib.runs.allocation import Allocation, check_host, find_allocation, first_host
+from edge_lib.runs.nodes import find_nodes
+from edge_lib.training import node_job
+from edge_lib.training.launch import WorkerError, launch
+from edge_lib.training.node_job import NodeJob
 
+UNKNOWN = "x" * 64 + ":29500"  # too long for a host name, so that no name server is asked
 JOBS = count(os.getpid())  # each with a port of its own
 # what a notebook does, with the exception that ends it
 NOTEBOOK = """
@@ -131,3 +137,45 @@ def test_allocation_is_that_of_the_step(monkeypatch):
     assert find_allocation() is None
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     assert find_allocation() == Allocation(1, 2, f"n3:{20_000 + 37 * 7 + 2}")
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    """The environment of a task whose first node has a name that cannot be resolved."""
+    step = {"JOB_ID": "7", "STEP_ID": "0", "STEP_NUM_TASKS": "2", "PROCID": "1"}
+    for name, value in (step | {"STEP_NODELIST": UNKNOWN.partition(":")[0]}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:1", "127.0.0.1:0", "[127.0.0.1]:1"])
+def test_host_that_resolves_is_taken(endpoint):
+    check_host(endpoint)
+
+
+@pytest.mark.parametrize("endpoint", [UNKNOWN, ":1", "a..b:1", "[]:1"])
+def test_host_that_cannot_be_resolved_is_one_line_with_its_name(endpoint):
+    with pytest.raises(ConfigError, match="set launch") as error:
+        check_host(endpoint)
+    assert repr(endpoint.rpartition(":")[0].strip("[]")) in str(error.value)
+    assert socket.gethostname() in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("node_rank", [0, 1])
+def test_launch_on_a_host_that_cannot_be_resolved_ends_at_once(node_rank):
+    with pytest.raises(ConfigError, match="cannot resolve the host name 'xxx"):
+        launch(print, num_nodes=2, node_rank=node_rank, rdzv_endpoint=UNKNOWN)
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_task_of_a_job_whose_first_node_cannot_be_resolved_fails_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(node_job, "FAILURE_SECONDS", 0)
+    (tmp_path / "slurm").mkdir()
+    with pytest.raises(WorkerError, match=r"^node 1: .*cannot resolve the host name 'xxx.*$"):
+        NodeJob(b"", 1, 2, tmp_path, (), endpoint="")()
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_notebook_on_nodes_that_cannot_resolve_the_first_ends_at_once():
+    with pytest.raises(ConfigError, match="cannot resolve the host name 'xxx"):
+        find_nodes()

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from notebook_outputs import figure_alts, printed_text
 from notebook_runs import run_notebook, write_startup
+from PIL import Image
 from untrained_aligner import save_untrained_aligner
 
 from edge_lib.config import ROOT, load_config
@@ -130,11 +131,22 @@ def test_layers_report_agreement_and_recall_of_three_pairs(tmp_path, tiny_vision
     assert_figures_have_alt_text(notebook, 2)
 
 
+def write_contrasts(folder):
+    """A file of two examples in SugarCrepe's form, and a picture."""
+    Image.new("RGB", (64, 64), "red").save(folder / "red.png")
+    example = {"filename": "red.png", "caption": "red", "negative_caption": "blue"}
+    file = folder / "near.json"
+    file.write_text(json.dumps({"0": example, "1": example}))
+    return file
+
+
 def test_evaluate_measures_an_aligner_from_its_folder(tmp_path, small_align):
     trained = tmp_path / "01_align-tiny-0a1b2c3d"
     overrides = f"aligner.config=null aligner.folder={trained}/checkpoints/best "
     overrides += f"data.cache_dir={tmp_path}/cache evaluate.tsne_rows=12 features.num_processes=1 "
-    overrides += "data.scenes.test_size=24"
+    overrides += "data.scenes.test_size=24 "
+    overrides += f"evaluate.contrasts.near.file={write_contrasts(tmp_path)} "
+    overrides += f"evaluate.contrasts.near.images={tmp_path}"
     config = load_config("params/tiny/evaluate.yaml", overrides)
     save_untrained_aligner(small_align(), config, ["test"], trained / "checkpoints" / "best")
     (trained / "config.yaml").write_text("name: tiny")
@@ -144,6 +156,8 @@ def test_evaluate_measures_an_aligner_from_its_folder(tmp_path, small_align):
     assert metrics["test.vision_to_text.r1"] >= metrics["strict.test.vision_to_text.r1"]
     assert metrics["strict.test.vision_to_text.r1"] <= 1 / 3 + 1e-9
     assert metrics["test.text_to_vision.r1"] == metrics["strict.test.text_to_vision.r1"]
+    assert 0 < metrics["test.vision_to_text.map_at_r"] <= 1
+    assert metrics["contrast.near.text"] in {0, 1}
     assert 0 <= metrics["vision_text.gap"] <= 2
     names = {"recall_by_dim", "tsne", "similarity", "confusions", "compared_recall"}
     assert figures(tmp_path) >= names

@@ -1,6 +1,6 @@
 """Measures besides recall: which twins are confused; whether digits are bound to their places."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from edge_lib.config import DataConfig
 from edge_lib.data.table import Table
-from edge_lib.metrics.bootstrap import bootstrap_interval
-from edge_lib.metrics.scores import Embeddings, scores_by_dim
+from edge_lib.metrics.contrasts import contrast_scores, example_scores
+from edge_lib.metrics.scores import Embeddings
 from edge_lib.sources import load_table
 
 
@@ -49,19 +49,11 @@ def swap_scores(
     dims: list[int],
     bootstrap: int = 0,
 ) -> pd.DataFrame:
-    """Winoground's text, image and group score (Thrush et al. 2022) of swapped pairs, at each dim.
+    """`contrast_scores` of swapped pairs: text, image and group score at each dim.
 
     images, texts (2P, D): rows 2p and 2p + 1 are two scenes with two digits exchanged.
-    Text score: for both images the right caption scores higher. Image score: for both captions
-    the right image scores higher. Group score: both. Chance is 1/4, 1/4 and 1/6.
-    Columns: dim, score, value, low, high, chance.
     """
-    records = []
-    for dim, scores in zip(dims, _pair_scores(images, texts, dims), strict=True):
-        for name, hits, chance in _swap_hits(scores):
-            low, high = bootstrap_interval(hits, np.arange(len(hits)), bootstrap)
-            records.append((dim, name, hits.mean(), low, high, chance))
-    return pd.DataFrame(records, columns=["dim", "score", "value", "low", "high", "chance"])
+    return contrast_scores(example_scores(images, texts, dims), dims, bootstrap)
 
 
 def swap_metrics(config: DataConfig, embed: Callable[[Table], dict], dims: list[int]) -> dict:
@@ -77,25 +69,3 @@ def _nearest(queries: torch.Tensor, gallery: torch.Tensor, chunk: int) -> np.nda
     """(N,) index of the most similar gallery item for each query, by cosine."""
     a, b = F.normalize(queries.float()), F.normalize(gallery.float())
     return torch.cat([(part @ b.T).argmax(1) for part in a.split(chunk)]).cpu().numpy()
-
-
-def _pair_scores(images, texts, dims: list[int], chunk: int = 128) -> list[torch.Tensor]:
-    """Scores (P, image, text) within each pair, at each dim."""
-    order, parts = sorted(dims), []
-    for start in range(0, len(images), 2 * chunk):
-        rows = slice(start, start + 2 * chunk)
-        scores = scores_by_dim(images[rows], texts[rows], order)
-        blocks = (s.unflatten(1, (-1, 2)).unflatten(0, (-1, 2)) for s in scores)
-        parts.append([s.diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone() for s in blocks])
-    by_dim = dict(zip(order, map(torch.cat, zip(*parts, strict=True)), strict=True))
-    return [by_dim[dim] for dim in dims]
-
-
-def _swap_hits(scores: torch.Tensor) -> Iterator[tuple[str, np.ndarray, float]]:
-    """scores (P, image, text) -> name, hits (P,) and chance of each swap score."""
-    right = scores.diagonal(dim1=1, dim2=2)
-    text = (right > scores.flip(2).diagonal(dim1=1, dim2=2)).all(1)
-    image = (right > scores.flip(1).diagonal(dim1=1, dim2=2)).all(1)
-    yield "text", text.cpu().numpy(), 1 / 4
-    yield "image", image.cpu().numpy(), 1 / 4
-    yield "group", (text & image).cpu().numpy(), 1 / 6

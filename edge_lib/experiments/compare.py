@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from edge_lib.config import (
     MODALITIES,
@@ -25,7 +24,7 @@ from edge_lib.config import (
 from edge_lib.data.table import Table
 from edge_lib.features.encoder import Encoder, load_encoder, run_layers
 from edge_lib.features.items import Items
-from edge_lib.features.reading import BatchReader
+from edge_lib.features.reading import BatchLoader
 from edge_lib.metrics.similarity import (
     linear_cka,
     nearest_neighbours,
@@ -161,11 +160,10 @@ def _encode(
 ) -> tuple[list[int], list[Tensor]]:
     """The items that could be encoded, and their vectors of `run_layers`."""
     batches = np.split(numbers, range(features.batch_size, len(numbers), features.batch_size))
-    reader = BatchReader(items, encoder, batches)
-    loader = DataLoader(reader, batch_size=None, num_workers=features.num_workers)
+    loader = BatchLoader(items, encoder, features.num_workers)
     encoded, parts = [], []
     with progress_bar(f"{items.table.name} {items.modality}", len(numbers), " items") as bar:
-        for batch in loader:
+        for batch in loader.load(batches):
             items.skip(batch.skipped)
             encoded += batch.items
             if batch.items:

@@ -4,11 +4,10 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from edge_lib.config import ConfigError, FeatureSpec
@@ -17,7 +16,7 @@ from edge_lib.data.table import Table
 from edge_lib.features.claims import Claim, Claims
 from edge_lib.features.encoder import Encoder, run_encoder
 from edge_lib.features.items import Items
-from edge_lib.features.reading import BatchReader, PreparedBatch
+from edge_lib.features.reading import BatchLoader, PreparedBatch
 from edge_lib.features.shard_report import ShardReport
 from edge_lib.features.shard_rows import ShardRows
 from edge_lib.features.shards import (
@@ -28,7 +27,6 @@ from edge_lib.features.shards import (
 )
 from edge_lib.features.store import FeatureStore, store_folder
 from edge_lib.runs.files import write_json
-from edge_lib.runs.parent import end_with_parent
 from edge_lib.runs.progress import progress_bar
 
 # files of processes that died, and another version of a shard that is there
@@ -90,11 +88,13 @@ class StoreWriter:
         total, claimed = self.num_items(self.missing()), self._claim_shard(take_over)
         if not claimed:
             return False
+        workers = self.spec.features.num_workers
+        get_loader = cache(lambda: BatchLoader(self.items, get_encoder(), workers))
         with progress_bar(self.name, total, " items") as bar:
             while claimed:
                 shard, claim = claimed
                 with claim:
-                    self._write(shard, get_encoder(), claim, bar)
+                    self._write(shard, get_loader(), claim, bar)
                 encoded = total - self.num_items(self.missing())
                 bar.update(max(0, encoded - bar.n))
                 claimed = self._claim_shard(take_over)
@@ -110,17 +110,14 @@ class StoreWriter:
                 claim.release()  # another process has just written it
         return None
 
-    def _write(self, shard: int, encoder: Encoder, claim: Claim, bar: tqdm) -> None:
+    def _write(self, shard: int, loader: BatchLoader, claim: Claim, bar: tqdm) -> None:
         config = self.spec.features
         start, stop = self.shard_range(shard)
         started = time.perf_counter()
         rows, report = ShardRows(start, stop, config), ShardReport()
         batches = self.items.batches(start, stop, config.batch_size)
-        reader = BatchReader(self.items, encoder, batches)
-        options = {"num_workers": config.num_workers, "worker_init_fn": end_with_parent}
-        loader = DataLoader(reader, batch_size=None, **options)
-        for numbers, batch in zip(batches, loader, strict=True):
-            self._encode(batch, encoder, rows)
+        for numbers, batch in zip(batches, loader.load(batches), strict=True):
+            self._encode(batch, loader.encoder, rows)
             report.add(batch, self.items)
             bar.update(len(numbers))
             claim.report_progress()

@@ -47,5 +47,5 @@ def check_host(endpoint: str) -> None:
     except (OSError, UnicodeError) as error:
         raise ConfigError(
             f"node {socket.gethostname()} cannot resolve the host name {host!r} of node 0 "
-            f"({error}); set launch.rdzv_endpoint to an address of node 0 and a free port, host:port"
+            f"({error}); set launch.rdzv_endpoint=host:port to an address of node 0 and a free port"
         ) from None

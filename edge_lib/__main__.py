@@ -237,8 +237,9 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
 
 
 def main(arguments: Arguments | None = None) -> int:
-    """Run one command; returns its exit code. An invalid config gives one line and 2; an interrupt
-    one line, and Python ends by its signal, so that a shell's loop ends as well.
+    """Run one command; returns its exit code. An invalid config, and a file without rights, give
+    one line and 2; an interrupt one line, and Python ends by its signal, so that a shell's loop
+    ends as well.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
@@ -256,6 +257,9 @@ def main(arguments: Arguments | None = None) -> int:
         return COMMANDS[name](arguments[1:])
     except ConfigError as error:
         print(error, file=sys.stderr)
+        return 2
+    except PermissionError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         line = error if error.args else "interrupted"

@@ -22,7 +22,7 @@ from edge_lib.data.unusable import UnusableItem
 from edge_lib.features.encoder import Encoder, load_encoder, run_encoder
 from edge_lib.features.weights import check_weights, weights_digest
 from edge_lib.models.card import Backbone, count_parameters
-from edge_lib.models.saving import PretrainedModel, read_metadata, read_weights
+from edge_lib.models.saving import PretrainedModel, load_saved, read_weights
 from edge_lib.nn.heads import build_head
 from edge_lib.nn.maxsim import TokenVectors
 from edge_lib.runs.files import absolute_path
@@ -243,7 +243,7 @@ class Aligner(PretrainedModel, nn.Module):
     @classmethod
     def untrained(cls, folder: str | Path) -> "Aligner":
         """A saved aligner without its weights: its modalities, dims and widths."""
-        return cls._build(read_metadata(absolute_path(folder), cls.FILE))
+        return load_saved(absolute_path(folder), cls.FILE, cls._build)
 
     @classmethod
     def _build(cls, metadata: dict[str, Any]) -> "Aligner":

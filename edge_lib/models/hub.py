@@ -26,7 +26,7 @@ from edge_lib.runs.files import absolute_path, sha256_of
 SHIPPED = {"tiny-align": ASSETS / "tiny-align"}
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # nothing that runs code when it is read, such as pickles
-PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", f"*{CARD}", "*.png"]
+PATTERNS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", f"*{CARD}", "*.png"]
 LOGIN = "log in with `hf auth login`, or pass token="
 STATUSES = {401: LOGIN, 403: f"your token does not allow this; {LOGIN}", 429: "too many requests"}
 # the first that fits: some are kinds of others, or causes

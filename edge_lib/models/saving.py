@@ -1,19 +1,21 @@
 """The folder of a saved model: metadata as JSON, weights as safetensors, and a model card."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from edge_lib.config import ConfigError
-from edge_lib.models.card import Backbone, write_card
+from edge_lib.models.card import CARD, Backbone, write_card
 from edge_lib.models.hub import find_model, upload_model
 from edge_lib.runs.files import read_saved, sha256_of, whole_folder, write_json
 
-DIGESTS = "sha256"  # key of the metadata: the digest of each file of weights beside it
+T = TypeVar("T")
+DIGESTS = "sha256"  # key of the metadata: the digest of each file beside it
 
 
 class PretrainedModel:
@@ -62,8 +64,7 @@ class PretrainedModel:
         """
         with whole_folder(folder) as temporary:
             metadata = self._write(temporary)
-            digests = {p.name: sha256_of(p) for p in sorted(temporary.glob("*.safetensors"))}
-            write_json(temporary / self.FILE, metadata | {DIGESTS: digests})
+            write_json(temporary / self.FILE, metadata | {DIGESTS: _digests(temporary)})
             write_card(self, temporary, model_digest(temporary))
 
     @classmethod
@@ -82,8 +83,8 @@ class PretrainedModel:
         folder, or that `push_to_hub` wrote to the Hub, looked up in this order.
 
         The other arguments are those of huggingface_hub, for models of the Hub alone. Raises
-        FileNotFoundError if a folder holds no such model; ConfigError for a damaged file, and for a
-        model that the Hub does not give.
+        FileNotFoundError if a folder holds no such model; ConfigError for a damaged or unreadable
+        file, and for a model that the Hub does not give.
         """
         download = {
             "force_download": force_download,
@@ -93,9 +94,9 @@ class PretrainedModel:
             "revision": revision,
         }
         folder = find_model(pretrained_model_name_or_path, cls.FILE, **download)
-        model = cls._read(folder, read_metadata(folder, cls.FILE), **options).eval()
+        model = load_saved(folder, cls.FILE, lambda saved: cls._read(folder, saved, **options))
         model.source = folder
-        return model
+        return model.eval()
 
     def push_to_hub(
         self,
@@ -133,17 +134,47 @@ class PretrainedModel:
         )
 
 
-def read_metadata(folder: Path, name: str) -> dict[str, Any]:
-    """The metadata of a saved model, whose weights are checked. ConfigError for a damaged file."""
+def _read_metadata(folder: Path, name: str) -> dict[str, Any]:
+    """The metadata of a saved model, whose files are checked. ConfigError for a damaged file."""
     metadata = read_saved(folder, name)
-    for file, digest in metadata.pop(DIGESTS, {}).items():  # older versions saved none
-        if not (folder / file).is_file():
-            raise ConfigError(f"{folder / file} is missing: copy the whole folder")
-        if sha256_of(folder / file) != digest:
-            is_pointer = (folder / file).read_bytes()[:8] == b"version "  # it is cloned without LFS
-            reason = "run `git lfs pull`" if is_pointer else "its content is not what was saved"
-            raise ConfigError(f"{folder / file} is damaged: {reason}")
+    for file, digest in metadata.pop(DIGESTS, {}).items():  # older versions saved none, or fewer
+        _check_file(folder / file, digest)
     return metadata
+
+
+def _check_file(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing: copy the whole folder")
+    try:
+        if sha256_of(path) == digest:
+            return
+        is_pointer = path.read_bytes()[:8] == b"version "  # it is cloned without LFS
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    reason = "run `git lfs pull`" if is_pointer else "its content is not what was saved"
+    raise ConfigError(f"{path} is damaged: {reason}")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Of all files but those of models inside, which have digests of their own."""
+    inside = {card.parent for card in folder.rglob(CARD)}
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    own = sorted(path for path in paths if inside.isdisjoint(path.parents))
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in own}
+
+
+def load_saved(folder: Path, name: str, build: Callable[[dict[str, Any]], T]) -> T:
+    """What `build` makes of the metadata. ConfigError for a damaged file, and for whatever is
+    raised by metadata, weights and tokenizers that do not fit: tokenizers raises plain exceptions.
+    """
+    metadata = _read_metadata(folder, name)
+    try:
+        return build(metadata)
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]  # torch lists every tensor
+        raise ConfigError(f"{folder} cannot be loaded: {type(error).__name__}: {reason}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
-from edge_lib.config import VLMModelConfig
+from edge_lib.config import ConfigError, VLMModelConfig
 from edge_lib.config.language import LanguageConfig
 from edge_lib.config.vlm import INPUT_KINDS
 from edge_lib.data.chat import Chat
@@ -215,11 +215,7 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         # parameters rather than state_dict(): that would be sharded again under FSDP
         save_tensors(dict(self.projectors.named_parameters()), folder / "projectors.safetensors")
         if self.config.language.lora:
-            from peft import get_peft_model_state_dict  # takes seconds to import
-
-            weights = dict(self.language.named_parameters())
-            adapters = get_peft_model_state_dict(self.language, weights)
-            save_tensors(adapters, folder / "adapters.safetensors")
+            save_tensors(self._adapters(), folder / "adapters.safetensors")
         config = self.config.model_dump(mode="json", exclude=TRAINING)
         return {"config": config, "shapes": self.shapes, "language_digest": self.language_digest}
 
@@ -233,8 +229,8 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         """Load what `save_pretrained` or `push_to_hub` wrote, in evaluation mode.
 
         language: how to load the language model instead, such as in 4 bits; its adapters stay those
-        of the folder. hub: as in `PretrainedModel.from_pretrained`. Raises ValueError if `language`
-        names other adapters, ConfigError if the language model has other weights than when the
+        of the folder. hub: as in `PretrainedModel.from_pretrained`. Raises ConfigError if
+        `language` names other adapters, or if the language model has other weights than when the
         model was saved.
         """
         return super().from_pretrained(pretrained_model_name_or_path, language=language, **hub)
@@ -248,7 +244,7 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         if language:
             lora = config.language.lora
             if "lora" in language.model_fields_set and language.lora != lora:
-                raise ValueError(f"{folder} has other adapters: {lora}, not {language.lora}")
+                raise ConfigError(f"{folder} has other adapters: {lora}, not {language.lora}")
             language = language.model_copy(update={"lora": lora})
             config = config.model_copy(update={"language": language})
         # those that an older version saved are not known
@@ -257,11 +253,22 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         model = cls(PrefixSources.load(folder), config, shapes, tokenizer)
         model.projectors.load_state_dict(read_weights(folder / "projectors.safetensors"))
         if config.language.lora:
-            from peft import set_peft_model_state_dict  # takes seconds to import
-
-            adapters = read_weights(folder / "adapters.safetensors")
-            set_peft_model_state_dict(model.language, adapters)
+            model._load_adapters(folder / "adapters.safetensors")
         return model
+
+    def _adapters(self) -> dict[str, Tensor]:
+        from peft import get_peft_model_state_dict  # takes seconds to import
+
+        return get_peft_model_state_dict(self.language, dict(self.language.named_parameters()))
+
+    def _load_adapters(self, path: Path) -> None:
+        """ConfigError for those of other layers, which peft leaves out without a word."""
+        from peft import set_peft_model_state_dict
+
+        adapters = read_weights(path)
+        if adapters.keys() != self._adapters().keys():
+            raise ConfigError(f"{path} has not the adapters of this model")
+        set_peft_model_state_dict(self.language, adapters)
 
 
 def _backbone(config: LanguageConfig) -> tuple[str, str | None, str]:

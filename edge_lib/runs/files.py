@@ -24,7 +24,7 @@ def sha256_of(path: Path) -> str:
 
 def read_saved(folder: str | Path, name: str) -> dict:
     """The JSON file `name` that `save_pretrained` wrote. FileNotFoundError lists models inside
-    `folder`; ConfigError if the file is damaged.
+    `folder`; ConfigError if the file is damaged, or cannot be read.
     """
     folder = absolute_path(folder)
     if not (folder / name).is_file():
@@ -32,9 +32,14 @@ def read_saved(folder: str | Path, name: str) -> dict:
         hint = f"; found in {', '.join(map(str, inside))}" if inside else ""
         raise FileNotFoundError(f"{folder}: no saved model (no {name}){hint}")
     try:
-        return json.loads((folder / name).read_text())
+        content = json.loads((folder / name).read_text())
+    except OSError as error:
+        raise ConfigError(f"{folder / name} cannot be read: {error.strerror}") from None
     except ValueError as error:  # no JSON, or no text
         raise ConfigError(f"{folder / name} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{folder / name} is damaged: no JSON object")
+    return content
 
 
 def write_json(path: Path, content) -> None:

@@ -1,8 +1,9 @@
 """An exported aligner through onnxruntime, with neither torch nor transformers."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ from edge_lib.serving.log_mel import log_mel
 IDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 WHISPER = "WhisperFeatureExtractor"
 Feed = dict[str, np.ndarray]
+T = TypeVar("T")
 
 
 class OnnxEmbedder:
@@ -25,7 +27,7 @@ class OnnxEmbedder:
     """
 
     def __init__(self, folder: Path):
-        config = _read(folder / "config.json")
+        config = _read(folder / "config.json", "architectures", "dims", "graphs")
         names = [
             name for name in ("vision", "audio", "text") if f"{name}_model" in config["graphs"]
         ]
@@ -33,11 +35,10 @@ class OnnxEmbedder:
             raise ConfigError(f"{folder}: an export of {config['architectures'][0]} embeds nothing")
         self.modalities, self.dims = tuple(names), sorted(config["dims"])
         self.model_sha256 = config.get("model_sha256")
-        self._sessions = {
-            name: make_session(folder / "onnx" / f"{name}_model.onnx") for name in names
-        }
+        graphs = {name: folder / "onnx" / f"{name}_model.onnx" for name in names}
+        self._sessions = {name: _load(make_session, path) for name, path in graphs.items()}
         if "text" in names:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokenizer = _load(Tokenizer.from_file, folder / "tokenizer.json")
         if names != ["text"]:
             self._config = _read(folder / "preprocessor_config.json")
         if "audio" in names and (kind := self._config.get("feature_extractor_type")) != WHISPER:
@@ -115,8 +116,23 @@ def _stacked(inputs: list[Feed]) -> Feed:
     return {name: np.stack([item[name] for item in inputs]) for name in inputs[0]}
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, *keys: str) -> dict:
+    """ConfigError for a file that is no JSON object with these keys."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text())
+        missing = {*keys} - content.keys()
+    except (AttributeError, OSError, ValueError) as error:
         raise ConfigError(f"{path.parent} is no export: {path.name}: {error}") from None
+    if missing:
+        raise ConfigError(
+            f"{path.parent} is no export: {path.name}: no {', '.join(sorted(missing))}"
+        )
+    return content
+
+
+def _load(load: Callable[[str], T], path: Path) -> T:
+    """ConfigError for a damaged file, for which both libraries raise plain exceptions."""
+    try:
+        return load(str(path))
+    except Exception as error:
+        raise ConfigError(f"{path} cannot be loaded: {error}") from None

@@ -394,8 +394,26 @@ def test_vlm_loads_its_language_model_in_another_precision(trained, language_fol
     assert loaded(batch).item() == pytest.approx(trained(batch).item(), abs=0.05)
     for lora in (None, LoRAConfig(rank=4, alpha=8, targets=["q_proj"])):
         other = LanguageConfig(model=str(language_folder), lora=lora)
-        with pytest.raises(ValueError, match="has other adapters"):
+        with pytest.raises(ConfigError, match="has other adapters"):
             VLM.from_pretrained(tmp_path / "vlm", other)
+
+
+def test_vlm_refuses_adapters_of_other_layers(trained, tmp_path):
+    trained.save_pretrained(tmp_path)
+    metadata = json.loads((tmp_path / "vlm.json").read_text())
+    del metadata["sha256"]
+    (tmp_path / "vlm.json").write_text(json.dumps(metadata))
+    adapters = load_file(path := tmp_path / "adapters.safetensors")
+    save_file(dict([*adapters.items()][1:]), path)
+    with pytest.raises(ConfigError, match=rf"^{path} has not the adapters of this model$"):
+        VLM.from_pretrained(tmp_path)
+
+
+def test_vlm_without_its_tokenizer_is_refused(trained, tmp_path):
+    trained.save_pretrained(tmp_path)
+    (path := tmp_path / "tokenizer/tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=f"^{path} is missing: copy the whole folder$"):
+        VLM.from_pretrained(tmp_path)
 
 
 def test_vlm_refuses_other_weights_of_its_language_model(trained, language_folder, tmp_path):

@@ -96,6 +96,35 @@ def test_onnx_embedder_refuses_other_folders(exported, tmp_path):
         OnnxEmbedder(other)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("config.json", "[]", "{folder} is no export: config.json: 'list' object"),
+        (
+            "config.json",
+            '{"dims": [8]}',
+            "{folder} is no export: config.json: no architectures, gr",
+        ),
+        ("preprocessor_config.json", "[]", "{folder} is no export: preprocessor_config.json: "),
+        ("tokenizer.json", "{}", "{folder}/tokenizer.json cannot be loaded: Model missing"),
+        ("tokenizer.json", None, "{folder}/tokenizer.json cannot be loaded: No such file"),
+        ("onnx/text_model.onnx", "x", "{folder}/onnx/text_model.onnx cannot be loaded: "),
+        ("onnx/vision_model.onnx", None, "{folder}/onnx/vision_model.onnx cannot be loaded: "),
+    ],
+    ids=["list", "no keys", "preprocessor", "tokenizer", "no tokenizer", "graph", "no graph"],
+)
+def test_onnx_embedder_refuses_damaged_files(exported, tmp_path, file, content, line):
+    folder = shutil.copytree(exported, tmp_path / "export")
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(content)
+    with pytest.raises(ConfigError) as error:
+        OnnxEmbedder(folder)
+    assert str(error.value).startswith(line.format(folder=folder))
+    assert "\n" not in str(error.value)
+
+
 def test_onnx_embedder_and_search_need_neither_torch_nor_transformers(exported, tmp_path):
     index = write_index(tmp_path / "index.parquet", dims=(8, 16))
     script = f"""

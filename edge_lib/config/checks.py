@@ -10,6 +10,7 @@ def problems(config) -> Iterator[str]:
     yield from _modality_problems(config)
     yield from _loading_problems(config)
     yield from _process_problems(config)
+    yield from _caption_problems(config)
     yield from _sharding_problems(config)
     yield from _evaluation_problems(config)
     if missing := sorted(set(config.compare.candidates) - set(config.modalities)):
@@ -63,6 +64,15 @@ def _process_problems(config) -> Iterator[str]:
                 f"{key}.batch_size={train.batch_size} is not a multiple of {share} "
                 f"(processes{unit})"
             )
+
+
+def _caption_problems(config) -> Iterator[str]:
+    """Batches of pairs that do not hold whole rows of several captions."""
+    captions = config.data.captions_per_row
+    for key, train in train_sections(config).items():
+        if key in ("train", "fusion.train") and train.batch_size % captions:
+            size = f"{key}.batch_size={train.batch_size}"
+            yield f"{size} is not a multiple of data.captions_per_row={captions}"
 
 
 def _sharding_problems(config) -> Iterator[str]:

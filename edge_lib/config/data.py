@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from edge_lib.config.base import Fraction, RepoPath
+from edge_lib.config.base import Fraction, Positive, RepoPath
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.download import DownloadConfig
 from edge_lib.config.modalities import ModalityName
@@ -49,6 +49,9 @@ class DataConfig(DividedSection):
     cache_dir: RepoPath = Path("runs/cache")
     hard_negatives: bool = Field(
         False, description="training batches hold whole groups of minimal edits"
+    )
+    captions_per_row: Positive = Field(
+        1, description="captions of a row that a batch holds at once, as answers to one another"
     )
     missing: dict[ModalityName, Fraction] = Field(
         {}, description="share of training rows that lose a modality"

@@ -36,6 +36,8 @@ class AlignmentBatches(StepDataset):
 
     missing: modality -> share of rows that lose it, to study missing data.
     hard_negatives: batches hold whole groups of rows that are edits of one another.
+    captions_per_row: how many captions of a row stand in its batch, each beside an image of the
+        row, as far as it has so many: right answers for one another, by their equal labels.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class AlignmentBatches(StepDataset):
         hard_negatives: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        captions_per_row: int = 1,
     ):
         check_divides(train.batch_size, world_size, "train.batch_size")
         self.table, self.features = table, features
         self.batch_size, self.text_dropout = train.batch_size, train.text_dropout
+        self.captions_per_row = captions_per_row
         all_items = {name: usable_items(table, name, f.valid) for name, f in features.items()}
         self.items = {
             name: _drop_items(items, name, (missing or {}).get(name, 0), seed)
@@ -61,31 +65,32 @@ class AlignmentBatches(StepDataset):
         eligible = all_items if hard_negatives else self.items
         rows = compact(np.flatnonzero(sum(items.counts > 0 for items in eligible.values()) >= 2))
         self.blocks = self._whole_groups(rows) if hard_negatives else rows[:, None]
-        blocks_per_batch = self.batch_size // self.blocks.shape[1]
+        blocks_per_batch = self.batch_size // (self.blocks.shape[1] * captions_per_row)
         kind = "usable rows" if len(rows) else "rows with two modalities"
         name = f"{table.name}: {kind}"
         super().__init__(name, len(self.blocks), blocks_per_batch, seed, rank, world_size)
 
     def _whole_groups(self, rows: np.ndarray) -> np.ndarray:
         """(N, G) the rows of each group that is complete; (N, 1) rows if they fill no batch."""
-        if len(rows) < self.batch_size:
+        if len(rows) * self.captions_per_row < self.batch_size:
             return rows[:, None]
         groups, sizes = np.unique(self.table.groups[rows], return_counts=True)
         size = int(sizes.max())
         if size == 1:
             raise ConfigError(f"data.hard_negatives: {self.table.name} has no groups of rows")
-        if self.batch_size % size:
+        if self.batch_size % (size * self.captions_per_row):
+            times = f" times data.captions_per_row={self.captions_per_row}"
             raise ConfigError(
                 f"data.hard_negatives: train.batch_size={self.batch_size} is not a multiple of the "
-                f"group size {size}"
+                f"group size {size}{times if self.captions_per_row > 1 else ''}"
             )
         complete = rows[np.isin(self.table.groups[rows], groups[sizes == size])]
         order = np.argsort(self.table.groups[complete], kind="stable")
         return complete[order].reshape(-1, size)
 
     def global_rows(self, step: int) -> np.ndarray:
-        """(batch_size,) the rows of a step over all processes."""
-        return self.blocks[self.units(step)].ravel()
+        """(batch_size,) the rows of a step over all processes, once for each of their captions."""
+        return self.blocks[self.units(step)].ravel().repeat(self.captions_per_row)
 
     def ids(self, step: int) -> list[str]:
         return [self.table.ids[row] for row in self.global_rows(step)]
@@ -95,16 +100,23 @@ class AlignmentBatches(StepDataset):
         rows = self.global_rows(step)
         features, present, labels = {}, {}, {}
         for name, source in self.features.items():
-            items = self.items[name].pick(rows, rng.random(len(rows)))
-            if name == "text":
-                items[rng.random(len(items)) < self.text_dropout] = -1
-            items = self.share(items)
+            items = self.share(self._pick(name, rows, rng))
             # a missing item needs features of the right shape: those of any valid item
             gathered = np.where(items < 0, np.argmax(source.valid), items)
             features[name] = source.gather(gathered)
             present[name] = torch.from_numpy((items >= 0) & source.valid[gathered])
             labels[name] = torch.from_numpy(self.table.item_labels(name, gathered))
         return Batch(step, self.share(rows), features, present, labels)
+
+    def _pick(self, name: str, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(batch_size,) an item of each row, -1 for none; the captions of a row are different."""
+        count, draws = self.captions_per_row, rng.random(len(rows))
+        if name != "text":
+            return self.items[name].pick(rows, draws)
+        turns = np.arange(len(rows)) % count
+        items = self.items[name].pick(rows, draws[::count].repeat(count), turns)
+        items[rng.random(len(items)) < self.text_dropout] = -1
+        return items
 
 
 def _drop_items(items: RowItems, modality: str, share: float, seed: int) -> RowItems:

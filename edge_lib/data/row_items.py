@@ -49,13 +49,16 @@ class RowItems:
         """Only the items of which mask (M,) is true."""
         return RowItems.group(self.items[mask], self.rows[mask], len(self))
 
-    def pick(self, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """(B,) one item of each row, chosen by draws (B,) from [0, 1); -1 where a row has none."""
+    def pick(self, rows: np.ndarray, draws: np.ndarray, turns: np.ndarray | int = 0) -> np.ndarray:
+        """(B,) one item of each row, chosen by draws (B,) from [0, 1); -1 where a row has none.
+
+        turns (B,): how many items after that one, counted in a circle; -1 where a row has no more.
+        """
         starts = self.starts[rows].astype(np.int64)
         counts = self.starts[rows + 1] - starts
-        places = starts + (draws * counts).astype(np.int64)
+        places = starts + ((draws * counts).astype(np.int64) + turns) % np.maximum(counts, 1)
         picked = self.items[np.minimum(places, len(self.items) - 1)] if len(self.items) else -1
-        return np.where(counts > 0, picked, -1).astype(np.int64)
+        return np.where(counts > turns, picked, -1).astype(np.int64)
 
 
 def compact(numbers: np.ndarray) -> np.ndarray:

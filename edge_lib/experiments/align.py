@@ -86,7 +86,7 @@ def alignment_batches(
     table: Table, features: dict[str, Features], data: DataConfig, train: TrainConfig, seed: int
 ) -> AlignmentBatches:
     """This process's training batches of a table."""
-    options = data.missing, data.hard_negatives, *process_rank()
+    options = data.missing, data.hard_negatives, *process_rank(), data.captions_per_row
     return AlignmentBatches(table, features, train, seed, *options)
 
 

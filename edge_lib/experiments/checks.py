@@ -90,7 +90,8 @@ def _check_rows(config: ExperimentConfig, open_table: OpenTable, train: TrainCon
     """The rows of the training table fill a batch, in whole groups for hard negatives."""
     table = open_table("train")
     items = {name: _encodable(table, name) for name in config.modalities}
-    options = config.data.missing, config.data.hard_negatives
+    data = config.data
+    options = data.missing, data.hard_negatives, 0, 1, data.captions_per_row
     _ = AlignmentBatches(table, items, train, config.seed, *options).steps_per_epoch
 
 

@@ -96,7 +96,7 @@ def train_fusions(
 
     seconds, data = 0, config.data
     for seed, folder in folders.items():
-        options = data.missing, data.hard_negatives, *process_rank()
+        options = data.missing, data.hard_negatives, *process_rank(), data.captions_per_row
         batches = AlignmentBatches(train, features, fusion.train, seed, *options)
         set_seed(seed)
         task = FusionTask(Fuser(aligner, fusion), config.loss, seed)

@@ -57,6 +57,10 @@ PROBLEMS = {
         f"{ALIGN} train.batch_size=10 launch.num_processes=2 launch.num_nodes=2",
         "train.batch_size=10 is not a multiple of 4 (processes)",
     ),
+    "captions in a batch": (
+        f"{ALIGN} train.batch_size=64 data.captions_per_row=5",
+        "train.batch_size=64 is not a multiple of data.captions_per_row=5",
+    ),
     "fusion batch": (
         f"{FUSION} launch.num_processes=3 train.batch_size=3",
         "fusion.train.batch_size=16 is not a multiple of 3 (processes)",

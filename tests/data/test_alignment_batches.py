@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from edge_lib.config import ConfigError, TrainConfig
 from edge_lib.data import step_dataset
 from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.encoder_output import EncoderOutput
+from edge_lib.nn.losses import info_nce
 
 
 class FakeFeatures:
@@ -239,6 +241,86 @@ def test_labels_are_the_same_on_all_processes(make):
         joined = torch.cat([part.labels[name] for part in parts])
         assert joined.tolist() == whole.labels[name].tolist()
         assert whole.to("meta").labels[name].device.type == "meta"
+
+
+# --- several captions a row ------------------------------------------------------------------
+
+SEVERAL = [["a", "b", "c"], ["d"], ["e", "f"], ["g", "h", "i", "j", "k"]]
+
+
+def test_captions_per_row_hold_different_captions_of_a_row(make):
+    batches = make(SEVERAL * 2, batch_size=12, captions_per_row=3)
+    assert batches.steps_per_epoch == 2
+    owners, seen = batches.table.caption_rows, set()
+    for step in range(60):
+        batch = batches[step]
+        rows, chosen = batch.rows.reshape(4, 3), items(batch, "text").reshape(4, 3)
+        assert (rows == rows[:, :1]).all()
+        assert len(set(rows[:, 0])) == 4
+        for row, captions in zip(rows[:, 0], chosen, strict=True):
+            captions = captions[captions >= 0]
+            assert len(captions) == min(3, (owners == row).sum()), "fewer only if it has fewer"
+            assert len(set(captions)) == len(captions)
+            assert (owners[captions] == row).all()
+            seen |= set(captions.tolist())
+        np.testing.assert_array_equal(items(batch, "vision"), batch.rows)
+        assert batch.labels["vision"].tolist() == batch.rows.tolist(), "they share the answer"
+    assert seen == set(range(len(owners)))
+
+
+def test_captions_per_row_of_one_changes_no_batch(make):
+    plain, one = (
+        make(many(60), text_dropout=0.3),
+        make(many(60), text_dropout=0.3, captions_per_row=1),
+    )
+    for step in range(5):
+        np.testing.assert_array_equal(items(plain[step], "text"), items(one[step], "text"))
+
+
+def test_captions_per_row_are_shared_among_processes(make):
+    """Of 3 x 4 pairs each of two processes has 6, which may split a row's captions."""
+    options = {"captions": SEVERAL * 2, "batch_size": 12, "captions_per_row": 4}
+    whole, parts = make(**options), [make(**options, rank=r, world_size=2) for r in range(2)]
+    for step in range(2):
+        joined = np.concatenate([items(part[step], "text") for part in parts])
+        np.testing.assert_array_equal(joined, items(whole[step], "text"))
+
+
+def test_captions_per_row_keep_groups_whole(make):
+    options = {"groups": np.arange(16) // 2, "hard_negatives": True, "captions_per_row": 2}
+    batches = make(SEVERAL * 4, batch_size=8, **options)
+    for step in range(batches.steps_per_epoch):
+        counts = np.bincount(batches[step].rows // 2)
+        assert counts[counts > 0].tolist() == [4, 4]
+    with pytest.raises(ConfigError, match=r"group size 2 times data\.captions_per_row=2"):
+        make(SEVERAL * 4, batch_size=6, **options)
+
+
+def test_captions_per_row_count_towards_a_full_batch(make):
+    assert make(one_each(3), batch_size=6, captions_per_row=2).steps_per_epoch == 1
+    with pytest.raises(ConfigError, match="do not fill one batch"):
+        _ = make(one_each(2), batch_size=6, captions_per_row=2).steps_per_epoch
+
+
+def test_captions_per_row_train_the_loss_of_a_plain_loop(make):
+    """Captions of a row, and equal ones, are positives: cross-entropy against a uniform target."""
+    batches = make(SEVERAL * 2, batch_size=12, captions_per_row=3)
+    batch = batches[0]
+    torch.manual_seed(0)
+    a = torch.randn(8, 6).double()[batch.rows]  # an image is one vector, wherever it stands
+    b = torch.randn(12, 6).double()
+    kept = batch.present["text"]
+    labels = batch.labels["vision"], batch.labels["text"]
+    ours = info_nce(a, b, torch.tensor(5.0), kept, labels)
+    rows = torch.from_numpy(batch.rows)[kept]
+    texts = np.array(batches.table.captions.take(items(batch, "text")[kept]))
+    equal = torch.from_numpy(texts[:, None] == texts)
+    assert equal.sum() > len(texts)
+    target = ((rows[:, None] == rows) | equal).double()
+    target = target / target.sum(1, keepdim=True)
+    logits = 5 * F.normalize(a[kept]) @ F.normalize(b[kept]).T
+    expected = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    torch.testing.assert_close(ours, expected)
 
 
 # --- hard negatives --------------------------------------------------------------------------

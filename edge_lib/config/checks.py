@@ -11,6 +11,7 @@ def problems(config) -> Iterator[str]:
     yield from _loading_problems(config)
     yield from _process_problems(config)
     yield from _caption_problems(config)
+    yield from _fusemix_problems(config)
     yield from _sharding_problems(config)
     yield from _evaluation_problems(config)
     if missing := sorted(set(config.compare.candidates) - set(config.modalities)):
@@ -73,6 +74,20 @@ def _caption_problems(config) -> Iterator[str]:
         if key in ("train", "fusion.train") and train.batch_size % captions:
             size = f"{key}.batch_size={train.batch_size}"
             yield f"{size} is not a multiple of data.captions_per_row={captions}"
+
+
+def _fusemix_problems(config) -> Iterator[str]:
+    """Mixtures of what cannot be mixed."""
+    if not config.data.fusemix:
+        return
+    if config.features.online:
+        yield "data.fusemix mixes stored features and needs features.online=false"
+    if config.data.captions_per_row > 1:
+        yield "data.fusemix needs data.captions_per_row=1: each caption gets a partner of its own"
+    for name, modality in config.modalities.items():
+        if name != "vision" and modality.keeps_tokens:
+            pooler = f"{name}.pooler={modality.pooler}"
+            yield f"{pooler} reads tokens of any length, which data.fusemix cannot mix: use pooled"
 
 
 def _sharding_problems(config) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from edge_lib.config.base import Fraction, Positive, RepoPath
 from edge_lib.config.conversations import ConversationsConfig
@@ -52,6 +52,11 @@ class DataConfig(DividedSection):
     )
     captions_per_row: Positive = Field(
         1, description="captions of a row that a batch holds at once, as answers to one another"
+    )
+    fusemix: NonNegativeFloat = Field(
+        0.0,
+        description="training rows are mixtures of two with a weight from Beta(fusemix, fusemix); "
+        "0: none",
     )
     missing: dict[ModalityName, Fraction] = Field(
         {}, description="share of training rows that lose a modality"

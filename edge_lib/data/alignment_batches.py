@@ -8,6 +8,7 @@ import torch
 
 from edge_lib.config import MODALITIES, ConfigError, TrainConfig
 from edge_lib.data.encoder_output import EncoderOutput, Features
+from edge_lib.data.fusemix import Items, draw_partners
 from edge_lib.data.row_items import RowItems, compact
 from edge_lib.data.step_dataset import StepDataset, check_divides
 from edge_lib.data.table import Table
@@ -38,6 +39,7 @@ class AlignmentBatches(StepDataset):
     hard_negatives: batches hold whole groups of rows that are edits of one another.
     captions_per_row: how many captions of a row stand in its batch, each beside an image of the
         row, as far as it has so many: right answers for one another, by their equal labels.
+    fusemix: rows are mixed with others, with a weight from Beta(fusemix, fusemix); 0 mixes none.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class AlignmentBatches(StepDataset):
         rank: int = 0,
         world_size: int = 1,
         captions_per_row: int = 1,
+        fusemix: float = 0.0,
     ):
         check_divides(train.batch_size, world_size, "train.batch_size")
         self.table, self.features = table, features
         self.batch_size, self.text_dropout = train.batch_size, train.text_dropout
-        self.captions_per_row = captions_per_row
+        self.captions_per_row, self.fusemix = captions_per_row, fusemix
         all_items = {name: usable_items(table, name, f.valid) for name, f in features.items()}
         self.items = {
             name: _drop_items(items, name, (missing or {}).get(name, 0), seed)
@@ -98,15 +101,29 @@ class AlignmentBatches(StepDataset):
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step, 1])
         rows = self.global_rows(step)
-        features, present, labels = {}, {}, {}
-        for name, source in self.features.items():
-            items = self.share(self._pick(name, rows, rng))
-            # a missing item needs features of the right shape: those of any valid item
-            gathered = np.where(items < 0, np.argmax(source.valid), items)
-            features[name] = source.gather(gathered)
-            present[name] = torch.from_numpy((items >= 0) & source.valid[gathered])
-            labels[name] = torch.from_numpy(self.table.item_labels(name, gathered))
+        numbers = {name: self._pick(name, rows, rng) for name in self.features}
+        items = {name: self._gather(name, own) for name, own in numbers.items()}
+        if self.fusemix:
+            weight = rng.beta(self.fusemix, self.fusemix)
+            partners = draw_partners(np.stack([*numbers.values()]) >= 0, rng)
+            items = {
+                name: own.mix(self._gather(name, numbers[name][partners]), weight)
+                for name, own in items.items()
+            }
+        features = {name: own.features for name, own in items.items()}
+        present = {name: own.present for name, own in items.items()}
+        labels = {name: own.labels for name, own in items.items()}
         return Batch(step, self.share(rows), features, present, labels)
+
+    def _gather(self, name: str, numbers: np.ndarray) -> Items:
+        """This process's share of the items with these numbers; -1 where there is none."""
+        source, numbers = self.features[name], self.share(numbers)
+        # a missing item needs features of the right shape: those of any valid item
+        gathered = np.where(numbers < 0, np.argmax(source.valid), numbers)
+        features = source.gather(gathered)
+        present = torch.from_numpy((numbers >= 0) & source.valid[gathered])
+        labels = torch.from_numpy(self.table.item_labels(name, gathered))
+        return Items(features, present, labels)
 
     def _pick(self, name: str, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(batch_size,) an item of each row, -1 for none; the captions of a row are different."""

@@ -86,8 +86,9 @@ def alignment_batches(
     table: Table, features: dict[str, Features], data: DataConfig, train: TrainConfig, seed: int
 ) -> AlignmentBatches:
     """This process's training batches of a table."""
-    options = data.missing, data.hard_negatives, *process_rank(), data.captions_per_row
-    return AlignmentBatches(table, features, train, seed, *options)
+    options = data.missing, data.hard_negatives, *process_rank()
+    mixed = data.captions_per_row, data.fusemix
+    return AlignmentBatches(table, features, train, seed, *options, *mixed)
 
 
 def measure_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:

@@ -61,6 +61,18 @@ PROBLEMS = {
         f"{ALIGN} train.batch_size=64 data.captions_per_row=5",
         "train.batch_size=64 is not a multiple of data.captions_per_row=5",
     ),
+    "fusemix online": (
+        f"{ALIGN} data.fusemix=1 features.online=true",
+        "data.fusemix mixes stored features and needs features.online=false",
+    ),
+    "fusemix of several captions": (
+        f"{ALIGN} data.fusemix=1 data.captions_per_row=2",
+        "data.fusemix needs data.captions_per_row=1",
+    ),
+    "fusemix of words": (
+        f"{ALIGN} data.fusemix=1 text.pooler=mean",
+        "text.pooler=mean reads tokens of any length, which data.fusemix cannot mix",
+    ),
     "fusion batch": (
         f"{FUSION} launch.num_processes=3 train.batch_size=3",
         "fusion.train.batch_size=16 is not a multiple of 3 (processes)",

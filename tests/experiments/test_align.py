@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from edge_lib.config import TrainConfig
+from edge_lib.config import DataConfig, TrainConfig
 from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.experiments.align import embed_table, item_labels
+from edge_lib.experiments.align import alignment_batches, embed_table, item_labels
 from edge_lib.metrics.recall import recall_table
 
 
@@ -51,6 +51,16 @@ def test_shared_image_is_embedded_for_each_of_its_rows(shared):
     # an image is tied with its own copies only; clips of other rows with the image are right
     assert recall.recall.tolist() == [1.0, 1.0]
     assert len(np.unique(table.groups)) == 4
+
+
+def test_alignment_batches_follow_the_keys_of_data(shared):
+    table, stores = shared
+    data = DataConfig(captions_per_row=3, fusemix=0.5)
+    batches = alignment_batches(table, stores, data, TrainConfig(batch_size=6), 0)
+    rows = batches[0].rows.reshape(2, 3)
+    assert (rows == rows[:, :1]).all()
+    assert batches.fusemix == 0.5
+    assert (batches.rank, batches.world_size) == (0, 1)
 
 
 def test_batch_has_the_shared_image_of_each_row(shared):

@@ -53,16 +53,18 @@ def extract(arguments: Arguments) -> int:
     from edge_lib.sources.download import download_missing
 
     config = load_config(options.config, options.overrides, "modalities")
-    data, spec, logs = config.data, config.feature_spec, config.data.cache_dir / "logs"
+    data, spec = config.data, config.feature_spec
     download_missing(data)
     if options.tasks is None and options.cluster == "local":
-        from edge_lib.features.extract import extract_features
+        from edge_lib.features.extract import extract_features, launch_logs
 
-        stores, missing = extract_features(data, spec, log_dir=logs, **config.extract_launch), []
+        logs, missing = launch_logs(data, spec), []
+        stores = extract_features(data, spec, log_dir=logs, **config.extract_launch)
     else:
         from edge_lib.features.extract_tasks import run_tasks
 
         tasks = 1 if options.tasks is None else options.tasks
+        logs = data.cache_dir / "logs"
         stores, missing = run_tasks(data, spec, tasks, options.cluster, logs)
     for store, counts in stores.items():
         print(f"{store}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))

@@ -35,7 +35,7 @@ from edge_lib.config import (
     load_config,
 )
 from edge_lib.data.table import Table
-from edge_lib.features.extract import incomplete, share_stores, write_stores
+from edge_lib.features.extract import incomplete, launch_logs, share_stores, write_stores
 from edge_lib.features.store import FeatureStore
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.models import Aligner
@@ -121,7 +121,7 @@ def write_embeddings(
     if num_processes == 1:
         write_stores([*stores.values()], spec)
     elif incomplete(stores.values()):
-        options = {"num_processes": num_processes, "log_dir": data.cache_dir / "logs"}
+        options = {"num_processes": num_processes, "log_dir": launch_logs(data, spec, splits)}
         launch(encode_items, spec, data, splits, **options)
     with whole_file(path) as temporary, columns.open(temporary, aligner) as writer:
         for (split, name), store in stores.items():

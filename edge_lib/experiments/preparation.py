@@ -8,7 +8,7 @@ from edge_lib.config import DataConfig, ExperimentConfig, FeatureSpec, SweepConf
 from edge_lib.experiments.trm_qa import QA_SPLITS, vision_spec
 from edge_lib.experiments.vlm_checks import CHAT_SPLITS
 from edge_lib.experiments.vlm_features import prefix_spec
-from edge_lib.features.extract import extract_features, has_features
+from edge_lib.features.extract import extract_features, has_features, launch_logs
 from edge_lib.runs.notebooks import aligner_folder, find_aligner, has_aligner
 from edge_lib.runs.points import Point
 from edge_lib.runs.sweep import run_sweep
@@ -28,7 +28,7 @@ class Preparation:
             if config.aligner:
                 find_aligner(config.aligner)
             spec, splits = _features(config)
-            logs = config.data.cache_dir / "logs"
+            logs = launch_logs(config.data, spec, splits)
             extract_features(config.data, spec, splits, log_dir=logs, **config.extract_launch)
 
 

@@ -16,6 +16,7 @@ from edge_lib.sources import load_table, splits
 from edge_lib.sources.digests import has_item_fingerprint
 from edge_lib.training.device import local_device, process_rank
 from edge_lib.training.launch import launch
+from edge_lib.training.worker import digest_of
 
 POLL_SECONDS = 0.5, 10  # between two looks for a shard to take over, at first and later
 REPORT_SECONDS = 60  # between two lines on the processes that this one waits for
@@ -42,6 +43,13 @@ def extract_features(
     check_outputs(spec)
     results = launch(share_features, data, spec, only, log_dir=log_dir, **launch_options)
     return next(iter(results.values()))  # of this node's ranks, which may lack 0
+
+
+def launch_logs(data: DataConfig, *call: object) -> Path:
+    """The folder for the logs of a launch outside a run, which names what is encoded: on Slurm a
+    launch takes the job that it finds in its folder for one of its own.
+    """
+    return data.cache_dir / "logs" / f"launch-{digest_of(data, *call)[:8]}"
 
 
 def check_outputs(spec: FeatureSpec) -> None:

@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+CHECKED = 4096  # bytes before the position that must still be there: a new file may have the inode
+
 
 class LogTail:
     """Prints the lines that are added to a log. A process that starts again begins it anew."""
 
     def __init__(self, path: Path):
-        self.path, self.position, self.inode, self.line = path, 0, None, b""
+        self.path, self.position, self.inode = path, 0, None
+        self.last = self.line = b""
 
     def print_new(self) -> None:
         """Print the complete lines since the last call."""
@@ -17,15 +20,26 @@ class LogTail:
         for line in lines:
             print(line.decode(errors="replace"), flush=True)
 
+    def print_rest(self) -> None:
+        """Print what a process that has ended has left, also a line without an end."""
+        self.print_new()
+        if self.line:
+            print(self.line.decode(errors="replace"), flush=True)
+            self.line = b""
+
     def _read(self) -> bytes:
         try:
             with self.path.open("rb") as file:  # opened again, as a network file system asks for
-                status = os.fstat(file.fileno())
-                if status.st_ino != self.inode or status.st_size < self.position:
-                    self.inode, self.position, self.line = status.st_ino, 0, b""
-                file.seek(self.position)
+                inode = os.fstat(file.fileno()).st_ino
+                file.seek(self.position - len(self.last))
                 content = file.read()
-        except FileNotFoundError:  # no process has started yet
+                if inode != self.inode or not content.startswith(self.last):
+                    self.inode, self.position, self.last, self.line = inode, 0, b"", b""
+                    file.seek(0)
+                    content = file.read()
+        except OSError:  # no process has started yet, or the file is being replaced
             return b""
-        self.position += len(content)
-        return content
+        added = content[len(self.last) :]
+        self.position += len(added)
+        self.last = content[-CHECKED:]
+        return added

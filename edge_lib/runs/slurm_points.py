@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from edge_lib.config import ConfigError, SweepConfig
@@ -46,7 +47,8 @@ Key = tuple[str, int]  # an array's name and a task's index
 def run_on_slurm(
     points: list[Point], sweep: SweepConfig, prepare: Prepare | None
 ) -> Iterator[tuple[Point, str]]:
-    """Yield each point as its job ends, with the cause. Jobs are cancelled if it is closed earlier.
+    """Yield each point as its job ends, with the cause. Jobs are cancelled if it is closed or
+    interrupted earlier, or refused, while those of an earlier start go on after an error.
 
     prepare: run first, as a job that the others wait for.
     """
@@ -59,6 +61,12 @@ def run_on_slurm(
         while jobs.running:
             yield from jobs.ended()
             time.sleep(min(SECONDS[0] + (time.monotonic() - start) / 30, SECONDS[1]))
+    except ConfigError:
+        jobs.cancel(attached=False)
+        raise
+    except Exception as error:
+        error.add_note("the jobs go on: the same command follows them")
+        raise
     except BaseException:
         jobs.cancel()
         raise
@@ -163,7 +171,7 @@ class PointJobs:
 
     def _is_visible(self, key: Key, point: Point) -> bool:
         """Whether the result is there, or has had the time to become visible on this machine."""
-        if point.folder.exists():
+        with suppress(OSError):
             os.listdir(point.folder)  # a network file system looks at the folder again
         since = self.ended_since.setdefault(key, time.monotonic())
         return point.state != "pending" or time.monotonic() - since > VISIBLE_SECONDS
@@ -188,11 +196,13 @@ class PointJobs:
             print(f"Slurm: {status}", flush=True)
             self.status, self.status_time = status, time.monotonic()
 
-    def cancel(self) -> None:
-        """Cancel the jobs that have not ended; print those that cannot be."""
-        keys = filter(None, [*self.running, self.preparation])
-        attached = [self.jobs[key].number for key in keys if key[0] not in self.names]
+    def cancel(self, attached: bool = True) -> None:
+        """Cancel the jobs that have not ended; print those that cannot be. attached: also those of
+        an earlier start.
+        """
+        keys = filter(None, [*self.running, self.preparation] if attached else [])
+        numbers = [self.jobs[key].number for key in keys if key[0] not in self.names]
         try:
-            cancel(self.names, attached)
+            cancel(self.names, numbers)
         except SlurmError as error:
             print(error, flush=True)

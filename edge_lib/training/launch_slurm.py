@@ -13,10 +13,14 @@ import os
 import pickle
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from torch.distributed.elastic.multiprocessing import SignalException
 
 from edge_lib.config import ConfigError
 from edge_lib.runs.files import write_json
+from edge_lib.runs.lock import hold_lock
 from edge_lib.runs.log_tail import LogTail
 from edge_lib.runs.slurm import Job, SlurmError, cancel, find_jobs, gpu_options, new_name, submit
 from edge_lib.runs.slurm_report import (
@@ -46,15 +50,20 @@ def launch_on_slurm(job: NodeJob, digest: str, slurm: Mapping[str, Any]) -> dict
     launch = SlurmLaunch(job, digest, job_options(job.num_processes, job.num_nodes, slurm))
     with sigterm_restored(), sigterm_raised():
         try:
-            launch.start()
+            with hold_lock(launch.folder / "submit.lock"):  # of two equal calls one submits
+                launch.start()
             launch.follow()
             return launch.results()
         except KeyboardInterrupt:
             message = f"interrupted, Slurm job {launch.number} is cancelled; "
             interrupt = one_line_interrupt(f"{message}run the cell again to continue")
             launch.cancel()
-        except BaseException:
+        except (SignalException, SystemExit):
             launch.cancel()
+            raise
+        except OSError as error:  # of this program or its disk
+            if launch.number:
+                error.add_note(f"Slurm job {launch.number} goes on: run the cell again")
             raise
     raise interrupt
 
@@ -136,9 +145,10 @@ class SlurmLaunch:
         end = time.monotonic() + VISIBLE_SECONDS
         cut_short = is_cut_short(self.job, self.last)
         while not cut_short and not all(f.exists() for f in files) and time.monotonic() < end:
-            os.listdir(self.folder)  # a network file system looks at the folder again
+            with suppress(OSError):
+                os.listdir(self.folder)  # a network file system looks at the folder again
             time.sleep(LINE_SECONDS)
-        self.tail.print_new()
+        self.tail.print_rest()
         outcomes = [pickle.loads(file.read_bytes()) for file in files if file.exists()]
         if failures := [outcome for outcome in outcomes if isinstance(outcome, WorkerError)]:
             raise first_failure(failures)

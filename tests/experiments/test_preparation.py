@@ -7,7 +7,7 @@ import pytest
 
 from edge_lib.config import SweepConfig, load_config
 from edge_lib.experiments import preparation
-from edge_lib.features.extract import has_features
+from edge_lib.features.extract import has_features, launch_logs
 from edge_lib.runs.notebooks import aligner_folder, executed_notebook
 from edge_lib.runs.points import Point
 
@@ -92,6 +92,16 @@ def test_preparation_makes_features(make_points, monkeypatch):
     config = points[0].config
     assert has_features(config.data, config.feature_spec)
     assert preparation.preparation(points) is None
+
+
+def test_launches_for_different_stores_of_a_cache_have_a_folder_each(make_points):
+    """In one folder, a launch on Slurm would cancel the job of the other."""
+    folders = [
+        launch_logs((config := point.config).data, config.feature_spec)
+        for point in make_points("train.lr=1", "train.lr=2", "features.precision=bf16")
+    ]
+    assert folders[0] == folders[1] != folders[2]
+    assert folders[0].parent == folders[2].parent == config.data.cache_dir / "logs"
 
 
 def test_preparation_includes_missing_aligner(tmp_path, monkeypatch):

@@ -156,6 +156,45 @@ def test_slurm_sweep_cancels_jobs_of_both_starts_when_interrupted(
     assert slurm.cancelled == [slurm.submitted[0][0], "1_1"]
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("no space left"), SlurmError("scontrol is down")], ids=["disk", "Slurm"]
+)
+def test_slurm_sweep_leaves_jobs_of_an_earlier_start_after_an_error(
+    write_sweep, write_jobs, monkeypatch, error
+):
+    path = write_sweep(GRID, cluster="slurm")
+    points = make_points(path)
+    write_jobs("sweep-1", points[1:])
+    slurm = FakeSlurm(monkeypatch, {("sweep-1", 1): ("RUNNING",)})
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr(slurm_points, "max_array_size", fail)
+    with pytest.raises(type(error)) as caught:
+        run_sweep(points, load_config(path).sweep)
+    note = "the jobs go on: the same command follows them"
+    assert getattr(caught.value, "__notes__", []) == ([note] if type(error) is OSError else [])
+    assert slurm.cancelled == []
+
+
+def test_slurm_sweep_that_is_refused_leaves_jobs_of_an_earlier_start(
+    write_sweep, write_jobs, monkeypatch
+):
+    path = write_sweep(GRID, cluster="slurm")
+    points = make_points(path)
+    write_jobs("sweep-1", points[1:])
+    slurm = FakeSlurm(monkeypatch, {("sweep-1", 1): ("RUNNING",)})
+
+    def refuse(*_):
+        raise ConfigError("QOSMaxSubmitJobPerUserLimit")
+
+    monkeypatch.setattr(slurm_points, "submit", refuse)
+    with pytest.raises(ConfigError, match="QOSMax"):
+        run_sweep(points, load_config(path).sweep)
+    assert "1_1" not in slurm.cancelled
+
+
 @pytest.mark.usefixtures("interrupt")
 def test_slurm_sweep_takes_preparation_of_earlier_start(write_sweep, write_jobs, monkeypatch):
     write_jobs("sweep-1", [])

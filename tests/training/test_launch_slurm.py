@@ -181,6 +181,42 @@ def test_log_tail_prints_whole_lines_once_and_begins_again_with_the_log(tmp_path
     assert capfd.readouterr().out == "new\n"
 
 
+@pytest.mark.parametrize("size", [1, 5000], ids=str)
+def test_log_tail_begins_again_with_a_longer_log_of_the_same_inode(tmp_path, capfd, size):
+    tail = LogTail(path := tmp_path / "rank-0.log")
+    path.write_text("first " * size + "1\ntorn")
+    tail.print_new()
+    capfd.readouterr()
+    path.write_text("second " * 2 * size + "1\nsecond 2\n")  # in place: as a file system reuses it
+    tail.print_new()
+    assert capfd.readouterr().out == "second " * 2 * size + "1\nsecond 2\n"
+
+
+def test_log_tail_shows_the_last_line_of_a_process_that_was_killed(tmp_path, capfd):
+    tail = LogTail(path := tmp_path / "rank-0.log")
+    path.write_text("one\nhalf a li")
+    tail.print_new()
+    tail.print_rest()
+    tail.print_rest()
+    assert capfd.readouterr().out == "one\nhalf a li\n"
+
+
+def test_log_that_cannot_be_read_has_nothing_new(tmp_path, capfd):
+    LogTail(tmp_path).print_new()  # a folder: an OSError, as of a file that is replaced
+    assert capfd.readouterr().out == ""
+
+
+def test_job_goes_on_after_an_error_of_the_notebook(launch_job, monkeypatch):
+    def fail(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(launch_slurm.LogTail, "print_new", fail)
+    with pytest.raises(OSError, match="no space left") as caught:
+        launch_job([RUNNING])
+    assert caught.value.__notes__ == ["Slurm job 1 goes on: run the cell again"]
+    assert launch_job.slurm.cancelled == []
+
+
 # --- a real Slurm --------------------------------------------------------------------------------
 
 TWO_TASKS = {"nodes": 1, "tasks_per_node": 2, "timeout_min": 10}

@@ -1,10 +1,11 @@
 """What is measured on the test split."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edge_lib.config.base import NonEmpty, Positive, RepoPath, Section
+from edge_lib.config.search import Labels, Prompts
 
 
 class ContrastConfig(Section):
@@ -15,11 +16,24 @@ class ContrastConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Dims and ranks of retrieval, resamples of intervals, near-misses, the t-SNE figure."""
+    """Dims and ranks of retrieval, intervals, near misses, classes, the t-SNE figure."""
 
     dims: list[Positive] | None = Field(None, description="loss.dims if null")
     ks: Annotated[list[Positive], NonEmpty] = [1, 5, 10]
     bootstrap: Positive = Field(1000, description="resamples of an interval")
     contrasts: dict[str, ContrastConfig] = Field({}, description="a set's name -> its files")
+    classes: Literal["captions"] | Labels | None = Field(
+        None, description="names for zero-shot classification; captions: the table's distinct ones"
+    )
+    templates: Prompts = Field(["{}"], description="texts that a class's name is put in")
+    probe_split: str | None = Field(
+        None, description="the split whose classes a linear probe and nearest neighbours read"
+    )
     tsne_rows: Positive = 400
     tsne_perplexity: Annotated[float, Field(gt=1)] = 30.0
+
+    @model_validator(mode="after")
+    def _probe_has_classes(self):
+        if self.probe_split and not self.classes:
+            raise ValueError("probe_split needs classes")
+        return self

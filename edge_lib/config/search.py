@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from edge_lib.config.base import NonEmpty, Positive, Section
 from edge_lib.config.modalities import ModalityName
@@ -13,6 +13,23 @@ Texts = Annotated[
     NonEmpty,
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
 ]
+
+
+def _takes_a_label(prompt: str) -> str:
+    if prompt.count("{}") != 1:
+        raise ValueError(f"{prompt!r} needs one {{}} in place of the label")
+    return prompt
+
+
+def _differ(labels: list[str]) -> list[str]:
+    names = [label.casefold() for label in labels]
+    if twice := [label for label in labels if names.count(label.casefold()) > 1]:
+        raise ValueError(f"{twice[0]!r} stands there twice")
+    return labels
+
+
+Prompts = Annotated[list[Annotated[Text, AfterValidator(_takes_a_label)]], NonEmpty]
+Labels = Annotated[list[Text], Field(min_length=2), AfterValidator(_differ)]
 Items = dict[ModalityName, Texts]
 
 
@@ -33,10 +50,10 @@ class SearchConfig(Section):
     gallery: ModalityName = Field("vision", description="the items that are searched")
     queries: list[QueryConfig] = []
     top: Positive = Field(5, description="results of a query")
-    labels: Annotated[list[Text], Field(min_length=2)] | None = Field(
+    labels: Labels | None = Field(
         None, description="one of them is given to each item, without training"
     )
-    prompts: Annotated[list[Text], NonEmpty] = Field(
+    prompts: Prompts = Field(
         ["{}"], description="texts that a label is put in; their embeddings are averaged"
     )
     duplicates: Annotated[float, Field(gt=-1, le=1)] = Field(
@@ -45,9 +62,3 @@ class SearchConfig(Section):
     map_points: Annotated[int, Field(ge=10)] = Field(
         12_000, description="most points of the map; more are drawn at random"
     )
-
-    @model_validator(mode="after")
-    def _prompts_take_a_label(self):
-        if wrong := [prompt for prompt in self.prompts if prompt.count("{}") != 1]:
-            raise ValueError(f"prompts: {wrong[0]!r} needs one {{}} in place of the label")
-        return self

@@ -1,6 +1,5 @@
 """Notebook 08: search a table by text, picture and sound, and sort it without labels."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -196,19 +195,6 @@ def nearest_cosines(index: MatryoshkaIndex, embeddings: Tensor) -> np.ndarray:
     return torch.where(first_is_own, scores[:, 1], scores[:, 0]).numpy()
 
 
-def nearest_labels(
-    aligner: Aligner, search: SearchConfig, embeddings: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) the number of the label nearest to each embedding, and (N,) their cosine. A label is the
-    mean of its prompts.
-    """
-    prompts = [prompt.replace("{}", label) for label in search.labels for prompt in search.prompts]
-    texts = F.normalize(aligner.embed("text", prompts).cpu(), dim=1)
-    labels = texts.view(len(search.labels), len(search.prompts), -1).mean(1)
-    cosines = F.normalize(embeddings, dim=1) @ F.normalize(labels, dim=1).T
-    return cosines.argmax(1).numpy(), cosines.amax(1).numpy()
-
-
 def best_of_labels(numbers, cosines, labels: Sequence[str], top: int) -> pd.DataFrame:
     """The `top` items of each label that any item got, as of `search_results`."""
     given = pd.DataFrame({"item": np.arange(len(numbers)), "label": numbers, "cosine": cosines})
@@ -231,18 +217,6 @@ def outlier_results(nearest: np.ndarray, top: int) -> pd.DataFrame:
     title = "farthest from its nearest neighbour, whose cosine is below"
     columns = {"query": title, "rank": range(1, 1 + len(outliers)), "item": outliers}
     return pd.DataFrame(columns | {"cosine": nearest[outliers]})
-
-
-def known_labels(table: Table, labels: Sequence[str]) -> np.ndarray:
-    """(N,) the number of the label that a row's captions name; -1 if they name none or several."""
-    numbers = {label.casefold(): number for number, label in enumerate(labels)}
-    pattern = "|".join(map(re.escape, sorted(numbers, key=len, reverse=True))) or "(?!)"
-    matcher = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")
-    named = [set() for _ in range(len(table))]
-    texts = table.texts("texts")
-    for row, caption in zip(texts.rows, texts, strict=True):
-        named[row] |= {numbers[label] for label in matcher.findall(caption.casefold())}
-    return np.array([min(row) if len(row) == 1 else -1 for row in named])
 
 
 def sample_rows(items: pd.DataFrame, limit: int, seed: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def test_unknown_key_suggests_synonym_or_other_section(message, plain, key, near
 def test_unknown_key_lists_allowed_keys(message, plain):
     text = message(plain, "evaluate.zzz=1")
     assert "did you mean" not in text
-    assert "bootstrap, contrasts, dims, ks, tsne_perplexity, tsne_rows" in text
+    assert "allowed here: bootstrap, classes, contrasts, dims, ks, probe_split, templates" in text
 
 
 def test_errors_are_reported_together(message, plain):

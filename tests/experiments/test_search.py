@@ -27,6 +27,9 @@ class StubAligner:
     def embed(self, modality, items):
         return torch.tensor([VECTORS.get(str(item), [1.0, 1.0, 0]) for item in items])
 
+    def check_pooled(self, user):
+        pass
+
 
 @pytest.fixture
 def pictures(make_table, encode_image):
@@ -172,7 +175,6 @@ def test_items_without_captions_are_no_skips(make_table, encode_image):
     vectors = {"vision": torch.eye(2)}
     items, _ = search.list_items(table, stores, vectors, {"vision": np.arange(2)})
     assert items["caption"].tolist() == ["", ""]
-    assert search.known_labels(table, ["cat"]).tolist() == [-1, -1]
     assert not table.skipped
 
 
@@ -236,40 +238,6 @@ def test_nearest_cosines_leave_out_the_row_itself():
 
 
 # --- labels --------------------------------------------------------------------------------------
-
-
-def test_label_is_the_nearest_mean_of_its_prompts():
-    config = SearchConfig(labels=["red", "blue"])
-    rows = torch.tensor([[2.0, 1, 0], [0, 1, 5.0]])
-    numbers, cosines = search.nearest_labels(StubAligner(), config, rows)
-    assert numbers.tolist() == [0, 1]
-    np.testing.assert_allclose(cosines, [2 / 5**0.5, 1 / 26**0.5], atol=1e-6)
-    config = SearchConfig(labels=["red", "three"], prompts=["{}", "{} there"])  # with (1, 1, 0)
-    _, cosines = search.nearest_labels(StubAligner(), config, torch.tensor([[1.0, 0, 0]]))
-    mean = F.normalize(torch.tensor([1 + 0.5**0.5, 0.5**0.5, 0]), dim=0)
-    np.testing.assert_allclose(cosines, [mean[0]], atol=1e-6)
-
-
-def test_known_label_is_the_only_one_in_the_captions(make_table):
-    captions = [
-        "A CAT.",
-        "category",
-        "cat and dog",
-        "cats",
-        None,
-        "fire truck",
-        "a C++ book",
-        "truck",
-    ]
-    table = make_table([{"texts": text and [text]} for text in captions])
-    labels = ["cat", "dog", "truck", "fire truck", "C++"]
-    assert search.known_labels(table, labels).tolist() == [0, -1, -1, -1, -1, 3, 4, 2]
-    assert search.known_labels(table, []).tolist() == [-1] * 8
-
-
-def test_known_label_may_be_repeated_in_several_captions(make_table):
-    table = make_table([{"texts": ["a cat", "one cat"]}, {"texts": ["a cat", "a dog"]}])
-    assert search.known_labels(table, ["dog", "cat"]).tolist() == [1, -1]
 
 
 def test_best_of_labels_are_ranked_by_cosine_in_the_order_of_labels():

@@ -144,11 +144,12 @@ def test_evaluate_measures_an_aligner_from_its_folder(tmp_path, small_align):
     trained = tmp_path / "01_align-tiny-0a1b2c3d"
     overrides = f"aligner.config=null aligner.folder={trained}/checkpoints/best "
     overrides += f"data.cache_dir={tmp_path}/cache evaluate.tsne_rows=12 features.num_processes=1 "
-    overrides += "data.scenes.test_size=24 "
+    overrides += "data.scenes.test_size=24 data.scenes.val_size=60 "
     overrides += f"evaluate.contrasts.near.file={write_contrasts(tmp_path)} "
-    overrides += f"evaluate.contrasts.near.images={tmp_path}"
+    overrides += f"evaluate.contrasts.near.images={tmp_path} "
+    overrides += "evaluate.classes=[red,green,blue,orange,purple] evaluate.probe_split=val"
     config = load_config("params/tiny/evaluate.yaml", overrides)
-    save_untrained_aligner(small_align(), config, ["test"], trained / "checkpoints" / "best")
+    save_untrained_aligner(small_align(), config, ["test", "val"], trained / "checkpoints" / "best")
     (trained / "config.yaml").write_text("name: tiny")
     (trained / "metrics.json").write_text('{"test.vision_to_text.r1.dim16": 0.5}')
     metrics, notebook = execute("07_evaluate", tmp_path, "params/tiny/evaluate.yaml", overrides)
@@ -158,11 +159,14 @@ def test_evaluate_measures_an_aligner_from_its_folder(tmp_path, small_align):
     assert metrics["test.text_to_vision.r1"] == metrics["strict.test.text_to_vision.r1"]
     assert 0 < metrics["test.vision_to_text.map_at_r"] <= 1
     assert metrics["contrast.near.text"] in {0, 1}
+    methods = "zero_shot", "linear_probe", "knn"
+    assert all(0 <= metrics[f"{method}.vision.accuracy"] <= 1 for method in methods)
     assert 0 <= metrics["vision_text.gap"] <= 2
     names = {"recall_by_dim", "tsne", "similarity", "confusions", "compared_recall"}
+    names.add("class_confusion")
     assert figures(tmp_path) >= names
     compared = pd.read_csv(tmp_path / "run/figures/compared_recall.csv")
     assert compared[["run", "recall"]].to_numpy().tolist() == [[trained.name, 0.5]]
     table = pd.read_csv(tmp_path / "run/figures/recall_by_dim.csv")
     assert set(table.query("query == 'vision'").rows) == {72}
-    assert_figures_have_alt_text(notebook, 5)
+    assert_figures_have_alt_text(notebook, 6)

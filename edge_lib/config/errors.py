@@ -32,6 +32,9 @@ def explain(problem: dict[str, Any], layers: Sequence[Layer]) -> str:
         return f"{location}: unknown key; {_suggest(path)}"
     if problem["type"] == "model_type":
         return f"{location}: expected the keys of a section (got {problem['input']!r})"
+    if problem["type"] == "too_short":
+        least = problem["ctx"]["min_length"]
+        return f"{location}: needs at least {least} (got {problem['input']!r})"
     # the error of a whole section names its key; the section's content would hide it
     value = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
     return f"{location}: {problem['msg'].removeprefix('Value error, ')}{value}"

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import Count, Positive, Section
 from edge_lib.config.modality import ModalityConfig
+from edge_lib.config.slurm import SlurmOptions
 
 
 class TokensConfig(Section):
@@ -33,9 +34,7 @@ class FeaturesConfig(Section):
     dtype: Literal["float16", "float32"] = Field("float16", description="of stored features")
     tokens: TokensConfig = TokensConfig()
     num_processes: Positive | None = Field(None, description="launch.num_processes if null")
-    slurm: dict[str, Any] = Field(
-        {}, description="submitit's parameters for a task of `extract --cluster slurm`"
-    )
+    slurm: SlurmOptions = Field({}, description="of a task of `extract --cluster slurm`")
     num_workers: Count = 0
     max_gb: Annotated[float, Field(gt=0)] = Field(100.0, description="refuse larger token stores")
     on_device: bool = Field(False, description="keep the whole store in accelerator memory")

@@ -1,10 +1,11 @@
 """Processes and nodes."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from edge_lib.config.base import Count, Positive, Section
+from edge_lib.config.slurm import SlurmOptions
 
 ANY_PORT = "localhost:0"  # of a launch on one node
 
@@ -22,7 +23,7 @@ class LaunchConfig(Section):
     cluster: Literal["local", "slurm"] = Field(
         "local", description="slurm: each launch is a job with a task on each node"
     )
-    slurm: dict[str, Any] = Field({}, description="submitit's parameters, e.g. slurm_partition")
+    slurm: SlurmOptions = {}
 
     @property
     def endpoint(self) -> str:

@@ -3,16 +3,32 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from edge_lib.config.base import Count, NonEmpty, Positive, RepoPath, Section
+from edge_lib.config.slurm import SlurmOptions
+
+Grid = dict[str, Annotated[list[Any], NonEmpty]]
+
+
+def _flat(grid: Any) -> Any:
+    """Sections of a grid, as overrides such as `sweep.grids.a.train.lr=[0.1]` make them, as dotted
+    keys.
+    """
+    if not isinstance(grid, dict):
+        return grid
+    flat = {}
+    for key, values in grid.items():
+        inner = _flat(values) if isinstance(values, dict) else {}
+        flat |= {f"{key}.{name}": x for name, x in inner.items()} or {key: values}
+    return flat
 
 
 class SweepConfig(Section):
     """One notebook, run for each point of the grids and each seed."""
 
     notebook: RepoPath = Path("notebooks/align_point.ipynb")
-    grids: dict[str, dict[str, Annotated[list[Any], NonEmpty]] | None] = Field(
+    grids: dict[str, Annotated[Grid, BeforeValidator(_flat)] | None] = Field(
         description="name -> {dotted key: values}, whose product are the points; null: no grid"
     )
     seeds: Annotated[list[Count], NonEmpty] = [0, 1, 2]
@@ -22,7 +38,7 @@ class SweepConfig(Section):
     gpus: Count = Field(0, description="of each point")
     retry: bool = Field(False, description="run failed points again")
     cluster: Literal["local", "slurm"] = "local"
-    slurm: dict[str, Any] = Field({}, description="submitit's parameters, e.g. slurm_partition")
+    slurm: SlurmOptions = {}
 
     @model_validator(mode="after")
     def _grids_leave_the_seed(self):

@@ -51,10 +51,26 @@ def make_points(path: str | Path, overrides: Overrides = "") -> list[Point]:
             continue
         for values in product(*grid.values(), config.sweep.seeds):
             settings = dict(zip([*grid, "seed"], values, strict=True))
-            point = load_config(path, [*base, {**settings, "sweep": None}])
+            point = _load_point(path, name, [*base, {**settings, "sweep": None}])
             run = folder / point.digest()
             points.setdefault((name, run), Point(name, settings, point, run))
     return [*points.values()]
+
+
+def _load_point(path: str | Path, grid: str, overrides: list) -> ExperimentConfig:
+    """ConfigError names the grid, for values that no point can have."""
+    try:
+        config = load_config(path, overrides)
+    except ConfigError as error:
+        lines = [line.removeprefix("overrides: ") for line in str(error).splitlines()]
+        raise ConfigError("\n".join(f"{path}: sweep.grids.{grid}: {x}" for x in lines)) from None
+    if config.launch.num_nodes > 1 or config.launch.cluster != "local":
+        raise ConfigError(
+            f"{path}: launch.num_nodes={config.launch.num_nodes} launch.cluster="
+            f"{config.launch.cluster}: a point of a sweep runs on one node; to run points as jobs "
+            "of Slurm, set sweep.cluster=slurm"
+        )
+    return config
 
 
 def sweep_folder(config: ExperimentConfig) -> Path:

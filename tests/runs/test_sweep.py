@@ -8,6 +8,7 @@ from functools import partial
 
 import pandas as pd
 import pytest
+import yaml
 from sweeps import executed, wait_for
 
 from edge_lib.__main__ import main
@@ -59,12 +60,33 @@ def test_make_points_shares_folders_with_wider_sweep(write_sweep):
 
 @pytest.mark.parametrize(
     ("grid", "message"),
-    [({"train.lrr": [1]}, "train.lr"), ({"train.lr": [0.1, -1]}, r"train\.lr.*greater than 0")],
+    [
+        ({"train.lrr": [1]}, r"train\.lrr: unknown key"),
+        ({"train.lr": [0.1, -1]}, r"train\.lr: Input should be greater than 0"),
+    ],
     ids=["unknown key", "wrong value"],
 )
 def test_make_points_rejects_invalid_grid(write_sweep, grid, message):
-    with pytest.raises(ConfigError, match=message):
-        make_points(write_sweep({"a": grid}))
+    path = write_sweep({"a": grid})
+    with pytest.raises(ConfigError, match=rf"^{path}: sweep\.grids\.a: {message}"):
+        make_points(path)
+
+
+@pytest.mark.parametrize("grid", [{"train.lr": [0.1]}, {"train": {"lr": [0.1]}}], ids=str)
+def test_grid_is_given_by_overrides_and_as_sections(write_sweep, grid):
+    path = write_sweep({"a": grid})
+    assert make_points(path)[0].settings == {"train.lr": 0.1, "seed": 0}
+    points = make_points(path, "sweep.grids.a.train.lr=[0.2,0.3] sweep.grids.a.train.clip=[2]")
+    assert [(p.config.train.lr, p.config.train.clip) for p in points] == [(0.2, 2), (0.3, 2)]
+
+
+@pytest.mark.parametrize("launch", ["launch.num_nodes=2", "launch.cluster=slurm"])
+def test_points_on_several_nodes_are_refused(write_sweep, launch):
+    with pytest.raises(ConfigError, match=f"{launch}.*one node; .* set sweep.cluster=slurm$"):
+        make_points(write_sweep({"a": {"train.lr": [0.1]}}), launch)
+    key, value = launch.split("=")
+    with pytest.raises(ConfigError, match="one node"):
+        make_points(write_sweep({"a": {key: [yaml.safe_load(value)]}}))
 
 
 def test_make_points_lists_equal_settings_once(write_sweep):

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -54,8 +54,10 @@ class ForkServer:
         return log_file(self.folder, name)
 
     def close(self) -> None:
+        """End what runs. A server that still imports does not see this, and is ended by force."""
         self._connection.close()
-        self._process.join()
+        self._process.join(STOP_SECONDS + 2)
+        stop_processes([self._process])
 
 
 def log_file(folder: Path, name: str) -> Path:
@@ -96,7 +98,7 @@ def _serve(connection: Connection, folder: Path, prepare: Callable[[], None] | N
                 )
                 running[name].start()
     except (EOFError, OSError):  # the other end is closed, or its process has ended
-        _stop([*running.values()])
+        stop_processes(running.values())
 
 
 def _run(function: Callable[[], None], log: Path) -> None:
@@ -113,10 +115,14 @@ def _redirect_output(log: Path) -> None:
     os.close(file)
 
 
-def _stop(processes: list[BaseProcess]) -> None:
+def stop_processes(processes: Iterable[BaseProcess]) -> None:
+    """Terminate processes, and kill those that have not ended in time."""
+    started = [process for process in processes if process.pid]
     deadline = time.monotonic() + STOP_SECONDS
-    for process in processes:
+    for process in started:
         process.terminate()
-    for process in processes:
+    for process in started:
         process.join(max(0, deadline - time.monotonic()))
         process.kill()
+    for process in started:
+        process.join(1)  # not for ever: of a process that hangs in a file system

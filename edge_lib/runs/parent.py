@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from multiprocessing import active_children, parent_process
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import active_children, current_process, parent_process
 
 SECONDS = 0.5  # between two looks at the parent
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -39,6 +40,26 @@ def end_with_spawner(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     end_with(parent)
+
+
+class _Spawner:
+    """Calls end_with_spawner where it is unpickled."""
+
+    def __reduce__(self):
+        return end_with_spawner, (os.getpid(),)
+
+
+@contextmanager
+def spawned_end_with_this() -> Iterator[None]:
+    """Let processes that are spawned meanwhile end with this one, before they import torch: they
+    unpickle the configuration of this process before the function that they call.
+    """
+    config = current_process()._config
+    config["spawner"] = _Spawner()
+    try:
+        yield
+    finally:
+        del config["spawner"]
 
 
 def _end_unless(alive: Callable[[], bool]) -> None:

@@ -6,6 +6,7 @@ an open notebook's kernel would fork the code from before an edit.
 """
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,12 +16,15 @@ from edge_lib.runs import forked_kernel
 
 def start_method(default: str) -> str:
     """`fork` where it is safe and saves the imports, else `default`."""
-    if not forked_kernel.forked or torch.cuda.is_available() or _computing_threads():
+    if not forked_kernel.forked or torch.cuda.is_available() or _computing_threads() > 0:
         return default
     return "fork"
 
 
 def _computing_threads() -> int:
     """How many threads OpenMP or other code has started: not Python, and without a name."""
-    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
-    return names.count(Path("/proc/self/comm").read_text()) - threading.active_count()
+    own, names = Path("/proc/self/comm").read_text(), []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread that has just ended
+            names.append((task / "comm").read_text())
+    return names.count(own) - threading.active_count()

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import SignalException
 
-from edge_lib.runs.parent import end_with_spawner
 from edge_lib.runs.progress import in_open_notebook, progress_bar
 from edge_lib.runs.relay import draw_bars
 
@@ -82,26 +81,6 @@ def silent_elastic() -> Iterator[None]:
     finally:
         for logger, (handlers, propagate) in zip(loggers, before, strict=True):
             logger.handlers, logger.propagate = handlers, propagate
-
-
-class _Spawner:
-    """Calls end_with_spawner where it is unpickled."""
-
-    def __reduce__(self):
-        return end_with_spawner, (os.getpid(),)
-
-
-@contextlib.contextmanager
-def spawned_end_with_this() -> Iterator[None]:
-    """Let processes that are spawned meanwhile end with this one, before they import torch: they
-    unpickle the configuration of this process before the function that they call.
-    """
-    config = multiprocessing.current_process()._config
-    config["spawner"] = _Spawner()
-    try:
-        yield
-    finally:
-        del config["spawner"]
 
 
 @contextlib.contextmanager

@@ -10,11 +10,10 @@ from threading import RLock
 
 from tqdm import tqdm
 
+from edge_lib.runs.forks import stop_processes
 from edge_lib.runs.gpus import worker_devices
-from edge_lib.runs.parent import end_with_parent
+from edge_lib.runs.parent import end_with_parent, spawned_end_with_this
 from edge_lib.training.launch_context import child_environment
-
-STOP_SECONDS = 5
 
 
 class LocalTasks:
@@ -27,12 +26,16 @@ class LocalTasks:
     def __init__(self, function: Callable, count: int, folder: Path):
         context = multiprocessing.get_context("spawn")
         self.running: dict[Path, multiprocessing.Process] = {}
-        with child_environment(count):
-            for number, devices in enumerate(worker_devices(count, 1)):
-                log = folder / f"task-{number}.log"
-                log.unlink(missing_ok=True)  # of an earlier start
-                self.running[log] = context.Process(target=_run, args=(function, log, devices))
-                self.running[log].start()
+        try:
+            with child_environment(count), spawned_end_with_this():
+                for number, devices in enumerate(worker_devices(count, 1)):
+                    log = folder / f"task-{number}.log"
+                    log.unlink(missing_ok=True)  # of an earlier start
+                    self.running[log] = context.Process(target=_run, args=(function, log, devices))
+                    self.running[log].start()
+        except BaseException:
+            self.close()
+            raise
 
     def ended(self) -> Iterator[str]:
         """A line for each process that has failed since the last call."""
@@ -43,11 +46,7 @@ class LocalTasks:
                     yield f"{log.stem} ended: {_cause(process.exitcode, log)}"
 
     def close(self) -> None:
-        for process in self.running.values():
-            process.terminate()
-        for process in self.running.values():
-            process.join(STOP_SECONDS)
-            process.kill()
+        stop_processes(self.running.values())
 
 
 def _cause(code: int, log: Path) -> str:

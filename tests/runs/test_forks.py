@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import closing
 from functools import partial
 
@@ -13,6 +15,7 @@ from fork_targets import block, end, prepare, report
 from sweeps import wait_for
 
 from edge_lib.config import ROOT
+from edge_lib.runs import forks
 from edge_lib.runs.forks import ForkServer
 
 SCRIPT = """
@@ -70,6 +73,16 @@ def test_close_terminates_what_still_runs(server, tmp_path):
     server.close()
     assert (tmp_path / "left").exists()
     assert not psutil.pid_exists(pid)
+
+
+def test_close_ends_a_server_that_still_imports(tmp_path, monkeypatch):
+    monkeypatch.setattr(forks, "STOP_SECONDS", 0)
+    server = ForkServer(tmp_path, partial(time.sleep, 600), {})
+    closing = threading.Thread(target=server.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert not server._process.is_alive()
 
 
 def test_killed_server_is_reported_and_takes_its_processes(server, tmp_path):

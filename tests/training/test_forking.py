@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,3 +39,30 @@ def test_processes_are_spawned_once_threads_have_computed():
     command = [sys.executable, "-c", THREADS]
     printed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
     assert printed.split() == ["fork", "spawn"]
+
+
+def test_threads_that_end_while_they_are_counted_are_left_out(monkeypatch):
+    read, gone = Path.read_text, iter([FileNotFoundError(), ProcessLookupError()])
+
+    def fail_twice(path):
+        if path.parent.parent.name == "task" and (error := next(gone, None)):
+            raise error
+        return read(path)
+
+    ended = [threading.Event() for _ in range(2)]
+    for event in ended:
+        threading.Thread(target=event.wait, daemon=True).start()
+    monkeypatch.setattr(Path, "read_text", fail_twice)
+    monkeypatch.setattr(forked_kernel, "forked", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert start_method("spawn") in ("fork", "spawn")
+    assert next(gone, None) is None
+    for event in ended:
+        event.set()
+
+
+def test_processes_are_forked_while_threads_of_python_come_and_go(monkeypatch):
+    monkeypatch.setattr(forked_kernel, "forked", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("edge_lib.training.forking._computing_threads", lambda: -1)
+    assert start_method("spawn") == "fork"

@@ -37,5 +37,5 @@ from edge_lib.config.sources import (
     WebDatasetConfig,
 )
 from edge_lib.config.sweep import SweepConfig
-from edge_lib.config.train import TrainConfig
+from edge_lib.config.train import MiningConfig, TrainConfig
 from edge_lib.config.vlm import VLMConfig, VLMModelConfig

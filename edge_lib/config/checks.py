@@ -12,6 +12,7 @@ def problems(config) -> Iterator[str]:
     yield from _process_problems(config)
     yield from _caption_problems(config)
     yield from _fusemix_problems(config)
+    yield from _mining_problems(config)
     yield from _sharding_problems(config)
     yield from _evaluation_problems(config)
     if missing := sorted(set(config.compare.candidates) - set(config.modalities)):
@@ -88,6 +89,17 @@ def _fusemix_problems(config) -> Iterator[str]:
         if name != "vision" and modality.keeps_tokens:
             pooler = f"{name}.pooler={modality.pooler}"
             yield f"{pooler} reads tokens of any length, which data.fusemix cannot mix: use pooled"
+
+
+def _mining_problems(config) -> Iterator[str]:
+    """Hard negatives of models that are not searched, or by processes that lack the heads."""
+    for key, train in ({"train": config.train} | train_sections(config)).items():
+        if train.hard_negatives and key != "train":
+            yield f"{key}.hard_negatives: only the heads (train) mine hard negatives"
+    if config.train.hard_negatives and config.features.online:
+        yield "train.hard_negatives searches stored features and needs features.online=false"
+    if config.train.hard_negatives and config.train.num_workers:
+        yield "train.hard_negatives needs train.num_workers=0: loader processes lack the heads"
 
 
 def _sharding_problems(config) -> Iterator[str]:

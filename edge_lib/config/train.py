@@ -7,6 +7,13 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from edge_lib.config.base import Count, DropoutRate, Fraction, Positive, Precision, Section
 
 
+class MiningConfig(Section):
+    """Hard negatives that are searched for among the training rows with the heads as they are."""
+
+    k: Positive = Field(3, description="nearest rows that share a row's batch")
+    every: Positive = Field(1, description="epochs from one search to the next")
+
+
 class TrainConfig(Section):
     """Optimizer, schedule, checkpoints. `batch_size` counts rows over all processes."""
 
@@ -34,6 +41,9 @@ class TrainConfig(Section):
     )
     text_dropout: DropoutRate = Field(
         0.0, description="share of training rows that lose their caption"
+    )
+    hard_negatives: MiningConfig | None = Field(
+        None, description="of the heads: near rows share a batch; null: random batches"
     )
     eval_every: Positive = 100
     checkpoint_every: Positive = 100

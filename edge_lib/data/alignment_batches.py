@@ -1,6 +1,6 @@
 """Training batches of rows that have at least two modalities."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ from edge_lib.config import MODALITIES, ConfigError, TrainConfig
 from edge_lib.data.encoder_output import EncoderOutput, Features
 from edge_lib.data.fusemix import Items, draw_partners
 from edge_lib.data.row_items import RowItems, compact
+from edge_lib.data.shuffle import Shuffle
 from edge_lib.data.step_dataset import StepDataset, check_divides
 from edge_lib.data.table import Table
 
@@ -59,6 +60,7 @@ class AlignmentBatches(StepDataset):
         self.table, self.features = table, features
         self.batch_size, self.text_dropout = train.batch_size, train.text_dropout
         self.captions_per_row, self.fusemix = captions_per_row, fusemix
+        self.miner: Callable[[int], np.ndarray | None] | None = None  # `mining.HardNegatives`
         all_items = {name: usable_items(table, name, f.valid) for name, f in features.items()}
         self.items = {
             name: _drop_items(items, name, (missing or {}).get(name, 0), seed)
@@ -90,6 +92,11 @@ class AlignmentBatches(StepDataset):
         complete = rows[np.isin(self.table.groups[rows], groups[sizes == size])]
         order = np.argsort(self.table.groups[complete], kind="stable")
         return complete[order].reshape(-1, size)
+
+    def epoch_order(self, epoch: int) -> np.ndarray | Shuffle:
+        """The shuffled units; once there are mined neighbours, near ones together."""
+        order, neighbours = super().epoch_order(epoch), self.miner and self.miner(epoch)
+        return order if neighbours is None else neighbour_order(order[:], neighbours)
 
     def global_rows(self, step: int) -> np.ndarray:
         """(batch_size,) the rows of a step over all processes, once for each of their captions."""
@@ -148,3 +155,16 @@ def _drop_items(items: RowItems, modality: str, share: float, seed: int) -> RowI
 def usable_items(table: Table, modality: str, valid: np.ndarray) -> RowItems:
     """For each row, the numbers of its items that could be encoded."""
     return RowItems.group(*table.row_items(modality, valid), len(table))
+
+
+def neighbour_order(order: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """The units of an order, each followed by those of its neighbours (U, k) that have not come."""
+    come, result = set(), []
+    for unit in order.tolist():
+        if unit in come:
+            continue
+        near = dict.fromkeys([unit, *neighbours[unit].tolist()])
+        group = [other for other in near if other >= 0 and other not in come]
+        come.update(group)
+        result += group
+    return np.array(result, np.int64)

@@ -13,6 +13,7 @@ from edge_lib.data.alignment_batches import AlignmentBatches, Batch
 from edge_lib.data.encoder_output import Features
 from edge_lib.data.table import Table
 from edge_lib.experiments.checks import check_experiment
+from edge_lib.experiments.mining import HardNegatives
 from edge_lib.features.extract import write_features
 from edge_lib.features.online import open_features
 from edge_lib.features.store import FeatureStore, open_stores, store_names
@@ -79,6 +80,9 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
         return {**metrics, "score": float(recall.recall.mean())}
 
     task = AlignmentTask(aligner, config.loss, config.pairs, config.seed)
+    if mining := config.train.hard_negatives:
+        folder = run.folder / "hard_negatives"
+        batches.miner = HardNegatives(aligner, batches, config.pairs[0], mining, folder)
     return fit(task, batches, config.train, run, evaluate, config.seed)
 
 

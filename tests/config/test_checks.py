@@ -73,6 +73,18 @@ PROBLEMS = {
         f"{ALIGN} data.fusemix=1 text.pooler=mean",
         "text.pooler=mean reads tokens of any length, which data.fusemix cannot mix",
     ),
+    "mining for a fusion": (
+        f"{FUSION} fusion.train.hard_negatives.k=2",
+        "fusion.train.hard_negatives: only the heads (train) mine hard negatives",
+    ),
+    "mining online": (
+        f"{ALIGN} train.hard_negatives.k=2 features.online=true",
+        "train.hard_negatives searches stored features and needs features.online=false",
+    ),
+    "mining in workers": (
+        f"{ALIGN} train.hard_negatives.k=2 train.num_workers=1",
+        "train.hard_negatives needs train.num_workers=0: loader processes lack the heads",
+    ),
     "fusion batch": (
         f"{FUSION} launch.num_processes=3 train.batch_size=3",
         "fusion.train.batch_size=16 is not a multiple of 3 (processes)",

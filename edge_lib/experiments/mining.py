@@ -71,11 +71,11 @@ class HardNegatives:
         )
         index = MatryoshkaIndex(gallery, [gallery.shape[1]])
         nearest = known[index.search(queries, k + 1 + SPARE).rows.cpu().numpy()]
-        labels, found = self._labels(rows), np.full((len(rows), k), -1)
+        labels, neighbours = self._labels(rows), np.full((len(rows), k), -1)
         for unit, candidates in zip(known, nearest, strict=True):
             other = [c for c in candidates if labels[unit].isdisjoint(labels[c])][:k]
-            found[unit, : len(other)] = other
-        return found
+            neighbours[unit, : len(other)] = other
+        return neighbours
 
     @torch.no_grad()
     def _embed(self, modality: str, items: np.ndarray, batch_size: int = 1024) -> Tensor:

@@ -37,7 +37,7 @@ def fit_in_torch(x, y, test, strength):
     return (test @ weight.T + bias).argmax(1).detach().numpy()
 
 
-@pytest.mark.parametrize("strength", [0.05, 1.0, 100.0])
+@pytest.mark.parametrize("strength", [0.05, 1.0, 100.0], ids=str)
 def test_probe_equals_logistic_regression_in_torch(clusters, monkeypatch, strength):
     monkeypatch.setattr(classification, "STRENGTHS", [strength])
     train, labels, test, truth = clusters

@@ -24,12 +24,17 @@ log = logging.getLogger(__name__)
 
 
 def save_shard(folder: Path, shard: int, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a shard whole or not at all; OSError says where the disk is full."""
+    """Write a shard whole or not at all; OSError says where the disk is full. A process that was
+    suspended may find that another has written it, and removed its file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".shard-{shard:05d}.{secrets.token_hex(4)}"
     try:
         save_tensors(tensors, temporary)
         temporary.replace(folder / f"shard-{shard:05d}-{_crc32(temporary)}.safetensors")
+    except FileNotFoundError:
+        if shard not in shard_names(folder):
+            raise
     except Exception as error:
         if "No space left" in str(error):  # safetensors hides the number of the error
             size = sum(tensor.nbytes for tensor in tensors.values())

@@ -59,8 +59,13 @@ class StoreWriter:
         return -(-len(self.items) // self.spec.features.shard_rows)
 
     def is_complete(self) -> bool:
-        """Whether all shards exist and match their checksums; removes all that do not."""
-        return self._has_manifest() and self._are_whole(range(self.num_shards))
+        """Whether all shards exist and match their checksums; removes all that do not, and then the
+        manifest, so that the store counts as unfinished.
+        """
+        whole = self._has_manifest() and self._are_whole(range(self.num_shards))
+        if not whole:
+            (self.folder / "manifest.json").unlink(missing_ok=True)
+        return whole
 
     def is_ready(self) -> bool:
         """`is_complete` without a look at the content."""

@@ -23,6 +23,7 @@ from edge_lib.config import ConfigError
 from edge_lib.runs.allocation import JOINED, Allocation, check_host, find_allocation
 
 SECONDS = 0.3  # between two looks at the store
+WAIT_SECONDS, REPORT_SECONDS = 5, 60  # before a line on tasks that are missing, and between two
 JOIN_SECONDS = 600  # for all tasks to come to the same cell
 FAILURE_SECONDS = 10  # for the failures of the other nodes after that of this one
 LEAVE = timedelta(seconds=2)
@@ -78,18 +79,23 @@ class Nodes:
                 timeout=timedelta(seconds=JOIN_SECONDS),
             )
         except DistError as error:
-            hint = "set launch.rdzv_endpoint to a host and a free port of node 0"
+            hint = "" if hosts else "task 0 ended, or did not start the notebook, or else "
             raise ConfigError(
                 f"nodes of this srun: no store at {endpoint}: {error}; {hint}"
+                "set launch.rdzv_endpoint to a host and a free port of node 0"
             ) from None
 
     def gather(self, experiment: str) -> None:
         """On the first node: wait for the others. ConfigError if some do not come."""
         atexit.register(self._end)
         self.store.set("experiment", experiment)
-        missing, end = {*range(1, self.size)}, time.monotonic() + JOIN_SECONDS
+        missing, start = {*range(1, self.size)}, time.monotonic()
+        next_line = start + WAIT_SECONDS
         while missing := {rank for rank in missing if not self.store.check([f"joined-{rank}"])}:
-            if time.monotonic() > end:
+            if (now := time.monotonic()) > next_line:
+                print(f"waiting for tasks {sorted(missing)} of this srun", flush=True)
+                next_line = now + REPORT_SECONDS
+            if now > start + JOIN_SECONDS:
                 raise ConfigError(
                     f"tasks {sorted(missing)} of this srun did not start the notebook within "
                     f"{JOIN_SECONDS} s"
@@ -130,18 +136,20 @@ class Nodes:
                 self._run(number, self.store.get(f"launch-{number}"))
 
     def _run(self, number: int, function: bytes) -> None:
-        ended = threading.Event()
-        threading.Thread(target=self._interrupt, args=(number, ended), daemon=True).start()
+        ended, lock = threading.Event(), threading.Lock()
+        threading.Thread(target=self._interrupt, args=(number, ended, lock), daemon=True).start()
         try:
-            pickle.loads(function)(self, number)
+            try:
+                pickle.loads(function)(self, number)
+            finally:
+                with lock:  # an interrupt comes before, or not at all
+                    ended.set()
         except Exception as error:
             print(error, flush=True)  # the first node raises one of the failures
         except KeyboardInterrupt:
-            pass  # by the first node
-        finally:
-            ended.set()
+            ended.set()  # by the first node
 
-    def _interrupt(self, number: int, ended: threading.Event) -> None:
+    def _interrupt(self, number: int, ended: threading.Event, lock: threading.Lock) -> None:
         """Interrupt the main thread if the first node stops a launch, or ends."""
         while not ended.wait(SECONDS):
             try:
@@ -149,7 +157,8 @@ class Nodes:
             except DistError:
                 stopped = True
             if stopped:
-                return _thread.interrupt_main()
+                with lock:
+                    return None if ended.is_set() else _thread.interrupt_main()
 
     def report(self, number: int, error: Exception) -> None:
         """On another node: pass on the failure of its part of a launch."""

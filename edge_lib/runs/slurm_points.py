@@ -9,7 +9,7 @@ A second start finds the jobs of the first by these files, and follows those tha
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,6 +72,11 @@ def run_on_slurm(
         raise
 
 
+def _written(files: Iterable[Path]) -> dict[Path, int]:
+    """When those that exist were written."""
+    return {file: file.stat().st_mtime_ns for file in files if file.exists()}
+
+
 class PointJobs:
     """The jobs of a sweep that have not ended, and what squeue last said of them."""
 
@@ -109,10 +114,11 @@ class PointJobs:
         for start in range(0, len(points), size):
             part = points[start : start + size]
             functions = [PointJob(p, self.sweep.notebook, self.sweep.threads) for p in part]
+            earlier = _written([executed_notebook(point.folder) for point in part])
             number = self._submit(functions, part, ",".join(waits_for + previous))
-            for index, point in enumerate(part):
-                executed_notebook(point.folder).unlink(missing_ok=True)  # of an earlier start
-                self.running[self.names[-1], index] = point
+            self.running |= {(self.names[-1], index): point for index, point in enumerate(part)}
+            for notebook in earlier.items() & _written(earlier).items():  # not of these jobs
+                notebook[0].unlink(missing_ok=True)
             print(f"submitted job {number}, points: {len(part)}", flush=True)
             previous = [f"afterany:{number}"]
 

@@ -88,6 +88,7 @@ class SlurmLaunch:
         if running and running.state != "COMPLETING" and earlier["digest"] == self.digest:
             self.name, self.number = earlier["name"], running.number
             print(f"following Slurm job {self.number} of an earlier start", flush=True)
+            print("it runs the code and launch.slurm of that start; cancel it to change them")
             return
         dependency = ""
         if running:  # two jobs must not train in one folder

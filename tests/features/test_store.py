@@ -6,8 +6,15 @@ import torch
 from align_targets import encode_and_die
 
 from edge_lib.config import ConfigError
+from edge_lib.features import shards
 from edge_lib.features.encoder import load_encoder
-from edge_lib.features.extract import extract_features, write_features
+from edge_lib.features.extract import (
+    extract_features,
+    has_features,
+    incomplete,
+    store_writers,
+    write_features,
+)
 from edge_lib.features.items import Items
 from edge_lib.features.online import OnlineFeatures
 from edge_lib.features.store import FeatureStore, open_store, store_folder
@@ -250,3 +257,34 @@ def test_extraction_returns_counts_on_a_node_without_rank_0(config, monkeypatch)
     results = {2: {"train/vision": {"items": 96}}, 3: {}}
     monkeypatch.setattr("edge_lib.features.extract.launch", lambda *_, **options: results)
     assert extract_features(config.data, config.feature_spec) == results[2]
+
+
+def test_shard_that_another_process_wrote_meanwhile_is_no_error(config, monkeypatch, tmp_path):
+    """As a process that was suspended finds it when it goes on."""
+    save = shards.save_tensors
+
+    def save_after_another(tensors, path):
+        save(tensors, path)
+        path.rename(path.with_name("shard-00000-00000000.safetensors"))
+
+    monkeypatch.setattr(shards, "save_tensors", save_after_another)
+    shards.save_shard(tmp_path, 0, {"x": torch.ones(1)})
+    assert [*shards.shard_names(tmp_path)] == [0]
+
+
+def test_shard_whose_file_vanished_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(shards, "save_tensors", lambda tensors, path: None)
+    with pytest.raises(FileNotFoundError):
+        shards.save_shard(tmp_path, 0, {"x": torch.ones(1)})
+
+
+def test_store_with_a_corrupt_shard_is_unfinished_until_it_is_written_again(config):
+    counts = write(config)
+    folder = folder_of(config)
+    before = (folder / "manifest.json").read_bytes()
+    corrupt(next(folder.glob("shard-00001-*")))
+    assert incomplete(store_writers(config.data, config.feature_spec, ["train"]).values())
+    assert not has_features(config.data, config.feature_spec)
+    assert write(config) == counts
+    assert (folder / "manifest.json").read_bytes() == before
+    assert has_features(config.data, config.feature_spec)

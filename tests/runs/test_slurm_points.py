@@ -1,6 +1,7 @@
 """Sweeps as Slurm jobs, with squeue's answers written down."""
 
 import json
+import os
 from itertools import chain
 
 import nbformat
@@ -88,6 +89,24 @@ def test_slurm_sweep_names_cause_of_retry_that_did_not_start(write_sweep, monkey
     run_sweep([point], load_config(path).sweep)
     assert "no result: {'train.lr': 0.5, 'seed': 0}: time limit\n" in capfd.readouterr().out
     assert point.state == "pending"
+
+
+def test_slurm_sweep_keeps_the_notebook_of_a_point_that_failed_at_once(
+    write_sweep, monkeypatch, capfd
+):
+    path = write_sweep({"a": {"train.lr": [0.5]}}, cluster="slurm", retry=True)
+    (point,) = make_points(path)
+    write_failure(point)
+    os.utime(executed_notebook(point.folder), (0, 0))
+    slurm = FakeSlurm(monkeypatch, {0: ("FAILED",)})
+
+    def submit(*arguments):
+        write_failure(point)  # the job has already started
+        return slurm.submit(*arguments)
+
+    monkeypatch.setattr(slurm_points, "submit", submit)
+    run_sweep([point], load_config(path).sweep)
+    assert point.state == "failed"
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """A run on the tasks of one srun, which their environment makes of plain processes."""
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
+import time
 from itertools import count
 
 import psutil
@@ -11,7 +13,7 @@ import pytest
 from sweeps import wait_for
 
 from edge_lib.config import ROOT, ConfigError
-from edge_lib.runs import Run
+from edge_lib.runs import Run, nodes
 from edge_lib.runs.allocation import Allocation, check_host, find_allocation, first_host
 from edge_lib.runs.nodes import find_nodes
 from edge_lib.training import node_job
@@ -179,3 +181,45 @@ def test_task_of_a_job_whose_first_node_cannot_be_resolved_fails_in_one_line(mon
 def test_notebook_on_nodes_that_cannot_resolve_the_first_ends_at_once():
     with pytest.raises(ConfigError, match="cannot resolve the host name 'xxx"):
         find_nodes()
+
+
+class SlowStore:
+    """In which every launch has been stopped, as its answer says some time later."""
+
+    def check(self, _keys):
+        time.sleep(0.02)
+        return True
+
+
+def test_launch_that_has_ended_is_not_interrupted(monkeypatch):
+    monkeypatch.setattr(nodes, "SECONDS", 0)
+    own = object.__new__(nodes.Nodes)
+    own.store = SlowStore()
+    for number in range(5):
+        own._run(number, pickle.dumps(len))  # fails at once
+        time.sleep(0.05)
+
+
+def test_launch_that_runs_is_interrupted(monkeypatch):
+    monkeypatch.setattr(nodes, "SECONDS", 0)
+    own = object.__new__(nodes.Nodes)
+    own.store = SlowStore()
+    began = time.monotonic()
+    own._run(0, pickle.dumps(wait_long))
+    assert time.monotonic() - began < 60
+
+
+def wait_long(*_):
+    for _ in range(1200):
+        time.sleep(0.1)
+
+
+def test_first_node_says_which_tasks_it_waits_for(monkeypatch, capfd):
+    for name, seconds in {"SECONDS": 0.01, "WAIT_SECONDS": 0, "JOIN_SECONDS": 0.2}.items():
+        monkeypatch.setattr(nodes, name, seconds)
+    monkeypatch.setattr(nodes.atexit, "register", lambda _: None)
+    own = nodes.Nodes(Allocation(0, 3, "localhost:0"), "localhost:0", hosts=True)
+    own.store.set("joined-1", "")
+    with pytest.raises(ConfigError, match=r"tasks \[2\] of this srun did not start"):
+        own.gather("train")
+    assert capfd.readouterr().out == "waiting for tasks [2] of this srun\n"

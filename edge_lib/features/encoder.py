@@ -81,9 +81,15 @@ class Encoder(nn.Module):
 
 def load_encoder(modality: str, config: EncoderConfig) -> Encoder:
     """The encoder of a modality; importing it takes seconds, as transformers is imported.
-    ConfigError for layers or tokens that it does not have.
+    ConfigError for a model of another kind, and for layers or tokens that it does not have.
     """
-    encoder = load_registered(MODALITIES[modality].encoder)(config)
+    try:
+        encoder = load_registered(MODALITIES[modality].encoder)(config)
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:  # of transformers, in many lines
+        reason = str(error).split(". ")[0].splitlines()[0]
+        raise ConfigError(f"{config.encoder} cannot be loaded for {modality}: {reason}") from error
     if config.chooses_output:
         blank = load_registered(MODALITIES[modality].blank)()
         Encoder.forward(encoder, **encoder.prepare([blank]))
@@ -98,7 +104,10 @@ def hidden_states(hidden: bool) -> dict[str, bool]:
 def check_output(modality: str, config: EncoderConfig) -> None:
     """ConfigError for layers or tokens that an encoder does not have, before anything starts."""
     if config.chooses_output:
-        load_encoder(modality, config)
+        try:
+            load_encoder(modality, config)
+        except ConfigError as error:
+            raise ConfigError(f"{modality}: {error}") from None
 
 
 def prepare_items(

@@ -76,7 +76,8 @@ def select_tokens(output: EncoderOutput, config: EncoderConfig) -> EncoderOutput
     """The tokens and the pooled vector that a config names. ConfigError where there are none."""
     first = num_class_tokens(output)
     if not first and "cls" in f"{config.tokens} {config.pooled}":
-        raise ConfigError(f"{config.encoder}: tokens or pooled: it has no known class token")
+        key = "tokens=cls" if config.tokens == "cls" else f"pooled={config.pooled}"
+        raise ConfigError(f"{config.encoder}: {key}: it has no known class token")
     if output.grid is None and config.tokens == "patch":
         raise ConfigError(f"{config.encoder}: tokens=patch: its tokens form no known grid")
     if config.pooled:

@@ -34,6 +34,15 @@ def find_allocation() -> Allocation | None:
     return Allocation(int(os.environ["SLURM_PROCID"]), size, f"{host}:{port}")
 
 
+def check_nodes(num_nodes: int, endpoint: str, cluster: str) -> None:
+    """ConfigError if nothing says how the nodes of a launch find each other."""
+    if num_nodes > 1 and not endpoint and cluster == "local" and not find_allocation():
+        raise ConfigError(
+            f"launch.num_nodes={num_nodes} needs launch.cluster=slurm, an srun with a task on each "
+            "node, or launch.rdzv_endpoint=host:port of node 0"
+        )
+
+
 def first_host(nodes: str) -> str:
     """Of a list as Slurm writes it: "n[07-09,12]-ib,m1" -> "n07-ib"."""
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).split(",")[0]

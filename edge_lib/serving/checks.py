@@ -5,13 +5,19 @@ from pathlib import Path
 
 from edge_lib.config import ConfigError
 from edge_lib.runs.files import absolute_path
+from edge_lib.runs.saved_models import saved_model
 from edge_lib.serving.settings import ServeSettings
 
 
 def check_start(run: str, settings: ServeSettings) -> None:
-    """ConfigError if a local folder or file does not exist, or the port cannot be listened on."""
-    if _is_local(run) and not absolute_path(run).exists():
+    """ConfigError if a local folder or file does not exist, a folder holds no model, or the port
+    cannot be listened on.
+    """
+    folder = absolute_path(run)
+    if _is_local(run) and not folder.exists():
         raise ConfigError(f"serve: no folder {run}")
+    if folder.exists() and not (folder / "onnx").is_dir():
+        saved_model(folder)
     if settings.index and not settings.index.is_file():
         raise ConfigError(f"index: no file {settings.index}")
     _check_port(settings.host, settings.port)

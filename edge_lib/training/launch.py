@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from edge_lib.config import ConfigError
 from edge_lib.config.launch import ANY_PORT
-from edge_lib.runs.allocation import check_host
+from edge_lib.runs.allocation import check_host, check_nodes
 from edge_lib.runs.nodes import find_nodes
 from edge_lib.training.launch_nodes import launch_on_nodes
 from edge_lib.training.launch_report import WorkerError
@@ -68,6 +68,7 @@ def launch(
     endpoint = "" if rdzv_endpoint == ANY_PORT else rdzv_endpoint
     nodes = find_nodes(endpoint)
     _check_layout(num_processes, num_nodes, node_rank, nodes.size if nodes else 1)
+    check_nodes(num_nodes, endpoint, cluster)
     payload = dump_pickle((fn, args), f"launch cannot send {name_of(fn)} and its arguments")
     logs = Path(log_dir).resolve() if log_dir else None
     if nodes:
@@ -76,8 +77,6 @@ def launch(
         job = NodeJob(payload, num_processes, num_nodes, logs, tuple(sys.path), endpoint)
         digest = digest_of(fn, args, num_processes, num_nodes)
         return launch_on_slurm(job, digest, slurm or {})
-    if num_nodes > 1 and not endpoint:
-        raise ValueError(f"{num_nodes=} needs an rdzv_endpoint 'host:port', not {rdzv_endpoint!r}")
     if num_nodes > 1:
         check_host(endpoint)
         if node_rank == 0:

@@ -38,7 +38,7 @@ from edge_lib.config import ConfigError, EncoderConfig, ModalityConfig
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.features import weights as weights_module
 from edge_lib.features.audio import _WhisperEncoder
-from edge_lib.features.encoder import load_encoder
+from edge_lib.features.encoder import check_output, load_encoder
 from edge_lib.features.weights import (
     check_minilm,
     encoder_fingerprint,
@@ -588,3 +588,19 @@ def test_shipped_whisper_large_has_the_published_size():
         encoder = _WhisperEncoder(architecture)
     assert sum(p.numel() for p in encoder.parameters()) == 636_968_960
     assert encoder.conv1.weight.shape == (1280, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("modality", "name"),
+    [("vision", "all-MiniLM-L6-v2"), ("vision", "tiny-whisper"), ("text", "efficientnet-lite0")],
+)
+def test_encoder_of_another_modality_is_refused_in_one_line(modality, name):
+    with pytest.raises(ConfigError, match=f"^{name} cannot be loaded for {modality}: .") as error:
+        load_encoder(modality, EncoderConfig(encoder=name))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_layer_names_its_modality():
+    config = EncoderConfig(encoder="tiny-resnet", layer=99)
+    with pytest.raises(ConfigError, match=r"^vision: tiny-resnet: layer 99: "):
+        check_output("vision", config)

@@ -210,9 +210,9 @@ def test_tokens_and_layers_of_ast(tmp_path):
     [
         ("text", "all-MiniLM-L6-v2", {"layer": 7}, r"layer 7: its layers are 0 .* 6, or -7, "),
         ("text", "all-MiniLM-L6-v2", {"layer": [1, -8]}, "layer -8"),
-        ("text", "all-MiniLM-L6-v2", {"tokens": "cls"}, "no known class token"),
+        ("text", "all-MiniLM-L6-v2", {"tokens": "cls"}, "tokens=cls: it has no known class token"),
         ("text", "all-MiniLM-L6-v2", {"tokens": "patch"}, "tokens form no known grid"),
-        ("vision", "tiny-resnet", {"pooled": "cls_mean"}, "no known class token"),
+        ("vision", "tiny-resnet", {"pooled": "cls_mean"}, "pooled=cls_mean: it has no known"),
         ("vision", "tiny-resnet", {"layer": [2, 3]}, "widths 64, 128 have no mean.*concat"),
         ("audio", "tiny-whisper", {"layer": 2, "pooled": "cls"}, "no known class token"),
     ],

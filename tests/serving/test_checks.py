@@ -21,9 +21,20 @@ def test_missing_folder_is_refused_at_once(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("run", ["tiny-align", "org/name", "runs", "runs/there", "./runs/there"])
 def test_existing_folder_and_name_are_taken(run, tmp_path, monkeypatch):
-    (tmp_path / "runs/there").mkdir(parents=True)
+    (folder := tmp_path / "runs/there/checkpoints/best").mkdir(parents=True)
+    (folder / "aligner.json").touch()
     monkeypatch.chdir(tmp_path)
     check_start(run, ServeSettings(port=0))
+
+
+def test_folder_without_a_model_is_refused_at_once(tmp_path):
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: no saved model$"):
+        check_start(str(tmp_path), ServeSettings(port=0))
+    (file := tmp_path / "file.json").touch()
+    with pytest.raises(ConfigError, match=r"file\.json: no saved model$"):
+        check_start(str(file), ServeSettings(port=0))
+    (tmp_path / "onnx").mkdir()
+    check_start(str(tmp_path), ServeSettings(port=0))
 
 
 def test_missing_index_is_refused_at_once(tmp_path):

@@ -74,7 +74,10 @@ def _compare(a: list[Candidate], b: list[Candidate], k: int, name: str) -> pd.Da
     """All pairs of the candidates of two modalities, on the rows that have both."""
     both = ~torch.stack([c.vectors.isnan().any(1) for c in [*a, *b]]).any(0)
     if (count := int(both.sum())) < (needed := max(4, k + 2)):
-        raise ConfigError(f"{name}: {count} rows have both; k={k} needs {needed} or more")
+        raise ConfigError(
+            f"{name}: {count} rows have both, of those that compare.rows and groups leave; "
+            f"k={k} needs {needed} or more"
+        )
     vectors = {c: c.vectors[both] for c in [*a, *b]}
     near = {c: nearest_neighbours(x, k) for c, x in vectors.items()}
     records, pairs = [], [*product(a, b)]

@@ -57,6 +57,17 @@ def run_state(folder: Path) -> str:
     return "failed" if metadata.get("exception") else "pending"
 
 
+def run_error(folder: Path) -> str:
+    """The first line of what an executed notebook raised; empty if it raised nothing."""
+    try:
+        cells = nbformat.read(executed_notebook(folder), 4).cells
+    except (OSError, ValueError):
+        return ""
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    errors = [output for output in outputs if output.output_type == "error"]
+    return f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0] if errors else ""
+
+
 def find_aligner(source: AlignerSource) -> Path:
     """The folder of the aligner that `source` names. Runs its experiment first if needed."""
     if source.folder:

@@ -145,7 +145,8 @@ class PointJobs:
                 path.unlink()
                 raise
         except ConfigError as error:
-            raise ConfigError(f"sweep.slurm: {error}") from None
+            hint = " (sweep.gpus is not 0)" if sweep.gpus and "gres" in str(error) else ""
+            raise ConfigError(f"sweep.slurm: {error}{hint}") from None
 
     def ended(self) -> Iterator[tuple[Point, str]]:
         """The points whose jobs have ended since the last call, and why."""

@@ -21,7 +21,7 @@ from edge_lib.config import SweepConfig
 from edge_lib.runs.forked_kernel import prepare_kernels
 from edge_lib.runs.forks import CAN_FORK, SERVER, ForkServer
 from edge_lib.runs.gpus import worker_devices
-from edge_lib.runs.notebooks import executed_notebook
+from edge_lib.runs.notebooks import executed_notebook, run_error
 from edge_lib.runs.point_job import PointJob
 from edge_lib.runs.points import Point
 from edge_lib.runs.slurm_points import Prepare, run_on_slurm
@@ -46,8 +46,9 @@ def run_sweep(
     unfinished = [point for point in points if point.state != "done"]
     for point in unfinished:
         notebook = executed_notebook(point.folder)
-        hint = f": see {notebook}" if notebook.exists() else ""
-        print(f"{point.state}: {point.settings}{hint}", flush=True)
+        hint = f"see {notebook}" if notebook.exists() else ""
+        causes = [str(point.settings), run_error(point.folder), hint]
+        print(f"{point.state}: {': '.join(filter(None, causes))}", flush=True)
     if any(point.state == "failed" for point in unfinished) and not sweep.retry:
         print("set sweep.retry=true to run failed points again", flush=True)
     return unfinished

@@ -90,7 +90,10 @@ def test_vector_of_a_row_is_that_of_its_first_caption(small_align, holed):
             "compare.candidates.text.layers=[7]",
             "compare: all-MiniLM-L6-v2 has no layer 7, only 0, ",
         ),
-        ("compare.k=16", "compare: vision and text: 16 rows have both; k=16 needs 18 or more"),
+        (
+            "compare.k=16",
+            "16 rows have both, of those that compare.rows and groups leave; k=16 needs 18",
+        ),
         ("compare.candidates.audio.layers=[1]", "compare.candidates names audio, which has no sec"),
         ("compare.candidates.sound.layers=[1]", "compare.candidates.sound.*unknown name"),
         ("compare.candidates.text.layers=[]", "compare.candidates.text.layers"),

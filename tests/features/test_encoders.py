@@ -385,7 +385,8 @@ OTHER_VALUES = {
     "tokens": "patch",
     "pooled": "mean",
     "augment": True,
-    "pooler": "mean",
+    "head": "maxsim",
+    "pooler": "perceiver",
     "window": 2,
     "num_latents": 3,
     "num_layers": 2,
@@ -398,8 +399,8 @@ OTHER_VALUES = {
 
 @pytest.mark.parametrize("key", ModalityConfig.model_fields)
 def test_fingerprint_changes_with_the_keys_of_the_encoder_alone(copy, key):
-    modality = ModalityConfig(encoder=str(copy))
-    changed = ModalityConfig(**{"encoder": str(copy), key: OTHER_VALUES[key]})
+    base = {"encoder": str(copy), "pooler": "tokens"}  # which every head takes
+    modality, changed = ModalityConfig(**base), ModalityConfig(**base | {key: OTHER_VALUES[key]})
     assert changed != modality
     one, two = (encoder_fingerprint(m.encoder_config) for m in (modality, changed))
     assert (one != two) == (key in EncoderConfig.model_fields)

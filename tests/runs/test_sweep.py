@@ -114,7 +114,8 @@ def test_sweep_reports_failed_points_and_retries_on_demand(write_sweep, tmp_path
     assert [p.state for p in points] == ["done", "failed", "done"]
     assert [p.config.train.lr for p in failed] == [0.5]
     printed = capfd.readouterr().out
-    assert f"see {executed_notebook(failed[0].folder)}" in printed
+    line = "failed: {'train.lr': 0.5, 'seed': 0}: ValueError: this point fails"
+    assert f"{line}: see {executed_notebook(failed[0].folder)}\n" in printed
     assert "3/3 run, 1 failed, 0 s left" in printed
     assert "this point fails" in executed_notebook(failed[0].folder).read_text()
 

@@ -1,4 +1,4 @@
-"""One GPU in minutes: `python -m edge_lib.bench gpu --json`, at most 8 on an H100 or H200.
+"""One GPU, part by part: `python -m edge_lib.bench gpu --json`.
 
 Each part runs in a process of its own: one that fails or runs out of memory leaves its error in the
 result, and the others whole. Its numbers are printed as a line of JSON when it ends.

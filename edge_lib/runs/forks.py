@@ -82,7 +82,7 @@ def _serve(connection: Connection, folder: Path, prepare: Callable[[], None] | N
     context, running = get_context("fork" if prepare else "spawn"), {}
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was interrupted stops this one
-    _redirect_output(log_file(folder, SERVER))
+    redirect_output(log_file(folder, SERVER))
     if prepare:
         prepare()
     try:
@@ -102,12 +102,12 @@ def _serve(connection: Connection, folder: Path, prepare: Callable[[], None] | N
 
 
 def _run(function: Callable[[], None], log: Path) -> None:
-    _redirect_output(log)
+    redirect_output(log)
     end_with_parent()
     function()
 
 
-def _redirect_output(log: Path) -> None:
+def redirect_output(log: Path) -> None:
     """Send stdout and stderr of this process, its C++ code and its children to one file."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(file, 1)

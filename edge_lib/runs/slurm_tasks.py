@@ -4,6 +4,7 @@
 <folder>/               output of the tasks
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from edge_lib.runs.slurm import (
     new_name,
     submit,
 )
-from edge_lib.runs.slurm_report import end_cause, requeue_cause, was_requeued
+from edge_lib.runs.slurm_report import end_cause, queue_summary, requeue_cause, was_requeued
+
+STATUS_SECONDS = 60  # at least, between two lines on the queue
 
 Key = tuple[str, int]  # an array's name and a task's index
 
@@ -32,7 +35,7 @@ class SlurmTasks:
     visible_seconds = 30
 
     def __init__(self, function: Callable, count: int, folder: Path, options: Mapping[str, Any]):
-        self.folder, self.answering = folder, True
+        self.folder, self.answering, self.status, self.next_status = folder, True, "", 0.0
         self.names: list[str] = []
         try:
             with hold_lock(folder / "submit.lock"):  # of two drivers one submits
@@ -76,7 +79,9 @@ class SlurmTasks:
         print(f"submitted job {number}, tasks: {len(functions)}", flush=True)
 
     def ended(self) -> Iterator[str]:
-        """A line for each task that has failed or was requeued since the last call."""
+        """A line for each task that has failed or was requeued since the last call, and on what the
+        others wait for.
+        """
         try:
             jobs = find_jobs(self.names)
         except SlurmError as error:
@@ -95,6 +100,14 @@ class SlurmTasks:
             del self.running[key]
             if not job or job.state != "COMPLETED":
                 yield f"task {last.number} ended: {end_cause(job, last, self.folder)}"
+        yield from self._status()
+
+    def _status(self) -> Iterator[str]:
+        """A line on what the tasks wait for, if that has changed, at most once a minute."""
+        status = queue_summary(self.running.values())
+        if "pending" in status and status != self.status and time.monotonic() > self.next_status:
+            self.status, self.next_status = status, time.monotonic() + STATUS_SECONDS
+            yield f"Slurm: {status}"
 
     def close(self) -> None:
         """Cancel the tasks that have not ended; print those that cannot be."""

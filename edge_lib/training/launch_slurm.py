@@ -132,7 +132,7 @@ class SlurmLaunch:
         if job is None or job.ended:
             return False
         if was_requeued(job, self.last):
-            cause = requeue_cause(job, self.folder) or f"see {self.folder}"
+            cause = requeue_cause(job, self.folder)
             print(f"Slurm job {self.number} was requeued ({cause})", flush=True)
         state = queue_summary([job]).removeprefix("1 ")
         if state != self.state and job.state != "COMPLETING":

@@ -10,7 +10,7 @@ from threading import RLock
 
 from tqdm import tqdm
 
-from edge_lib.runs.forks import stop_processes
+from edge_lib.runs.forks import redirect_output, stop_processes
 from edge_lib.runs.gpus import worker_devices
 from edge_lib.runs.parent import end_with_parent, spawned_end_with_this
 from edge_lib.training.launch_context import child_environment
@@ -60,9 +60,7 @@ def _cause(code: int, log: Path) -> str:
 def _run(function: Callable, log: Path, devices: str) -> None:
     """In the new process."""
     end_with_parent()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    redirect_output(log)
     sys.stdout.reconfigure(line_buffering=True)
     tqdm.set_lock(RLock())  # its own would leave a semaphore behind when this process is killed
     os.environ["CUDA_VISIBLE_DEVICES"] = devices

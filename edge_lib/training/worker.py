@@ -17,6 +17,7 @@ from typing import Any
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from edge_lib.config.base import Section
+from edge_lib.runs.forks import redirect_output
 from edge_lib.runs.parent import end_with_parent
 from edge_lib.runs.relay import relay_bars
 
@@ -37,7 +38,9 @@ def run_worker(payload: bytes, logs: Path, scratch: Path) -> bytes:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # elastic's, in a fork
     # Slurm sends it before a time limit; the job's main process has it requeued.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    _redirect_output(log_path(logs, os.environ["RANK"]))
+    redirect_output(log_path(logs, os.environ["RANK"]))
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # in a fork, those of its kernel
+    sys.stdout.reconfigure(line_buffering=True)
     try:
         fn, args = pickle.loads(payload)
         return dump_pickle(fn(*args), f"launch cannot send back what {name_of(fn)} returned")
@@ -61,16 +64,6 @@ def set_interrupt_message(message: str) -> None:
     """
     if _status_file:
         _status_file.write_text(message)
-
-
-def _redirect_output(log: Path) -> None:
-    """Send stdout and stderr of this process, its C++ code and its children to one file."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # in a fork, those of its kernel
-    sys.stdout.reconfigure(line_buffering=True)
 
 
 def log_path(folder: Path, rank: int | str) -> Path:

@@ -7,6 +7,7 @@ from edge_lib.features import extract_tasks
 from edge_lib.features.encoder import load_encoder
 from edge_lib.features.extract import write_features
 from edge_lib.features.extract_tasks import run_tasks
+from edge_lib.features.shards import save_shard
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.sources import load_table
 
@@ -87,14 +88,19 @@ def test_corrupt_shard_starts_tasks(run, config):
     )
 
 
-def test_missing_shards_are_listed_when_all_tasks_have_ended(run, config, capsys):
+def test_missing_shards_are_listed_when_all_tasks_have_ended(run, config, capsys, monkeypatch):
+    def save_first(folder, shard, tensors):
+        if shard:
+            raise OSError("no space left")
+        save_shard(folder, shard, tensors)
+
     def work():
         for split in ("val", "test", "swap"):
             write_features(config.data, config.feature_spec, [split])
         writer = StoreWriter(config.feature_spec, "vision", load_table(config.data, "train"))
-        encoders = iter([load_encoder("vision", config.vision.encoder_config)])
-        with pytest.raises(StopIteration):  # at the second shard
-            writer.write(encoders.__next__)
+        monkeypatch.setattr("edge_lib.features.store_writer.save_shard", save_first)
+        with pytest.raises(OSError, match="no space left"):
+            writer.write(lambda: load_encoder("vision", config.vision.encoder_config))
 
     counts, missing, _ = run(work)
     assert set(counts) == {"val/vision", "test/vision", "swap/vision"}

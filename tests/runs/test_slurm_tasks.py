@@ -48,8 +48,19 @@ def test_slurm_task_ends_with_cause(fake, tmp_path, job, line):
 def test_slurm_task_cancelled_while_pending_has_ended(fake, tmp_path):
     fake({0: ("RUNNING",), 1: ("PENDING", "Resources")}, {0: ("RUNNING",)})
     tasks = submit(tmp_path)
-    assert [*tasks.ended()] == []
+    assert [*tasks.ended()] == ["Slurm: 1 pending (Resources), 1 running"]
     assert [*tasks.ended()] == ["task 1_1 ended: cancelled"]
+
+
+def test_slurm_tasks_say_what_they_wait_for_once_a_minute(fake, tmp_path, monkeypatch):
+    reasons = "Resources", "Priority", "Priority", "JobHeldUser"
+    fake(*({0: ("PENDING", reason)} for reason in reasons), {0: ("RUNNING",)})
+    tasks = submit(tmp_path, 1)
+    lines = [[*tasks.ended()] for _ in reasons[:2]]
+    monkeypatch.setattr(tasks, "next_status", 0)
+    lines += [[*tasks.ended()] for _ in (*reasons[2:], "running")]
+    shown = ["Slurm: 1 pending (Resources)"], [], ["Slurm: 1 pending (Priority)"], [], []
+    assert lines == [*shown]
 
 
 def test_slurm_task_that_is_requeued_runs_again(fake, tmp_path):
@@ -57,7 +68,8 @@ def test_slurm_task_that_is_requeued_runs_again(fake, tmp_path):
     tasks = submit(tmp_path, 1)
     lines = [line for _ in range(4) for line in tasks.ended()]
     assert lines == [
-        f"task 1_0 requeued: perhaps its node failed: see {tmp_path / '1_0_0_log.err'}"
+        f"task 1_0 requeued: perhaps its node failed: see {tmp_path / '1_0_0_log.err'}",
+        "Slurm: 1 pending (BeginTime)",
     ]
     assert not tasks.running
 

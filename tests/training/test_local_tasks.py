@@ -37,9 +37,12 @@ def test_task_that_dies_ends_no_other(tmp_path, monkeypatch):
     parts = {"killed": "kill", "raising": "no luck", "fine": 0.5, "waiting": 600}
     tasks, lines = LocalTasks(partial(take_part, tmp_path, parts), 4, tmp_path), []
     waiting = [*tasks.running.values()]
-    while len(tasks.running) > 1:
-        lines += tasks.ended()
-        time.sleep(0.05)
+
+    def one_is_left():
+        lines.extend(tasks.ended())
+        return len(tasks.running) == 1
+
+    wait_for(one_is_left)
     logs = {path: path.read_text() for path in tmp_path.glob("task-*.log")}
     killed, raising = (
         next(path for path in logs if logs[path].startswith(f"took {name}\n"))

@@ -223,7 +223,11 @@ def test_encoder_refuses_what_it_does_not_have_when_loaded(modality, name, choic
         load_encoder(modality, EncoderConfig(encoder=name, **choice))
 
 
-@pytest.mark.parametrize("choice", [{"layer": 0}, {"layer": [3, 8, 16], "merge_layers": "concat"}])
+@pytest.mark.parametrize(
+    "choice",
+    [{"layer": 0}, {"layer": [3, 8, 16], "merge_layers": "concat"}],
+    ids=["one", "several"],
+)
 def test_layers_of_efficientnet(choice):
     blank = [Image.new("RGB", (224, 224), "red"), *images(1)]
     output, inputs = encode("vision", "efficientnet-lite0", blank, weights="random", **choice)

@@ -155,7 +155,11 @@ def test_pooled_tokens_are_means_of_those_alike():
     torch.testing.assert_close(pooled.vectors.norm(dim=2), torch.ones(1, 2))
 
 
-@pytest.mark.parametrize(("factor", "counts"), [(1, [5, 8, 1]), (2, [3, 4, 1]), (4, [2, 2, 1])])
+@pytest.mark.parametrize(
+    ("factor", "counts"),
+    [(1, [5, 8, 1]), (2, [3, 4, 1]), (4, [2, 2, 1])],
+    ids=["all", "half", "quarter"],
+)
 def test_pooled_tokens_are_a_share_of_all(factor, counts):
     items = token_vectors([5, 8, 1], longest=9)
     pooled = pool_tokens(items, factor)

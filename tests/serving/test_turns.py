@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -40,18 +39,20 @@ def test_items_of_a_request_leave_a_thread_to_others():
 
 def test_requests_take_turns(monkeypatch):
     """A request with many pictures leaves a decoding thread to others."""
-    gate, decode = threading.Event(), media.media_from_uri
+    started, gate, decode = threading.Event(), threading.Event(), media.media_from_uri
 
     def slow(kind, uri, *rest):
-        assert "slow" not in uri or gate.wait(10)
+        if "slow" in uri:
+            started.set()
+            assert gate.wait(30)
         return decode(kind, uri.replace("slow", "png"), *rest)
 
     monkeypatch.setattr(media, "media_from_uri", slow)
     with live_server(fake_service()) as url, ThreadPoolExecutor(1) as pool:
         body = {"prompt": "x", "images": [PICTURE.replace("png", "slow")] * 8}
-        many = pool.submit(httpx.post, f"{url}/generate", json=body, timeout=30)
-        time.sleep(0.2)
-        one = httpx.post(f"{url}/generate", json={"prompt": "x", "images": PICTURE}, timeout=5)
+        many = pool.submit(httpx.post, f"{url}/generate", json=body, timeout=60)
+        assert started.wait(30)
+        one = httpx.post(f"{url}/generate", json={"prompt": "x", "images": PICTURE}, timeout=20)
         assert (one.status_code, many.done()) == (200, False)
         gate.set()
         assert many.result().status_code == 200

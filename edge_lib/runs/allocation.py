@@ -11,6 +11,8 @@ PORTS = (
     20_000,
     12_000,
 )  # of the first nodes of jobs: from, how many; below those that Linux gives out
+# what srun sets if each task has GPUs of its own
+OWN_GPUS = {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_GPU_BIND"}
 JOINED = "edge-glass: this node joins the launches of the first, which writes the notebook"
 
 
@@ -24,10 +26,19 @@ class Allocation:
 
 
 def find_allocation() -> Allocation | None:
-    """None if srun did not start this process, or started it alone."""
+    """None if srun did not start this process, or started it alone. ConfigError if tasks of one
+    host see the same GPUs.
+    """
     size = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if size == 1:
         return None
+    per_host = tasks_per_host(os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    if per_host > 1 and not OWN_GPUS & os.environ.keys() and _num_gpus():
+        raise ConfigError(
+            f"srun started {per_host} tasks on a host, each of which is a node of the run and uses "
+            "all GPUs of that host; start one, which starts the processes: "
+            f"srun --ntasks-per-node=1 ... launch.num_processes={per_host}"
+        )
     job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
     port = PORTS[0] + (37 * job + step) % PORTS[1]
     host = first_host(os.environ["SLURM_STEP_NODELIST"])
@@ -41,6 +52,17 @@ def check_nodes(num_nodes: int, endpoint: str, cluster: str) -> None:
             f"launch.num_nodes={num_nodes} needs launch.cluster=slurm, an srun with a task on each "
             "node, or launch.rdzv_endpoint=host:port of node 0"
         )
+
+
+def _num_gpus() -> int:
+    import torch  # takes seconds, which a sweep's command need not wait for
+
+    return torch.cuda.device_count()
+
+
+def tasks_per_host(counts: str) -> int:
+    """The most on one host, of a list as Slurm writes it: "2(x3),1" -> 2."""
+    return max(int(count.partition("(")[0]) for count in counts.split(","))
 
 
 def first_host(nodes: str) -> str:

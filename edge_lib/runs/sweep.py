@@ -17,7 +17,8 @@ from contextlib import closing
 from functools import partial
 from signal import Signals
 
-from edge_lib.config import SweepConfig
+from edge_lib.config import ConfigError, SweepConfig
+from edge_lib.runs.allocation import find_allocation
 from edge_lib.runs.forked_kernel import prepare_kernels
 from edge_lib.runs.forks import CAN_FORK, SERVER, ForkServer
 from edge_lib.runs.gpus import worker_devices
@@ -35,7 +36,13 @@ def run_sweep(
 
     prepare: makes what the points share; on Slurm they wait for it without taking GPUs, while
         locally the first point that needs it makes it.
+    Raises ConfigError inside an srun of several tasks.
     """
+    if allocation := find_allocation():
+        raise ConfigError(
+            f"srun started {allocation.size} tasks, each of which would run the whole sweep; "
+            "start it as one (srun --ntasks=1), or without srun and with sweep.cluster=slurm"
+        )
     states = ("pending", "failed") if sweep.retry else ("pending",)
     queue = list({p.folder: p for p in points if p.state in states}.values())
     done = sum(point.state == "done" for point in points)

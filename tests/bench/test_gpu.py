@@ -49,12 +49,12 @@ def test_decoder_part_has_generation_and_training(monkeypatch):
     assert numbers["seconds.total"] > numbers["w64.seconds.step"]
 
 
-def test_loss_that_runs_out_of_memory_is_left_out(monkeypatch):
+def test_loss_that_runs_out_of_memory_has_its_error(monkeypatch):
     step = matryoshka._step
 
     def step_or_error(name, batch, *rest):
         if name == "open_clip" and batch == 64:
-            raise torch.OutOfMemoryError
+            raise torch.OutOfMemoryError("26 GiB")
         return step(name, batch, *rest)
 
     monkeypatch.setattr(matryoshka, "DIMS", [16, 8])
@@ -64,8 +64,15 @@ def test_loss_that_runs_out_of_memory_is_left_out(monkeypatch):
     assert result["memory_mb.b32.bf16.open_clip.ratio"] == 1
     assert {key for key in result if key.startswith("seconds.b64.bf16")} == {
         f"seconds.b64.bf16.{name}"
-        for name in ("ours", "ours_whole", "ours_whole.ratio", "ours_whole.ratio_min")
+        for name in (
+            "ours",
+            "ours_whole",
+            "ours_whole.ratio",
+            "ours_whole.ratio_min",
+            "open_clip.error",
+        )
     }
+    assert result["seconds.b64.bf16.open_clip.error"] == "OutOfMemoryError: 26 GiB"
 
 
 def test_search_part_finds_what_brute_force_finds(monkeypatch):

@@ -302,3 +302,13 @@ def test_slurm_sweep_cancels_what_it_submitted_before_refusal(write_sweep, monke
     assert slurm.submitted[0][0] in slurm.cancelled
     lists = (path.parent / "points" / "jobs").glob("*.json")
     assert [file.stem for file in lists] == [slurm.submitted[0][0]]
+
+
+def test_sweep_inside_an_srun_of_several_tasks_is_refused(one_point, monkeypatch):
+    slurm = FakeSlurm(monkeypatch, {})
+    step = {"JOB_ID": "7", "STEP_ID": "0", "STEP_NUM_TASKS": "2", "PROCID": "1"}
+    for name, value in (step | {"STEP_NODELIST": "n[1-2]"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(ConfigError, match="srun started 2 tasks, each of which would run"):
+        one_point()
+    assert slurm.submitted == []

@@ -10,11 +10,18 @@ from itertools import count
 
 import psutil
 import pytest
+import torch
 from sweeps import wait_for
 
 from edge_lib.config import ROOT, ConfigError
 from edge_lib.runs import Run, nodes
-from edge_lib.runs.allocation import Allocation, check_host, find_allocation, first_host
+from edge_lib.runs.allocation import (
+    Allocation,
+    check_host,
+    find_allocation,
+    first_host,
+    tasks_per_host,
+)
 from edge_lib.runs.nodes import find_nodes
 from edge_lib.training import node_job
 from edge_lib.training.launch import WorkerError, launch
@@ -147,6 +154,27 @@ def second_of_two(monkeypatch):
     step = {"JOB_ID": "7", "STEP_ID": "0", "STEP_NUM_TASKS": "2", "PROCID": "1"}
     for name, value in (step | {"STEP_NODELIST": UNKNOWN.partition(":")[0]}).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+
+
+@pytest.mark.parametrize(
+    ("counts", "most"), [("1", 1), ("8(x4)", 8), ("2(x3),1", 2), ("1(x2),12", 12)]
+)
+def test_tasks_of_a_host_of_a_list_of_slurm(counts, most):
+    assert tasks_per_host(counts) == most
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_tasks_of_one_host_that_share_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x4)")
+    for name in ("GPUS_PER_TASK", "TRES_PER_TASK", "NTASKS_PER_GPU", "GPU_BIND"):
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert find_allocation().size == 2, "without GPUs"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    with pytest.raises(ConfigError, match=r"--ntasks-per-node=1 \.\.\. launch\.num_processes=8"):
+        find_allocation()
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
+    assert find_allocation().size == 2, "a GPU for each task"
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:1", "127.0.0.1:0", "[127.0.0.1]:1"])

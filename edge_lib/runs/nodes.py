@@ -109,9 +109,13 @@ class Nodes:
             self.store.wait([f"left-{rank}" for rank in range(1, self.size)], LEAVE)
 
     def join(self, experiment: str) -> None:
-        """On another node: ConfigError if the first one runs another experiment."""
-        self.store.set(f"joined-{self.rank}", "")
-        if (first := self.store.get("experiment").decode()) != experiment:
+        """On another node: ConfigError if the first one ends, or runs another experiment."""
+        try:
+            self.store.set(f"joined-{self.rank}", "")
+            first = self.store.get("experiment").decode()
+        except DistError:
+            raise ConfigError("task 0 of this srun ended before it made its run") from None
+        if first != experiment:
             raise ConfigError(
                 f"task {self.rank} of this srun runs {experiment}, task 0 {first}: the tasks of "
                 "one srun are the nodes of one run; start separate runs by an srun each"

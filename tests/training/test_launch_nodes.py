@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from sweeps import wait_for
+from torch.distributed import DistNetworkError
 
 from edge_lib.config import ROOT, ConfigError
 from edge_lib.runs import Run, nodes
@@ -251,3 +252,14 @@ def test_first_node_says_which_tasks_it_waits_for(monkeypatch, capfd):
     with pytest.raises(ConfigError, match=r"tasks \[2\] of this srun did not start"):
         own.gather("train")
     assert capfd.readouterr().out == "waiting for tasks [2] of this srun\n"
+
+
+def test_node_whose_first_one_has_ended_says_so():
+    class EndedStore:
+        def set(self, *_):
+            raise DistNetworkError("recv returned zero")
+
+    own = object.__new__(nodes.Nodes)
+    own.store, own.rank = EndedStore(), 1
+    with pytest.raises(ConfigError, match="task 0 of this srun ended before it made its run"):
+        own.join("train")

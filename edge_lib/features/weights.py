@@ -53,8 +53,8 @@ def locate(name: str, weights: str = "pretrained") -> Path | str:
     if weights == "random" and architecture.is_dir():
         return architecture
     if name.startswith("tiny-"):
-        tiny = [shipped for shipped in SHIPPED if shipped.startswith("tiny-")]
-        raise ConfigError(f"{name} is not shipped; shipped models: {', '.join(tiny)}")
+        hint = did_you_mean(name, SHIPPED)
+        raise ConfigError(f"{name} is not shipped; {hint}shipped models: {', '.join(SHIPPED)}")
     return name
 
 

@@ -87,7 +87,9 @@ def test_check_names_all_problems_at_once(make_parquet):
     overrides = "train.precision=fp16 audio.encoder=tiny-whisperer"
     assert problems(make_parquet(overrides, captions)) == [
         "train.precision=fp16 needs a GPU; use fp32 or bf16",
-        "tiny-whisperer is not shipped; shipped models: tiny-resnet, tiny-whisper, tiny-qwen2",
+        "tiny-whisperer is not shipped; did you mean 'tiny-whisper'? shipped models: "
+        "efficientnet-lite0, tiny-resnet, tiny-whisper, tiny-qwen2, all-MiniLM-L6-v2, "
+        "sentence-transformers/all-MiniLM-L6-v2",
         "audio: no row of parquet train has audio",
         "audio: no row of parquet val has audio",
         "audio: no row of parquet test has audio",

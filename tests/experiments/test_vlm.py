@@ -132,7 +132,7 @@ def test_prefix_spec_rejects_audio_of_variable_length(make_config, small_trimoda
 def test_prefix_spec_rejects_an_unknown_language_model(make_config, aligner_folder):
     config = make_config("vlm.language.model=tiny-qwen")
     with pytest.raises(
-        ConfigError, match=r"tiny-qwen is not shipped; shipped models: .*tiny-qwen2"
+        ConfigError, match=r"tiny-qwen is not shipped; did you mean 'tiny-qwen2'\? shipped models: "
     ):
         prefix_spec(config, aligner_folder)
 

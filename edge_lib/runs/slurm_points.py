@@ -1,6 +1,6 @@
 """The points of a sweep as array jobs of Slurm, which outlive the program that submits them.
 
-    <folder>/jobs/NAME.json     the points of the array NAME, in order
+    <folder>/jobs/NAME.json     the points of the array NAME, in order, or those that it prepares
     <folder>/jobs/              output of its tasks
 
 A second start finds the jobs of the first by these files, and follows those that have not ended.
@@ -93,16 +93,18 @@ class PointJobs:
     def attach(self, points: list[Point]) -> list[Point]:
         """Follow the jobs of points that were submitted earlier; returns the other points."""
         arrays = {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
-        rest = {point.folder.name: point for point in points}
+        rest, preparations = {point.folder.name: point for point in points}, {}
         for (name, index), job in find_jobs(arrays).items():
             if job.ended or job.state == "COMPLETING":
                 continue
-            if not arrays[name]:  # it prepares
-                self.preparation = name, index
-                self.jobs[name, index] = job
+            if isinstance(arrays[name], dict):
+                preparations[name, index] = job
             elif (digest := arrays[name][index]) in rest:
                 self.running[name, index] = rest.pop(digest)
                 self.jobs[name, index] = job
+        for key, job in preparations.items():
+            if rest.keys() <= {*arrays[key[0]]["prepares"]}:
+                self.preparation, self.jobs[key] = key, job
         if self.running:
             print(f"jobs followed from an earlier start: {len(self.running)}", flush=True)
         return [*rest.values()]
@@ -110,7 +112,7 @@ class PointJobs:
     def submit(self, points: list[Point], prepare: Prepare | None) -> None:
         """Submit the points, as several arrays that run one after the other if one is too large."""
         size, previous = max_array_size(), []
-        waits_for = [f"afterok:{self._prepare(prepare)}"] if prepare else []
+        waits_for = [f"afterok:{self._prepare(prepare, points)}"] if prepare else []
         for start in range(0, len(points), size):
             part = points[start : start + size]
             functions = [PointJob(p, self.sweep.notebook, self.sweep.threads) for p in part]
@@ -122,23 +124,29 @@ class PointJobs:
             print(f"submitted job {number}, points: {len(part)}", flush=True)
             previous = [f"afterany:{number}"]
 
-    def _prepare(self, prepare: Prepare) -> str:
+    def _prepare(self, prepare: Prepare, points: list[Point]) -> str:
         """The number of the job that prepares: one of an earlier start, or a new one."""
         if self.preparation:
             return self.jobs[self.preparation].number
-        number = self._submit([prepare], [], "")
+        number = self._submit([prepare], points, "", prepares=True)
         self.preparation = self.names[-1], 0
         print(f"submitted job {number}, which prepares what the points share", flush=True)
         return number
 
-    def _submit(self, functions: list[Callable], points: list[Point], dependency: str) -> str:
-        sweep = self.sweep
+    def _submit(
+        self,
+        functions: list[Callable],
+        points: list[Point],
+        dependency: str,
+        prepares: bool = False,
+    ) -> str:
+        sweep, names = self.sweep, [point.folder.name for point in points]
         options = {"timeout_min": 24 * 60, "slurm_array_parallelism": sweep.workers}
         options |= {"cpus_per_task": sweep.threads, "gpus_per_node": sweep.gpus, **sweep.slurm}
         try:
             self.names.append(name := new_name("sweep", options))
             path = self.folder / f"{name}.json"
-            write_json(path, [point.folder.name for point in points])
+            write_json(path, {"prepares": names} if prepares else names)
             try:
                 return submit(functions, self.folder, name, options, dependency)
             except ConfigError:

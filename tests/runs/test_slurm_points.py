@@ -113,10 +113,11 @@ def test_slurm_sweep_keeps_the_notebook_of_a_point_that_failed_at_once(
 def write_jobs(tmp_path):
     """write_jobs(name, points) writes what an earlier start wrote of its array."""
 
-    def write(name, points):
+    def write(name, points, prepares=False):
         (tmp_path / "points" / "jobs").mkdir()
         digests = [point.folder.name for point in points]
-        (tmp_path / "points" / "jobs" / f"{name}.json").write_text(json.dumps(digests))
+        content = json.dumps({"prepares": digests} if prepares else digests)
+        (tmp_path / "points" / "jobs" / f"{name}.json").write_text(content)
 
     return write
 
@@ -216,9 +217,9 @@ def test_slurm_sweep_that_is_refused_leaves_jobs_of_an_earlier_start(
 
 @pytest.mark.usefixtures("interrupt")
 def test_slurm_sweep_takes_preparation_of_earlier_start(write_sweep, write_jobs, monkeypatch):
-    write_jobs("sweep-1", [])
-    slurm = FakeSlurm(monkeypatch, {("sweep-1", 0): ("RUNNING",)})
     path = write_sweep({"a": {"train.lr": [0.1]}}, cluster="slurm")
+    write_jobs("sweep-1", make_points(path), prepares=True)
+    slurm = FakeSlurm(monkeypatch, {("sweep-1", 0): ("RUNNING",)})
     with pytest.raises(KeyboardInterrupt):
         run_sweep(make_points(path), load_config(path).sweep, print)
     assert [job[1:] for job in slurm.submitted] == [(1, "afterok:1_0")]
@@ -283,7 +284,9 @@ def test_slurm_sweep_splits_arrays_that_run_one_after_the_other(write_sweep, mon
     ]
     files = [tmp_path / "points" / "jobs" / f"{name}.json" for name, *_ in slurm.submitted]
     digests = [json.loads(file.read_text()) for file in files]
-    assert [*chain(*digests)] == [point.folder.name for point in points]
+    names = [point.folder.name for point in points]
+    assert digests[0] == {"prepares": names}
+    assert [*chain(*digests[1:])] == names
 
 
 def test_slurm_sweep_cancels_what_it_submitted_before_refusal(write_sweep, monkeypatch):
@@ -312,3 +315,16 @@ def test_sweep_inside_an_srun_of_several_tasks_is_refused(one_point, monkeypatch
     with pytest.raises(ConfigError, match="srun started 2 tasks, each of which would run"):
         one_point()
     assert slurm.submitted == []
+
+
+@pytest.mark.usefixtures("interrupt")
+def test_slurm_sweep_prepares_again_for_points_that_an_earlier_preparation_lacks(
+    write_sweep, write_jobs, monkeypatch
+):
+    path = write_sweep(GRID, cluster="slurm")
+    points = make_points(path)
+    write_jobs("sweep-1", points[:2], prepares=True)
+    slurm = FakeSlurm(monkeypatch, {("sweep-1", 0): ("RUNNING",)})
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(points, load_config(path).sweep, print)
+    assert [job[1:] for job in slurm.submitted] == [(1, ""), (3, "afterok:1")]

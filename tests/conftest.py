@@ -85,6 +85,14 @@ def _processes_fork_from_a_server():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _threads_stay_the_same():
+    """Benchmarks set torch's threads: forks made by a later test would wait for those for ever."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def fake_hub(monkeypatch, tmp_path):
     """A FakeHub that huggingface_hub uses, with a cache of its own, logged in with TOKEN."""

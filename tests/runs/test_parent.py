@@ -33,7 +33,8 @@ print(os.getpid(), flush=True)
 time.sleep(600)
 """
 PARENT = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and children inherit that
 subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid()), *sys.argv[2:]])
 print("started", flush=True)
 time.sleep(600)

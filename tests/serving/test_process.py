@@ -122,8 +122,8 @@ def run_serve(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_port_in_use_ends_the_process(tmp_path, url):
-    result = run_serve(tmp_path, "--port", url.rpartition(":")[2])
+def test_port_in_use_ends_the_process(url):
+    result = run_serve("tiny-align", "--port", url.rpartition(":")[2])
     assert result.returncode == 2
     assert "--port" in result.stderr
     assert result.stderr.strip().endswith("Address already in use")

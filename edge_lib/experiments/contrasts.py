@@ -10,6 +10,7 @@ from torch import Tensor
 from edge_lib.config import ConfigError
 from edge_lib.data.unusable import UnusableItem
 from edge_lib.metrics.contrasts import contrast_scores, example_scores
+from edge_lib.metrics.flat_names import metrics_by_dim
 from edge_lib.models import Aligner
 from edge_lib.sources.contrasts import ContrastExample, ContrastSet
 
@@ -62,10 +63,4 @@ def _scores(aligner: Aligner, batch: Usable, dims: Sequence[int]) -> list[Tensor
 
 def contrast_metrics(scores: pd.DataFrame) -> dict[str, float]:
     """By flat name: contrast.<set>.text (full dim), contrast.<set>.text.dim64, ..."""
-    metrics = {}
-    for row in scores.itertuples():
-        name = f"contrast.{row.set}.{row.score}"
-        metrics[f"{name}.dim{row.dim}"] = float(row.value)
-        if row.dim == scores.dim.max():
-            metrics[name] = float(row.value)
-    return metrics
+    return metrics_by_dim(scores, lambda row: f"contrast.{row.set}.{row.score}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from edge_lib.config import ConfigError, EvaluateConfig
 from edge_lib.data.table import Table
 from edge_lib.metrics.classification import classification_scores, knn_labels, linear_probe
+from edge_lib.metrics.flat_names import metrics_by_dim
 from edge_lib.models import Aligner
 
 BATCH = 256  # prompts embedded at once
@@ -147,10 +148,4 @@ def probe_table(
 
 def label_metrics(table: pd.DataFrame) -> dict[str, float]:
     """By flat name: zero_shot.vision.accuracy (full dim), zero_shot.vision.accuracy.dim64, ..."""
-    metrics = {}
-    for row in table.itertuples():
-        name = f"{row.method}.{row.modality}.accuracy"
-        metrics[f"{name}.dim{row.dim}"] = float(row.accuracy)
-        if row.dim == table.dim.max():
-            metrics[name] = float(row.accuracy)
-    return metrics
+    return metrics_by_dim(table, lambda row: f"{row.method}.{row.modality}.accuracy", "accuracy")

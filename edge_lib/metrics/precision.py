@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edge_lib.metrics.bootstrap import bootstrap_interval
+from edge_lib.metrics.flat_names import metrics_by_dim
 from edge_lib.metrics.recall import RelevantItems
 from edge_lib.metrics.scores import Embeddings, scores_by_dim
 
@@ -100,10 +101,6 @@ def precision_table(
 
 def precision_metrics(precision: pd.DataFrame, split: str) -> dict[str, float]:
     """By flat name: test.vision_to_text.map_at_r (full dim), test....map_at_r.dim64, ..."""
-    metrics = {}
-    for row in precision.itertuples():
-        name = f"{split}.{row.query}_to_{row.gallery}.{row.measure}"
-        metrics[f"{name}.dim{row.dim}"] = float(row.value)
-        if row.dim == precision.dim.max():
-            metrics[name] = float(row.value)
-    return metrics
+    return metrics_by_dim(
+        precision, lambda row: f"{split}.{row.query}_to_{row.gallery}.{row.measure}"
+    )

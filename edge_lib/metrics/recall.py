@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from edge_lib.metrics.bootstrap import bootstrap_interval
+from edge_lib.metrics.flat_names import metrics_by_dim
 from edge_lib.metrics.scores import Embeddings, scores_by_dim
 
 COLUMNS = ["query", "gallery", "dim", "k", "recall", "low", "high", "rows", "rule", "chance"]
@@ -210,13 +211,9 @@ def _rule(several: bool, strict: bool, equal: int) -> str:
 
 def recall_metrics(recall: pd.DataFrame, split: str) -> dict[str, float]:
     """Recall by flat name: test.vision_to_text.r1 (full dim), test.vision_to_text.r1.dim64, ..."""
-    metrics = {}
-    for row in recall.itertuples():
-        name = f"{split}.{row.query}_to_{row.gallery}.r{row.k}"
-        metrics[f"{name}.dim{row.dim}"] = float(row.recall)
-        if row.dim == recall.dim.max():
-            metrics[name] = float(row.recall)
-    return metrics
+    return metrics_by_dim(
+        recall, lambda row: f"{split}.{row.query}_to_{row.gallery}.r{row.k}", "recall"
+    )
 
 
 def pair_rows(

@@ -34,14 +34,6 @@ def config(small_align):
 
 
 @pytest.fixture
-def aligner(config):
-    torch.manual_seed(0)
-    stores = open_stores(config.feature_spec, load_table(config.data, "val"))
-    widths = {name: store.widths for name, store in stores.items()}
-    return Aligner(config.modalities, config.loss.dims, widths).eval()
-
-
-@pytest.fixture
 def three_modalities():
     """An aligner of vision, audio and text with the backbones that ship."""
     shipped = {"vision": "tiny-resnet", "audio": "tiny-whisper", "text": "all-MiniLM-L6-v2"}

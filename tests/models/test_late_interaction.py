@@ -33,14 +33,6 @@ def config(small_align):
     return config
 
 
-@pytest.fixture
-def aligner(config):
-    torch.manual_seed(0)
-    stores = open_stores(config.feature_spec, load_table(config.data, "val"))
-    widths = {name: store.widths for name, store in stores.items()}
-    return Aligner(config.modalities, config.loss.dims, widths).eval()
-
-
 def plain_scores(texts, images, dim):
     """Item by item: the mean over words of the best cosine with a part of the image."""
     rows = [

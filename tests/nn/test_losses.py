@@ -1,14 +1,12 @@
 """Losses against other implementations, and against brute force where none exists."""
 
-import importlib.util
-import pathlib
-
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from loss_helpers import assert_same, grads, open_clip_loss
 from torch import nn
 
 from edge_lib.bench.matryoshka import matryoshka_losses
@@ -43,17 +41,6 @@ def loop(a, b, scale, dims, weights=None):
     return loss
 
 
-def grads(loss, *tensors):
-    return [loss.detach(), *torch.autograd.grad(loss, tensors)]
-
-
-def assert_same(ours, theirs, rtol=1e-5):
-    """Equal by norm, as single entries of a gradient may nearly cancel."""
-    for x, y in zip(ours, theirs, strict=True):
-        assert x.isfinite().all()
-        assert (x.double() - y.double()).norm() <= rtol * y.double().norm() + 1e-12
-
-
 def leaf_scale(value=1 / 0.07, dtype=torch.float32):
     return torch.tensor(value, dtype=dtype, requires_grad=True)
 
@@ -86,18 +73,6 @@ def test_matryoshka_loss_equals_sentence_transformers(weights):
     theirs = st.MatryoshkaLoss(stub, single, DIMS, weights)([{"x": a}, {"x": b}], None)
     ours = matryoshka_info_nce(a, b, scale, DIMS, weights)
     assert_same(grads(ours, a, b, scale), grads(theirs, a, b, scale))
-
-
-def open_clip_loss():
-    """open_clip's own file by its path: the package itself needs torchvision."""
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None:
-        pytest.skip("open_clip_torch is not installed")
-    path = pathlib.Path(spec.origin).with_name("loss.py")
-    spec = importlib.util.spec_from_file_location("open_clip_loss", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_matryoshka_loss_equals_open_clip():

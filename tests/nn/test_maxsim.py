@@ -1,11 +1,15 @@
 """MaxSim scores and their loss against plain loops in float64, and on two processes."""
 
+from functools import partial
+
+import loss_helpers
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from loss_helpers import grads
 from torch import nn
 
 from edge_lib.config import LossConfig
@@ -20,6 +24,7 @@ from edge_lib.nn.maxsim import (
 )
 
 WIDTH = 16
+assert_same = partial(loss_helpers.assert_same, rtol=1e-9)
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +59,6 @@ def plain_loss(queries, documents, scale, sizes, right=None):
         both = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
         total = total + weight * both / 2
     return total
-
-
-def grads(loss, *tensors):
-    return [loss.detach(), *torch.autograd.grad(loss, tensors)]
-
-
-def assert_same(ours, theirs, rtol=1e-9):
-    for x, y in zip(ours, theirs, strict=True):
-        assert x.isfinite().all()
-        assert (x.double() - y.double()).norm() <= rtol * y.double().norm() + 1e-12
 
 
 def pair(dtype=torch.float64):

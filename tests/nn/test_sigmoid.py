@@ -1,13 +1,11 @@
 """The sigmoid loss against open_clip's, and against a float64 loop where there is none."""
 
-import importlib.util
-import pathlib
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from loss_helpers import assert_same, grads, open_clip_loss
 
 from edge_lib.config import LossConfig
 from edge_lib.nn.losses import build_loss
@@ -44,31 +42,12 @@ def loop(a, b, scale, bias, dims, weights=None, right=None):
     return total
 
 
-def grads(loss, leaves):
-    return [loss.detach(), *torch.autograd.grad(loss, leaves)]
-
-
-def assert_same(ours, theirs, rtol=1e-5):
-    """Equal by norm, as single entries of a gradient may nearly cancel."""
-    for x, y in zip(ours, theirs, strict=True):
-        assert x.isfinite().all()
-        assert (x.double() - y.double()).norm() <= rtol * y.double().norm() + 1e-12
-
-
 def test_sigmoid_loss_equals_open_clip():
-    found = importlib.util.find_spec("open_clip")
-    if found is None:
-        pytest.skip("open_clip_torch is not installed")
-    # its own file by its path: the package itself needs torchvision
-    path = pathlib.Path(found.origin).with_name("loss.py")
-    spec = importlib.util.spec_from_file_location("open_clip_loss", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    single, leaves = module.SigLipLoss(), inputs()
+    single, leaves = open_clip_loss().SigLipLoss(), inputs()
     a, b, scale, bias = leaves
     theirs = sum(single(*(F.normalize(x[:, :d], dim=1) for x in (a, b)), scale, bias) for d in DIMS)
     ours = matryoshka_sigmoid(*leaves, DIMS)
-    assert_same(grads(ours, leaves), grads(theirs, leaves))
+    assert_same(grads(ours, *leaves), grads(theirs, *leaves))
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7, 100])
@@ -79,7 +58,7 @@ def test_sigmoid_loss_equals_float64_loop(dims, start, chunk):
     exact = float64(leaves)
     ours = matryoshka_sigmoid(*leaves, dims, weights, chunk)
     assert ours.dtype is torch.float32
-    assert_same(grads(ours, leaves), grads(loop(*exact, dims, weights), exact))
+    assert_same(grads(ours, *leaves), grads(loop(*exact, dims, weights), *exact))
 
 
 @pytest.mark.parametrize("chunk", [None, 2])
@@ -95,13 +74,13 @@ def test_sigmoid_loss_ignores_missing_items(chunk):
     leaves, present = inputs(), torch.rand(ROWS) < 0.6
     exact = float64(leaves)
     kept = exact[0][present], exact[1][present], *exact[2:]
-    theirs = grads(loop(*kept, DIMS), exact)
+    theirs = grads(loop(*kept, DIMS), *exact)
     with torch.no_grad():
         leaves[0][~present], leaves[1][~present] = torch.nan, torch.inf
-    ours = grads(matryoshka_sigmoid(*leaves, DIMS, None, chunk, present), leaves)
+    ours = grads(matryoshka_sigmoid(*leaves, DIMS, None, chunk, present), *leaves)
     assert_same(ours, theirs)
     nothing = torch.zeros(ROWS, dtype=torch.bool)
-    for x in grads(matryoshka_sigmoid(*leaves, DIMS, None, chunk, nothing), leaves):
+    for x in grads(matryoshka_sigmoid(*leaves, DIMS, None, chunk, nothing), *leaves):
         assert not x.any()
 
 
@@ -117,14 +96,14 @@ def test_sigmoid_loss_of_equal_items_makes_their_pairs_right(chunk):
     assert right.sum() > ROWS
     exact = float64(leaves)
     ours = matryoshka_sigmoid(*leaves, DIMS, None, chunk, labels=labels)
-    assert_same(grads(ours, leaves), grads(loop(*exact, DIMS, right=right), exact))
+    assert_same(grads(ours, *leaves), grads(loop(*exact, DIMS, right=right), *exact))
 
 
 def test_sigmoid_loss_of_zero_vectors_is_finite():
     leaves = inputs()
     with torch.no_grad():
         leaves[0][3], leaves[1][5, :8] = 0, 0
-    value, da, *others = grads(matryoshka_sigmoid(*leaves, DIMS), leaves)
+    value, da, *others = grads(matryoshka_sigmoid(*leaves, DIMS), *leaves)
     assert torch.isclose(value, loop(*leaves, DIMS))
     assert not da[3].any()
     assert all(x.isfinite().all() for x in others)
@@ -142,10 +121,10 @@ def test_sigmoid_loss_of_half_precision_sums_in_fp32(dtype):
     leaves = inputs()
     a, b, scale, bias = leaves
     halves = [a.detach().to(dtype).requires_grad_(), b.detach().to(dtype).requires_grad_()]
-    ours = grads(matryoshka_sigmoid(*halves, scale, bias, DIMS), [*halves, scale, bias])
+    ours = grads(matryoshka_sigmoid(*halves, scale, bias, DIMS), *halves, scale, bias)
     assert [x.dtype for x in ours[:3]] == [torch.float32, dtype, dtype]
     exact = float64([*halves, scale, bias])
-    theirs = grads(loop(*exact, DIMS), exact)
+    theirs = grads(loop(*exact, DIMS), *exact)
     assert_same([ours[0], *ours[3:]], [theirs[0], *theirs[3:]])
     assert_same(ours, theirs, rtol=1e-2)
 
@@ -209,7 +188,7 @@ def step(name, own):
     for key in options.keys() & {"present", "labels"}:
         value = options[key]
         options[key] = value[own] if key == "present" else tuple(x[own] for x in value)
-    return grads(matryoshka_sigmoid(*share, DIMS, **options), share)
+    return grads(matryoshka_sigmoid(*share, DIMS, **options), *share)
 
 
 def one_rank(rank, folder):

@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 1000
 OPEN_CLIP := open-clip-torch==3.3.0
 
 .PHONY: align stamps trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation binding \
-	fusion-ablation evaluate search layers tiny-align test test-fast lab showcase
+	fusion-ablation evaluate search layers tiny-align test test-fast campaign lab showcase
 
 align: .venv/ready
 	@mkdir -p runs
@@ -95,6 +95,9 @@ test: .venv/ready
 test-fast: .venv/ready # what needs no whole notebook and installs nothing
 	$(BIN)/ruff check .
 	$(PYTEST) -m "not notebook and not packages"
+
+campaign: .venv/ready # faults: killed processes, full disks, damaged files and rows
+	$(PYTEST) -m campaign
 
 lab: .venv/ready # on copies, so that working in them leaves the repository as it is
 	@mkdir -p runs/lab

@@ -71,6 +71,10 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     config.collected_ids = [item.nodeid for item in items]  # before any is deselected
+    if "campaign" not in config.option.markexpr:
+        for item in items:
+            if "campaign" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="runs with -m campaign"))
 
 
 @pytest.fixture(scope="session", autouse=True)

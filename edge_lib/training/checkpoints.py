@@ -3,10 +3,12 @@
 A checkpoint is written under a temporary name and renamed, so every folder step-N is complete.
 """
 
+import pickle
 import re
 import shutil
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -30,6 +32,18 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int
         for old in _checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
+
+
+def load_checkpoint(accelerator: Accelerator, folder: Path) -> None:
+    """Restore what `save_checkpoint` saved. UnpicklingError for a file with more than tensors,
+    numbers and texts: a pickle may run code.
+    """
+    for file in sorted(folder.glob("custom_checkpoint_*.pkl")):
+        try:
+            torch.load(file, "meta", weights_only=True)  # Accelerate loads these without a check
+        except pickle.UnpicklingError as error:
+            raise pickle.UnpicklingError(f"{file} is no checkpoint: {error}") from None
+    accelerator.load_state(str(folder))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -20,7 +20,12 @@ from edge_lib.config import TrainConfig
 from edge_lib.runs import Run
 from edge_lib.runs.parent import end_with_parent
 from edge_lib.training.accelerator import make_accelerator
-from edge_lib.training.checkpoints import newest_checkpoint, save_checkpoint, save_model
+from edge_lib.training.checkpoints import (
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    save_model,
+)
 from edge_lib.training.ema import MovingAverage
 from edge_lib.training.optimizer import make_optimizer, rate_factor, total_steps
 from edge_lib.training.progress import Progress, Reporter, peak_memory_mb, step_bar
@@ -76,7 +81,7 @@ class Trainer:
 
     def resume(self) -> None:
         if newest := newest_checkpoint(self.run.checkpoints):
-            self.accelerator.load_state(str(newest))
+            load_checkpoint(self.accelerator, newest)
             self.accelerator.print(f"resumed from {newest.name}", flush=True)
         if self.accelerator.is_main_process:
             self.run.rewind(self.progress.step)
@@ -158,7 +163,7 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model)
         with self.average.applied():
             metrics = evaluate_model(model, evaluate)
-            score = metrics.pop("score")
+            score = float(metrics.pop("score"))  # numpy's are no weights to `load_checkpoint`
             self.report.write(**metrics)
             if score > self.progress.best:
                 self.progress.best = score

@@ -16,7 +16,7 @@ from edge_lib.runs.files import whole_folder, write_json
 from edge_lib.runs.lock import hold_lock
 from edge_lib.sources.digests import digest_files, table_fingerprint
 
-VERSION = 2  # raised whenever the same files give other rows
+VERSION = 3  # raised whenever the same files give other rows
 
 SkippedNames = dict[str, list[str]]  # reason -> names of rows that cannot be read
 

@@ -56,7 +56,7 @@ def _convert(
     images = content.get("images") if isinstance(content, dict) else None
     if not images or not isinstance(images, list):
         raise ConfigError(f"{file} has no images: it is neither COCO's captions nor Karpathy's")
-    images = [image for image in images if isinstance(image, dict)]
+    images = _objects(images, "image", skipped)
     karpathy = any("sentences" in image for image in images)
     if karpathy and taken:
         raise ConfigError(f"{file} has a split {taken[0]!r}; leave out data.split.{taken[0]}")
@@ -68,7 +68,7 @@ def _convert(
     if karpathy:
         rows = _karpathy_rows(images, split, folder, skipped)
     else:
-        rows = _rows(content, file, skipped)
+        rows = _rows(images, content.get("annotations"), file, skipped)
     yield resolve_paths(_table([*rows], by, file), [folder], file)
 
 
@@ -83,17 +83,23 @@ def _table(rows: list[dict], by: str | None, file: Path) -> pa.Table:
     return table.append_column(SPLIT_BY, [values])
 
 
-def _rows(content: dict, file: Path, skipped: SkippedNames) -> Iterator[dict]:
+def _rows(
+    images: list[dict], annotations: object, file: Path, skipped: SkippedNames
+) -> Iterator[dict]:
     """The rows of captions_*.json."""
-    captions = defaultdict(list)
-    for annotation in _objects(content.get("annotations")):
+    captions, rows = defaultdict(list), {}
+    for annotation in _objects(annotations, "annotation", skipped):
         captions[str(annotation.get("image_id"))].append(annotation.get("caption"))
     if not captions:
         raise ConfigError(f"{file} has no annotations: an image_info file has no captions")
-    images = {str(image.get("id")): image for image in _objects(content["images"])}
-    for number, image in images.items():
-        yield _row(image, number, image.get("file_name"), captions[number], skipped)
-    skipped["a caption of an image that is not listed"] += sorted({*captions} - {*images})
+    for image in images:
+        number = str(image.get("id"))
+        if number in rows:
+            skipped["an image with the id of another"].append(f"{image.get('file_name')}")
+        else:
+            rows[number] = _row(image, number, image.get("file_name"), captions[number], skipped)
+    yield from rows.values()
+    skipped["a caption of an image that is not listed"] += sorted({*captions} - {*rows})
 
 
 def _karpathy_rows(
@@ -104,12 +110,20 @@ def _karpathy_rows(
     for image in images:
         if image.get("split") in KARPATHY[split]:
             name = image.get("filename") and _nested(image) if nested else image.get("filename")
-            texts = [sentence.get("raw") for sentence in _objects(image.get("sentences"))]
-            yield _row(image, Path(name or "").stem, name, texts, skipped)
+            sentences = _listed(image.get("sentences"))
+            texts = [s.get("raw") if isinstance(s, dict) else None for s in sentences]
+            yield _row(image, Path(str(name or "")).stem, name, texts, skipped)
 
 
-def _objects(entries: object) -> list[dict]:
-    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+def _objects(entries: object, kind: str, skipped: SkippedNames) -> list[dict]:
+    """The objects in a list; others are named by their number."""
+    odd = [n for n, entry in enumerate(_listed(entries)) if not isinstance(entry, dict)]
+    skipped["not an object"] += [f"{kind} {n}" for n in odd]
+    return [entry for entry in _listed(entries) if isinstance(entry, dict)]
+
+
+def _listed(entries: object) -> list:
+    return entries if isinstance(entries, list) else []
 
 
 def _row(image: dict, name: str, file: object, texts: list, skipped: SkippedNames) -> dict:

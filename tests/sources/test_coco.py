@@ -149,16 +149,35 @@ def test_coco_counts_what_it_cannot_use(images, load, tmp_path):
         {"image_id": 1, "caption": 5},
     ]
     content["images"].append({"id": 8, "file_name": "missing.jpg"})
-    content["images"] += [{"id": 9}, None, "odd"]
+    content["images"] += [{"id": 9}, None, "odd", {"id": 0, "file_name": "again.jpg"}]
     table = load({"train": write(tmp_path / "a.json", content)}, images)
     assert len(table.captions) == 21
     assert widths(table) == [10, 11, 12, 13, None, None]
     assert table.skipped == {
+        "not an object": ["image 6", "image 7", "annotation 22"],
+        "an image with the id of another": ["again.jpg"],
         "a caption of an image that is not listed": ["77", "None"],
         "a caption that is not a text": ["1"],
         "no caption": ["8", "9"],
         "image does not decode": ["8"],
         "no image": ["9"],
+    }
+
+
+def test_coco_counts_what_it_cannot_use_of_karpathys_file(images, load, tmp_path):
+    content = karpathy()
+    content["images"][0]["sentences"] = [{"raw": "a text"}, "odd", {"raw": None}, None]
+    content["images"][1]["sentences"] = "odd"
+    content["images"][2]["filename"] = 5
+    content["images"].append("odd")
+    table = load(write(tmp_path / "dataset_coco.json", content), images)
+    assert len(table.captions) == 1 + 4 * 5
+    assert widths(table) == [10, 11, None, 13, 14, 15]
+    assert table.skipped == {
+        "not an object": ["image 10"],
+        "a caption that is not a text": [f"COCO_train2014_{0:012}"],
+        "no caption": [f"COCO_train2014_{1:012}"],
+        "image does not decode": ["5"],
     }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +24,7 @@ def from_root(path: str | Path) -> Path:
     """Resolve a config's path against the repository root: papermill and JupyterLab start in
     different working directories.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # which leaves ~$photo.jpg as it is
     return path if path.is_absolute() else ROOT / path
 
 

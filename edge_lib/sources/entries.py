@@ -72,7 +72,7 @@ def _items(path: Path) -> Iterator[object]:
         text = file.read()
     try:
         content = _loads(text) if text.strip() else []
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         return iter(content if isinstance(content, list) else [content])

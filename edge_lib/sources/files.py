@@ -106,6 +106,6 @@ def read_json(path: Path, key: str, field: str | None = None, **options):
     try:
         content = json.loads(path.read_bytes(), **options)
         return content[field] if field and not isinstance(content, list) else content
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         expected = f"JSON with a field {field!r}" if field else "JSON"
         raise ConfigError(f"{key}: {path} is not {expected}: {error!r}") from None

@@ -85,8 +85,8 @@ class MissingImages:
 
 def _exists(folder: Path, path: str) -> bool:
     try:
-        return (folder / Path(path).expanduser()).is_file()
-    except (OSError, ValueError, RuntimeError):  # a text that no file can be called
+        return (folder / (Path(path).expanduser() if path[:2] == "~/" else path)).is_file()
+    except (OSError, ValueError):  # a text that no file can be called
         return False
 
 
@@ -95,7 +95,8 @@ def _absolute(
 ) -> pa.ChunkedArray:
     paths = pc.replace_substring(paths, "\\", "/") if windows else paths
     joined = pc.binary_join_element_wise(f"{folders[number]}", paths, "/")
-    return pc.if_else(pc.match_substring_regex(paths, "^[/~]"), paths, joined)
+    absolute = pc.match_substring_regex(paths, "^(/|~/)")  # but not ~$photo.jpg
+    return pc.if_else(absolute, paths, joined)
 
 
 def _with_paths(

@@ -107,6 +107,17 @@ def test_table_finds_paths(pictures, load, place, tmp_path):
     assert path.startswith("/")
 
 
+@pytest.mark.parametrize("name", ["~$3.png", "~", "~no such user/3.png"])
+def test_table_takes_a_tilde_in_a_name_as_it_stands(pictures, load, name):
+    path = pictures / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((pictures / "3.png").read_bytes())
+    rows = [{"image": n, "caption": "x"} for n in (name, "~$absent.png", "~absent/3.png")]
+    table = load(write(pictures / "a.csv", rows))
+    assert [image and image.size for image in table.images(range(3))] == [(13, 8), None, None]
+    assert table.skipped == {"image does not decode": ["1", "2"]}
+
+
 def test_table_counts_a_missing_file_and_an_empty_cell(pictures, load):
     cells = ["0.png", "missing.png", "", " "]
     table = load(write(pictures / "a.csv", [{"image": c, "caption": "x"} for c in cells]))
@@ -317,6 +328,7 @@ def test_table_mixes_texts_and_lists_of_captions(pictures, load):
             r"no column 'image' \(did you mean 'images",
         ),
         ("a.json", b"[{", r"a\.json is not JSON: Expecting"),
+        ("a.json", b"[" * 100_000, r"a\.json is not JSON: maximum recursion depth"),
         ("a.jsonl", b"\n\n", "table train: no file has rows"),
         (
             "a.jsonl",
@@ -325,7 +337,7 @@ def test_table_mixes_texts_and_lists_of_captions(pictures, load):
         ),
         ("a.parquet", b"PAR1", r"a\.parquet is not a Parquet file"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_table_error_names_file_and_cause(pictures, load, name, content, message):
     (pictures / name).write_bytes(content)

@@ -18,7 +18,7 @@ import tempfile
 import time
 import venv
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +30,7 @@ from edge_lib.bench.picture_server import first_request, picture_server
 from edge_lib.bench.tools import ratios
 from edge_lib.config import from_root
 
-IMAGES, FEW, ROUNDS, LATENCY = 8000, 2, 3, 0.02
-MEMORY_ROWS = (10_000, 50_000)
+FEW, LATENCY = 2, 0.02
 PROCESSES, CONNECTIONS = 2, 128  # in all
 SHARD_ROWS = 1000
 RIVAL = ("img2dataset==1.47.0", "pandas<3")
@@ -41,15 +40,18 @@ SAMPLE_SECONDS = 0.1
 Command = Callable[[Path, Path], list[str]]  # list, folder to write -> what is run
 
 
-def download() -> dict[str, float]:
-    """Milliseconds a picture with and without kept connections; start-up; peak memory."""
+def download(
+    images: int = 8000, rounds: int = 3, memory_rows: Sequence[int] = (10_000, 50_000)
+) -> dict[str, float]:
+    """Milliseconds a picture with and without kept connections; start-up; peak memory by rows."""
     rival, result = _rival_program(), {}
     with tempfile.TemporaryDirectory() as folder:
         for name, keep_alive in (("keep_alive", True), ("connection_each", False)):
             with picture_server(LATENCY, keep_alive) as address:
-                result |= _compare(name, address, Path(folder) / name, rival)
+                own = Path(folder) / name
+                result |= _compare(name, address, own, rival, images, rounds)
         with picture_server(LATENCY, True) as address:
-            return result | _memory(address, Path(folder))
+            return result | _memory(address, Path(folder), memory_rows)
 
 
 def write_list(path: Path, address: str, rows: int) -> Path:
@@ -60,20 +62,22 @@ def write_list(path: Path, address: str, rows: int) -> Path:
     return path
 
 
-def _compare(name: str, address: str, folder: Path, rival: Path | None) -> dict[str, float]:
+def _compare(
+    name: str, address: str, folder: Path, rival: Path | None, images: int, rounds: int
+) -> dict[str, float]:
     """Start-up, wall and CPU time of all programs, in turn; times are for each picture."""
     folder.mkdir()
-    many = write_list(folder / "urls.parquet", address, IMAGES)
+    many = write_list(folder / "urls.parquet", address, images)
     few = write_list(folder / "few.parquet", address, FEW)
     programs, runs, result = _programs(rival), defaultdict(list), {}
-    for i in range(ROUNDS):
+    for i in range(rounds):
         for program, command in list(programs.items())[:: 1 if i % 2 else -1]:
             out = folder / f"{program}-{i}"
-            start, wall, cpu = _run(command, many, IMAGES, out, address)
+            start, wall, cpu = _run(command, many, images, out, address)
             *_, few_cpu = _run(command, few, FEW, out / "few", address)
-            runs[program].append((start, 1000 * wall / IMAGES, 1000 * (cpu - few_cpu) / IMAGES))
+            runs[program].append((start, 1000 * wall / images, 1000 * (cpu - few_cpu) / images))
     for position, metric in enumerate(("seconds.start", "milliseconds", "cpu_milliseconds")):
-        values = {program: [run[position] for run in rounds] for program, rounds in runs.items()}
+        values = {program: [run[position] for run in own] for program, own in runs.items()}
         result |= ratios(f"{metric}.{name}", values)
     return result
 
@@ -181,14 +185,14 @@ def _rival_program() -> Path | None:
     return program
 
 
-def _memory(address: str, folder: Path) -> dict[str, float]:
+def _memory(address: str, folder: Path, numbers: Sequence[int]) -> dict[str, float]:
     """Peak MB of all our processes together, by the number of URLs."""
     result = {}
-    for rows in MEMORY_ROWS:
+    for rows in numbers:
         url_list = write_list(folder / f"{rows}.parquet", address, rows)
         command = _ours(url_list, folder / f"rows-{rows}")
         result[f"memory.peak_mb.{rows}_urls"] = _peak_mb(command)
-    few, many = result.values()
+    few, *_, many = result.values()
     return result | {"memory.peak_mb.growth": many / few}
 
 

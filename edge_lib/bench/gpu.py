@@ -1,16 +1,15 @@
 """One GPU, part by part: `python -m edge_lib.bench gpu --json`.
 
-Each part runs in a process of its own: one that fails or runs out of memory leaves its error in the
-result, and the others whole. Its numbers are printed as a line of JSON when it ends.
+Each part runs in a process of its own: one that fails, runs out of memory or takes longer than
+`timeout` leaves its error in the result, and the others whole. Its numbers are printed as a line of
+JSON when it ends.
 """
 
 import json
-from importlib import import_module
-from time import perf_counter
 
 import torch
 
-from edge_lib.bench.tools import in_new_process
+from edge_lib.bench.tools import measure_apart
 from edge_lib.training.timing import seconds
 
 # name -> module of this package, function in it, its arguments
@@ -25,31 +24,17 @@ PARTS = {
 }
 
 
-def gpu() -> dict[str, float | str]:
-    """The numbers of all parts, each under the part's name."""
+def gpu(timeout: float = 180) -> dict[str, float | str]:
+    """The numbers of all parts, each under the part's name. timeout: seconds of a part."""
     if not torch.cuda.is_available():
         raise SystemExit("bench gpu needs a CUDA device")
     result = {}
     for name, target in PARTS.items():
-        numbers = {f"{name}.{key}": value for key, value in part_numbers(*target).items()}
+        measured = measure_apart(*target, timeout=timeout)
+        numbers = {f"{name}.{key}": value for key, value in measured.items()}
         print(json.dumps(numbers), flush=True)
         result |= numbers
     return result
-
-
-def part_numbers(*target) -> dict[str, float | str]:
-    """Numbers of a part and the seconds it took, or its error."""
-    start = perf_counter()
-    try:
-        numbers = in_new_process(_run, *target)
-    except Exception as error:  # out of memory, a missing package: the other parts still count
-        numbers = {"error": f"{type(error).__name__}: {error}"}
-    return numbers | {"seconds.total": perf_counter() - start}
-
-
-def _run(module: str, function: str, *args) -> dict[str, float | str]:
-    """Imports the module only now, so that a missing package fails one part."""
-    return getattr(import_module(f"edge_lib.bench.{module}"), function)(*args)
 
 
 def card(size: int = 8192) -> dict[str, float | str]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edge_lib.bench.matryoshka import similarity_products
 from edge_lib.bench.tools import compare, peak_memory
 from edge_lib.metrics.recall import overlap
 from edge_lib.nn.maxsim import TokenVectors, maxsim_info_nce, score_info_nce
@@ -31,6 +32,11 @@ def tokens(items: int, longest: int, width: int, seed: int, shortest: int) -> To
     return TokenVectors(vectors, torch.arange(longest) < lengths).to(device)
 
 
+def _loss_inputs(batch: int) -> tuple[TokenVectors, TokenVectors]:
+    """The tokens of texts and images."""
+    return tokens(batch, WORDS, WIDTH, 0, 15), tokens(batch, PARTS, WIDTH, 1, PARTS)
+
+
 def naive_scores(queries: TokenVectors, documents: TokenVectors) -> Tensor:
     """MaxSim with the cosines of all pairs of tokens in memory."""
     q, d = (F.normalize(x.vectors, dim=-1) for x in (queries, documents))
@@ -41,7 +47,7 @@ def naive_scores(queries: TokenVectors, documents: TokenVectors) -> Tensor:
 
 def loss_steps(batch: int) -> dict[str, Callable[[], list[Tensor]]]:
     """Loss and gradients, ours and with all cosines in memory."""
-    queries, documents = tokens(batch, WORDS, WIDTH, 0, 15), tokens(batch, PARTS, WIDTH, 1, PARTS)
+    queries, documents = _loss_inputs(batch)
     leaves = [x.vectors.requires_grad_() for x in (queries, documents)]
     scale = torch.tensor(1 / 0.07, device=leaves[0].device)
     present = torch.ones_like(queries.mask[:, 0])
@@ -81,31 +87,34 @@ def search_items(rows: int, queries: int) -> tuple[TokenVectors, TokenVectors]:
     )
 
 
-def maxsim() -> dict[str, float]:
-    """Time, memory and errors of the loss; time and recall of the search; bytes of pooled items."""
+def maxsim(batch: int = BATCH, items: int = ROWS, rounds: int = 5) -> dict[str, float]:
+    """Time, memory and errors of the loss, `limit` being its matrix products alone; time and recall
+    of the search; bytes of pooled items.
+    """
     torch.set_num_threads(2)
-    steps = loss_steps(BATCH)
+    steps = loss_steps(batch)
     ours, naive = steps["ours"](), steps["naive"]()
     errors = [float((x - y).norm() / y.norm()) for x, y in zip(ours, naive, strict=True)]
     names = "error.value", "error.queries", "error.documents"
     result = dict(zip(names, errors, strict=True))
-    result |= compare("seconds.loss", steps, rounds=5)
-    memory = {name: peak_memory(_step, name, BATCH) for name in steps}
+    products = partial(similarity_products, *(x.vectors[x.mask] for x in _loss_inputs(batch)))
+    result |= compare("seconds.loss", steps | {"limit": products}, rounds)
+    memory = {name: peak_memory(_step, name, batch) for name in steps}
     result |= {f"memory_mb.loss.{name}": mb for name, mb in memory.items()}
     result["memory_mb.loss.naive.ratio"] = memory["naive"] / memory["ours"]
-    return result | search_costs()
+    return result | search_costs(items, rounds)
 
 
-def search_costs() -> dict[str, float]:
+def search_costs(rows: int, rounds: int) -> dict[str, float]:
     """Two-stage search (ours) against exact search, and exact search in fewer tokens."""
-    items, queries = search_items(ROWS, QUERIES)
+    items, queries = search_items(rows, QUERIES)
     index, result = MaxSimIndex(items), {}
     for name, batch in (("one_query", queries[:1]), ("batch", queries)):
         searches = {
             "ours": partial(index.search_two_stage, batch, TOP, SHORTLIST),
-            "exact": partial(index.search, batch, TOP),
+            "ours_exact": partial(index.search, batch, TOP),
         }
-        result |= compare(f"seconds.search.{name}", searches, rounds=5)
+        result |= compare(f"seconds.search.{name}", searches, rounds)
     exact = index.search(queries, TOP).rows.cpu()
     two_stage = index.search_two_stage(queries, TOP, SHORTLIST).rows.cpu()
     result["recall10.two_stage"] = overlap(two_stage, exact)

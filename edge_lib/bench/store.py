@@ -1,8 +1,8 @@
 """Training steps with features from the store, against encoding in every step.
 
 Batches, heads, loss and optimizer are the same; only the source of the features differs: a store of
-all tokens, one of `REDUCED` tokens, or the encoders. The lower bound, `heads_alone`, is a step on
-features that are in memory already; `encoders_alone` encodes inputs that are prepared already.
+all tokens, one of `REDUCED` tokens, or the encoders. The `limit` is a step on features that are in
+memory already; `encoders_alone` encodes inputs that are prepared already.
 
 On a CPU this runs `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with random weights
 (speed does not depend on their values) and scenes instead of PixMo.
@@ -39,9 +39,9 @@ ON_GPU = "vision.weights=random text.weights=random features.on_device=true "
 ON_GPU += "train.batch_size=512 train.num_workers=0 data.split=null"
 
 
-def store() -> dict[str, float]:
+def store(rounds: int = 5) -> dict[str, float]:
     """Seconds and samples per second of a training step: from the store, from a store of reduced
-    tokens, online, heads alone; bytes of an image's tokens in the two stores.
+    tokens, online, on features in memory; bytes of an image's tokens in the two stores.
     """
     on_gpu = torch.cuda.is_available()
     path, extra = ("params/full/align.yaml", ON_GPU) if on_gpu else ("params/tiny/align.yaml", "")
@@ -49,10 +49,10 @@ def store() -> dict[str, float]:
         scenes = SCENES.format(rows=2048 if on_gpu else 1024, cache=cache)
         config = load_config(path, f"{scenes} {extra}")
         specs = feature_specs(config)
-        for name in ("ours", "reduced"):
+        for name in ("ours", "ours_reduced"):
             write_features(config.data, specs[name], ["train"])
         steps = training_steps(config, specs)
-        result = compare("seconds", steps, rounds=3 if on_gpu else 5)
+        result = compare("seconds", steps, rounds)
         for name in steps:
             samples = config.train.batch_size / result[f"seconds.{name}"]
             result[f"samples_per_second.{name}"] = samples
@@ -63,7 +63,7 @@ def store() -> dict[str, float]:
 def feature_specs(config: ExperimentConfig) -> dict[str, FeatureSpec]:
     """A store, one of reduced tokens, and encoding in every step."""
     spec = config.feature_spec
-    changes = {"ours": {}, "reduced": {"tokens": REDUCED}, "online": {"online": True}}
+    changes = {"ours": {}, "ours_reduced": {"tokens": REDUCED}, "online": {"online": True}}
     return {
         name: replace(spec, features=spec.features.model_copy(update=change))
         for name, change in changes.items()
@@ -73,12 +73,12 @@ def feature_specs(config: ExperimentConfig) -> dict[str, FeatureSpec]:
 def token_bytes(table: Table, specs: dict[str, FeatureSpec]) -> dict[str, float]:
     """Bytes of an image's tokens in each store, and how many times fewer the reduced one takes."""
     result = {}
-    for name in ("ours", "reduced"):
+    for name in ("ours", "ours_reduced"):
         store = open_store(specs[name], "vision", table)
         parts = (shard.get(key) for shard in store.shards for key in ("tokens", "scales"))
         size = sum(part.nbytes for part in parts if part is not None)
         result[f"token_bytes.{name}"] = size / len(store)
-    factor = result["token_bytes.ours"] / result["token_bytes.reduced"]
+    factor = result["token_bytes.ours"] / result["token_bytes.ours_reduced"]
     return result | {"token_bytes.factor": factor}
 
 
@@ -114,7 +114,7 @@ def training_steps(
 
     encode = _prepared(batches["online"], config.train.batch_size)
     bounds = {
-        "heads_alone": lambda: step(in_memory),
+        "limit": lambda: step(in_memory),
         "encoders_alone": lambda: step(replace(in_memory, features=encode())),
     }
     return {name: step_of(name) for name in specs} | bounds

@@ -119,7 +119,7 @@ def _stepping() -> dict[str, float]:
     def far(batches: AlignmentBatches) -> int:
         return (next(steps) * 7919) % (10 * batches.steps_per_epoch)
 
-    sizes = {"ours": large, "at_100k_rows": small}
+    sizes = {"ours": large, "ours_at_100k_rows": small}
     rows = {name: partial(lambda b: b.global_rows(far(b)), b) for name, b in sizes.items()}
     batches = {name: partial(lambda b: b[far(b)], b) for name, b in sizes.items()}
     batches["random_sampler"] = lambda: next(loaded)
@@ -128,7 +128,7 @@ def _stepping() -> dict[str, float]:
     first = {"ours": batches["ours"], "random_sampler": lambda: next(iter(loader))}
     result |= compare("seconds.first_batch_5m", first, rounds=3)
     for name in ("rows", "batch"):
-        result[f"growth.{name}"] = 1 / result[f"seconds.{name}_5m.at_100k_rows.ratio"]
+        result[f"growth.{name}"] = 1 / result[f"seconds.{name}_5m.ours_at_100k_rows.ratio"]
     return result
 
 

@@ -4,15 +4,22 @@ A ratio is the median of the ratios of all rounds, so that a busy machine slows 
 """
 
 import multiprocessing
+import os
 import re
+import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from importlib import import_module
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 
+import psutil
 import torch
 
 from edge_lib.training.timing import seconds
+
+GRACE = 20  # seconds that a process gets to end its own processes and to remove its files
 
 
 def compare(metric: str, functions: dict[str, Callable], rounds: int) -> dict[str, float]:
@@ -53,10 +60,54 @@ def peak_memories(function: Callable, cases: list[tuple]) -> list[float]:
     return in_new_process(_peaks, function, cases)
 
 
-def in_new_process(function: Callable, *args):
+def measure_apart(
+    module: str, function: str, *args, timeout: float, **kwargs
+) -> dict[str, float | str]:
+    """The numbers that a function of this package returns in a process of its own, and the seconds
+    it took; or its error, such as that it took longer than `timeout` seconds.
+    """
+    start = perf_counter()
+    try:
+        numbers = in_new_process(_run, module, function, args, kwargs, timeout=timeout)
+    except (Exception, SystemExit) as error:  # no memory, no package: others still count
+        numbers = {"error": describe_error(error)}
+    return numbers | {"seconds.total": perf_counter() - start}
+
+
+def describe_error(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _run(module: str, function: str, args: tuple, kwargs: dict) -> dict[str, float | str]:
+    """Imports the module only now, so that a missing package fails one benchmark."""
+    return getattr(import_module(f"edge_lib.bench.{module}"), function)(*args, **kwargs)
+
+
+def in_new_process(function: Callable, *args, timeout: float | None = None):
+    """What `function(*args)` returns or raises in a new process; TimeoutError after so many
+    seconds, when the process and those that it started have ended.
+    """
+    interruptible = {"initializer": signal.signal, "initargs": (signal.SIGINT, _interrupt)}
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        return pool.submit(function, *args).result()
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, **interruptible) as pool:
+        process = psutil.Process(pool.submit(os.getpid).result())
+        future = pool.submit(function, *args)
+        if wait([future], timeout).not_done:
+            _stop(process, future)
+            raise TimeoutError(f"not finished after {timeout:g} s")
+        return future.result()
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def _stop(process: psutil.Process, future: Future) -> None:
+    """Interrupt a process, so that it cleans up; kill it and its own if it does not."""
+    process.send_signal(signal.SIGINT)
+    if wait([future], GRACE).not_done:
+        for own in [*process.children(recursive=True), process]:
+            own.kill()
 
 
 def _peaks(function: Callable, cases: list[tuple]) -> list[float]:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge_lib.bench.tools import compare, peak_memory
+from edge_lib.bench.tools import compare, describe_error, peak_memory
 from edge_lib.config import LoRAConfig, ModalityConfig, TrainConfig, VLMModelConfig
 from edge_lib.data.chat import IGNORE
 from edge_lib.data.chat_batches import ChatBatch
@@ -37,19 +37,25 @@ QUESTION = "Where is the red three, and what is right of it?"
 CONVERSATIONS = [[{"role": "user", "content": f"<image>\n{QUESTION}"}]]
 
 
-def vlm() -> dict[str, float]:
+def vlm(rounds: int = 5) -> dict[str, float]:
     """Seconds to the first token and MB of the head."""
     torch.set_num_threads(2)
-    return first_token(build("Qwen/Qwen2.5-0.5B-Instruct")) | head_memory()
+    return first_token(build("Qwen/Qwen2.5-0.5B-Instruct"), rounds) | head_memory()
 
 
 def large_model(
     quantize: str | None, name: str = "Qwen/Qwen2.5-7B-Instruct", batch: int = 16
-) -> dict[str, float]:
-    """An answer and a training step of a model in bf16, or in 4 bits with `quantize="4bit"`."""
+) -> dict[str, float | str]:
+    """An answer and a training step of a model in bf16, or in 4 bits with `quantize="4bit"`. A step
+    that runs out of memory leaves its error.
+    """
     options = {"precision": "bf16", "quantize": quantize, "gradient_checkpointing": True}
     model = build(name, **options)
-    return answer_speed(model) | training_speed(model, batch)
+    result = answer_speed(model)
+    try:
+        return result | training_speed(model, batch)
+    except RuntimeError as error:
+        return result | {"train.error": describe_error(error)}
 
 
 def build(name: str, **language) -> VLM:
@@ -71,7 +77,7 @@ def patches(count: int = 1) -> EncoderOutput:
     return EncoderOutput(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool), tokens.mean(1))
 
 
-def first_token(model: VLM) -> dict[str, float]:
+def first_token(model: VLM, rounds: int) -> dict[str, float]:
     """Seconds from a question about an image to the answer's first token."""
     image = patches()
     answer = partial(model.answer_batch, CONVERSATIONS, max_new_tokens=1)
@@ -80,7 +86,7 @@ def first_token(model: VLM) -> dict[str, float]:
         "without_cache": partial(answer, {"image": image}),
     }
     same = functions["ours"]() == functions["without_cache"]()
-    return compare("seconds.first_token", functions, rounds=5) | {"same_token": float(same)}
+    return compare("seconds.first_token", functions, rounds) | {"same_token": float(same)}
 
 
 def head_memory() -> dict[str, float]:

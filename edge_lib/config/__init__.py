@@ -7,6 +7,7 @@ from edge_lib.config.backbones import (
     VisionBackboneConfig,
 )
 from edge_lib.config.base import ROOT, from_root
+from edge_lib.config.bench import BenchConfig
 from edge_lib.config.compare import CandidatesConfig, CompareConfig
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.data import DataConfig, SplitConfig

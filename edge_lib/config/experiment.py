@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from edge_lib.config.aligner import AlignerSource
 from edge_lib.config.backbones import BackbonesConfig
 from edge_lib.config.base import Count, Section
+from edge_lib.config.bench import BenchConfig
 from edge_lib.config.checks import problems
 from edge_lib.config.compare import CompareConfig
 from edge_lib.config.data import DataConfig
@@ -55,6 +56,7 @@ class ExperimentConfig(Section):
     aligner: AlignerSource | None = None
     search: SearchConfig | None = None
     sweep: SweepConfig | None = None
+    bench: BenchConfig | None = None
 
     @model_validator(mode="after")
     def _sections_agree(self):

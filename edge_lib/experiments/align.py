@@ -24,7 +24,7 @@ from edge_lib.nn.maxsim import MaxSimInfoNCE, TokenVectors, concatenate
 from edge_lib.runs import Run
 from edge_lib.sources import get_source, load_table
 from edge_lib.training.device import local_device, process_rank
-from edge_lib.training.fit import fit
+from edge_lib.training.fit import Evaluate, fit
 
 
 class AlignmentTask(nn.Module):
@@ -61,8 +61,17 @@ class AlignmentTask(nn.Module):
 
 def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float]:
     """Train the heads on the train split; keep those with the best mean R@1 on val."""
+    run = Run(run_folder)
+    task, batches, evaluate = prepare_alignment(config, run)
+    return fit(task, batches, config.train, run, evaluate, config.seed)
+
+
+def prepare_alignment(
+    config: ExperimentConfig, run: Run
+) -> tuple[AlignmentTask, AlignmentBatches, Evaluate]:
+    """Untrained heads, the batches of the train split, and the evaluation on val."""
     train, val = load_table(config.data, "train"), load_table(config.data, "val")
-    spec, run = config.feature_spec, Run(run_folder)
+    spec = config.feature_spec
     features, stores = open_features(spec, train), open_stores(spec, val)
     batches = alignment_batches(train, features, config.data, config.train, config.seed)
     labels = item_labels(val, stores)
@@ -83,7 +92,7 @@ def train_aligner(config: ExperimentConfig, run_folder: Path) -> dict[str, float
     if mining := config.train.hard_negatives:
         folder = run.folder / "hard_negatives"
         batches.miner = HardNegatives(aligner, batches, config.pairs[0], mining, folder)
-    return fit(task, batches, config.train, run, evaluate, config.seed)
+    return task, batches, evaluate
 
 
 def alignment_batches(

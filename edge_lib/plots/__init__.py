@@ -2,6 +2,7 @@
 
 from edge_lib.plots.ablation import pareto, stacked_bars, variant_dots, variant_lines
 from edge_lib.plots.audio import audio_retrieval
+from edge_lib.plots.bench import cost_ratios
 from edge_lib.plots.comparison import compared_recall
 from edge_lib.plots.fusion import fusion_bars, gate_weights
 from edge_lib.plots.layers import agreement_scores, layer_heatmaps
@@ -24,6 +25,7 @@ __all__ = [
     "attention_steps",
     "audio_retrieval",
     "compared_recall",
+    "cost_ratios",
     "embedding_map",
     "explore_map",
     "fusion_bars",

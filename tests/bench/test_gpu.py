@@ -6,12 +6,12 @@ from importlib import import_module
 import pytest
 import torch
 
-from edge_lib.bench import gpu, matryoshka, retrieval, trm, vlm
+from edge_lib.bench import gpu, matryoshka, retrieval, tools, trm, vlm
 
 
 @pytest.fixture(autouse=True)
 def _parts_run_in_this_process(monkeypatch):
-    monkeypatch.setattr(gpu, "in_new_process", lambda function, *args: function(*args))
+    monkeypatch.setattr(tools, "in_new_process", lambda function, *args, timeout: function(*args))
 
 
 def test_gpu_without_a_device_is_one_line(capsys):
@@ -26,7 +26,7 @@ def test_gpu_part_that_fails_leaves_its_error_and_the_others_whole(monkeypatch, 
         return {"value": 7.0}
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(gpu, "_run", out_of_memory)
+    monkeypatch.setattr(tools, "_run", out_of_memory)
     result = gpu.gpu()
     assert result["loss.error"] == "OutOfMemoryError: tried to allocate 26 GiB"
     assert {n for n in gpu.PARTS if result.get(f"{n}.value") == 7} == gpu.PARTS.keys() - {"loss"}
@@ -41,7 +41,7 @@ def test_gpu_parts_are_functions_of_benchmarks():
 
 def test_decoder_part_has_generation_and_training(monkeypatch):
     monkeypatch.setattr(trm, "NEW", 4)
-    numbers = gpu.part_numbers("trm", "at_widths", (64, 128), 2)
+    numbers = tools.measure_apart("trm", "at_widths", (64, 128), 2, timeout=600)
     for width in ("w64", "w128"):
         assert numbers[f"{width}.same_tokens"] == 1
         speed = 2 / numbers[f"{width}.seconds.step"]
@@ -92,3 +92,27 @@ def test_language_part_has_an_answer_and_a_training_step(monkeypatch, quantize):
     prompt = len(vlm.build("tiny-qwen2").chat.prompt(vlm.CONVERSATIONS[0]))
     tokens = result["train.seconds"] * result["train.tokens_per_second"]
     assert tokens == pytest.approx(2 * (prompt + 3))
+
+
+def test_step_that_runs_out_of_memory_leaves_the_answer(monkeypatch):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("80 GiB")
+
+    monkeypatch.setattr(vlm, "PATCHES", 5)
+    monkeypatch.setattr(vlm, "ANSWER", 3)
+    monkeypatch.setattr(vlm, "training_speed", out_of_memory)
+    result = vlm.large_model(None, "tiny-qwen2", batch=2)
+    assert result["train.error"] == "OutOfMemoryError: 80 GiB"
+    assert result["answer64.seconds"] > 0
+
+
+def test_loss_of_ours_that_fails_leaves_its_error_alone(monkeypatch):
+    def step_or_error(name, *_):
+        raise RuntimeError(f"{name}: too many blocks")
+
+    monkeypatch.setattr(matryoshka, "_step", step_or_error)
+    assert matryoshka.large_batches((32,), chunk=16) == {
+        f"seconds.b32.{dtype}.{loss}.error": f"RuntimeError: {name}: too many blocks"
+        for dtype in matryoshka.DTYPES
+        for loss, name in matryoshka.ON_GPU.items()
+    }

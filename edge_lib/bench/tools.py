@@ -9,6 +9,7 @@ import re
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -92,10 +93,13 @@ def in_new_process(function: Callable, *args, timeout: float | None = None):
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn, **interruptible) as pool:
         process = psutil.Process(pool.submit(os.getpid).result())
         future = pool.submit(function, *args)
-        if wait([future], timeout).not_done:
-            _stop(process, future)
-            raise TimeoutError(f"not finished after {timeout:g} s")
-        return future.result()
+        try:
+            if wait([future], timeout).not_done:
+                raise TimeoutError(f"not finished after {timeout:g} s")
+            return future.result()
+        finally:  # also if this process is interrupted
+            if not future.done():
+                _stop(process, future)
 
 
 def _interrupt(*_) -> None:
@@ -103,11 +107,14 @@ def _interrupt(*_) -> None:
 
 
 def _stop(process: psutil.Process, future: Future) -> None:
-    """Interrupt a process, so that it cleans up; kill it and its own if it does not."""
+    """Interrupt a process, so that it cleans up; kill what remains of it and its own."""
+    own = process.children(recursive=True)
     process.send_signal(signal.SIGINT)
     if wait([future], GRACE).not_done:
-        for own in [*process.children(recursive=True), process]:
-            own.kill()
+        own += [*process.children(recursive=True), process]
+    for each in own:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def _peaks(function: Callable, cases: list[tuple]) -> list[float]:

@@ -1,45 +1,16 @@
 """Measurements in processes of their own: results, errors, and what takes too long."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from bench_targets import call, sleep_through_interrupts, sleep_with_a_child
 
 from edge_lib.bench import tools
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
-
-
-def sleep_with_a_child(path: str) -> None:
-    """Writes the ids of this process and of its child; ends the child when it is interrupted."""
-    child = subprocess.Popen(SLEEP)
-    try:
-        Path(path).write_text(f"{os.getpid()} {child.pid}")
-        time.sleep(600)
-    finally:
-        child.kill()
-        child.wait()
-        Path(path + ".cleaned").touch()
-
-
-def sleep_through_interrupts(path: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    child = subprocess.Popen(SLEEP)
-    Path(path).write_text(f"{os.getpid()} {child.pid}")
-    time.sleep(600)
-
-
-def fail(kind: str) -> None:
-    raise {"memory": MemoryError("26 GiB"), "exit": SystemExit("needs a GPU")}[kind]
-
-
-def end_at_once() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+TIMEOUT = 4  # seconds: time enough to start a process, also on a busy machine
 
 
 def running(path: Path) -> list[int]:
@@ -55,13 +26,9 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.fixture
-def in_this_module(monkeypatch):
-    """`measure_apart` looks for functions in this module."""
-    monkeypatch.setattr(tools, "_run", _call)
-
-
-def _call(module: str, function: str, args: tuple, kwargs: dict):
-    return globals()[function](*args, **kwargs)
+def in_targets(monkeypatch):
+    """`measure_apart` looks for functions in bench_targets."""
+    monkeypatch.setattr(tools, "_run", call)
 
 
 def test_new_process_gives_the_result():
@@ -71,8 +38,8 @@ def test_new_process_gives_the_result():
 
 def test_function_that_takes_too_long_is_interrupted_and_cleans_up(tmp_path):
     path = tmp_path / "pids"
-    with pytest.raises(TimeoutError, match="not finished after 2 s"):
-        tools.in_new_process(sleep_with_a_child, str(path), timeout=2)
+    with pytest.raises(TimeoutError, match="not finished after 4 s"):
+        tools.in_new_process(sleep_with_a_child, str(path), timeout=TIMEOUT)
     assert (tmp_path / "pids.cleaned").exists()
     assert running(path) == []
 
@@ -81,7 +48,7 @@ def test_function_that_ignores_interrupts_is_killed_with_its_processes(tmp_path,
     monkeypatch.setattr(tools, "GRACE", 0.5)
     path = tmp_path / "pids"
     with pytest.raises(TimeoutError):
-        tools.in_new_process(sleep_through_interrupts, str(path), timeout=2)
+        tools.in_new_process(sleep_through_interrupts, str(path), timeout=TIMEOUT)
     deadline = time.monotonic() + 60
     while running(path) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -94,13 +61,13 @@ def test_function_that_ignores_interrupts_is_killed_with_its_processes(tmp_path,
         ("fail", ["memory"], "MemoryError: 26 GiB"),
         ("fail", ["exit"], "SystemExit: needs a GPU"),
         ("end_at_once", [], "BrokenProcessPool"),
-        ("sleep_with_a_child", ["{folder}/pids"], "TimeoutError: not finished after 2 s"),
+        ("sleep_with_a_child", ["{folder}/pids"], "TimeoutError: not finished after 4 s"),
     ],
     ids=["memory", "exit", "killed", "timeout"],
 )
-def test_failure_is_a_number_like_result(in_this_module, tmp_path, function, arguments, message):
+def test_failure_is_a_number_like_result(in_targets, tmp_path, function, arguments, message):
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
-    result = tools.measure_apart("here", function, *arguments, timeout=2)
+    result = tools.measure_apart("here", function, *arguments, timeout=TIMEOUT)
     assert result["error"].startswith(message)
     assert result["seconds.total"] > 0
 

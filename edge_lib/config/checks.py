@@ -40,6 +40,8 @@ def _modality_problems(config) -> Iterator[str]:
         listed = ", ".join(f"{key}={head}" for key, head in heads.items())
         yield f"{listed}: all modalities need the same head"
     for name, modality in config.modalities.items():
+        if modality.merge_layers == "concat" and not isinstance(modality.layer, list):
+            yield f"{name}.merge_layers=concat needs a list of layers (layer={modality.layer})"
         if modality.augment and not config.features.online:
             yield f"{name}.augment needs features.online=true: a store keeps one view of an image"
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from edge_lib.config import (
     MODALITIES,
     CandidatesConfig,
+    CompareConfig,
     ConfigError,
-    EncoderConfig,
     ExperimentConfig,
     FeaturesConfig,
 )
@@ -111,45 +111,52 @@ def _candidates(
     """Of one modality, encoder by encoder."""
     own = config.modalities[modality].encoder_config
     chosen = config.compare.candidates.get(modality, CandidatesConfig())
+    key = f"compare.candidates.{modality}.encoders" if chosen.encoders else f"{modality}.encoder"
     candidates = []
     for name in chosen.encoders or [own.encoder]:
         changes = {"encoder": name, "layer": None}
         changes |= {} if name == own.encoder else {"revision": None}
-        encoder_config = own.model_copy(update=changes)
-        vectors = layer_vectors(encoder_config, modality, table, rows, config.features)
-        for layer in chosen_layers(chosen.layers, len(vectors) - 1, name):
+        try:
+            encoder = load_encoder(modality, own.model_copy(update=changes))
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        vectors = layer_vectors(encoder, modality, table, rows, config.features)
+        for layer in chosen_layers(config.compare, modality, name, len(vectors) - 1):
             candidates.append(Candidate(modality, name, layer, vectors[layer]))
     return candidates
 
 
-def chosen_layers(layers: list[int] | None, count: int, name: str) -> list[int | str]:
-    """The layers that are compared, counted from the embeddings, and the encoder's own output."""
+def chosen_layers(
+    compare: CompareConfig, modality: str, encoder: str, count: int
+) -> list[int | str]:
+    """The layers that are compared, counted from the embeddings, and the encoder's own output.
+    count: that there are.
+    """
+    layers = compare.candidates.get(modality, CandidatesConfig()).layers
     if wrong := [layer for layer in layers or () if not -count <= layer < count]:
-        raise ConfigError(f"compare: {name} has no layer {wrong[0]}, only 0, ..., {count - 1}")
+        raise ConfigError(
+            f"compare.candidates.{modality}.layers: {encoder} has no layer {wrong[0]}, only 0, "
+            f"..., {count - 1}"
+        )
     numbers = range(count) if layers is None else (layer % count for layer in layers)
     return [*dict.fromkeys(numbers), OWN]
 
 
 def layer_vectors(
-    config: EncoderConfig, modality: str, table: Table, rows: np.ndarray, features: FeaturesConfig
+    encoder: Encoder, modality: str, table: Table, rows: np.ndarray, features: FeaturesConfig
 ) -> Vectors:
     """{layer: (len(rows), P)} of all layers, and of the encoder's own output. Of several captions
     of a row its first one; NaN for a row without a usable item, which is counted as skipped.
     """
-    return item_vectors(config, modality, table, _first_items(table, modality, rows), features)
+    return item_vectors(encoder, modality, table, _first_items(table, modality, rows), features)
 
 
 def item_vectors(
-    config: EncoderConfig,
-    modality: str,
-    table: Table,
-    numbers: np.ndarray,
-    features: FeaturesConfig,
+    encoder: Encoder, modality: str, table: Table, numbers: np.ndarray, features: FeaturesConfig
 ) -> Vectors:
     """{layer: (len(numbers), P)} of items by number; NaN for -1 and where an item is skipped."""
-    encoder = load_encoder(modality, config).to(local_device())
-    present = np.unique(numbers[numbers >= 0])
-    encoded, vectors = _encode(encoder, Items(table, modality), present, features)
+    present, items = np.unique(numbers[numbers >= 0]), Items(table, modality)
+    encoded, vectors = _encode(encoder.to(local_device()), items, present, features)
     places = pd.Series(range(len(encoded)), encoded).reindex(numbers).fillna(-1).astype(int)
     by_layer, places = {}, places.tolist()
     for layer, own in enumerate(vectors, -1):

@@ -17,6 +17,7 @@ from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
 from edge_lib.experiments.align import AlignmentTask, alignment_batches, embed_table, item_labels
 from edge_lib.experiments.compare import OWN, Vectors, chosen_layers, item_vectors
+from edge_lib.features.encoder import load_encoder
 from edge_lib.metrics.recall import recall_table
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
@@ -67,19 +68,17 @@ def _vectors(
     config: ExperimentConfig, modality: str, tables: dict[str, Table]
 ) -> dict[str, Vectors]:
     """Of all items of each table, by split and layer."""
-    encoder_config = config.modalities[modality].encoder_config
+    encoder = load_encoder(modality, config.modalities[modality].encoder_config)
+    items = {split: np.arange(len(table.items(modality))) for split, table in tables.items()}
     return {
-        split: item_vectors(
-            encoder_config, modality, t, np.arange(len(t.items(modality))), config.features
-        )
-        for split, t in tables.items()
+        split: item_vectors(encoder, modality, table, items[split], config.features)
+        for split, table in tables.items()
     }
 
 
 def _layers(config: ExperimentConfig, modality: str, vectors: dict[str, Vectors]) -> list[int]:
-    chosen = config.compare.candidates.get(modality)
     name, count = config.modalities[modality].encoder, len(vectors["train"]) - 1
-    layers = chosen_layers(chosen and chosen.layers, count, name)
+    layers = chosen_layers(config.compare, modality, name, count)
     return [layer for layer in layers if layer != OWN]
 
 

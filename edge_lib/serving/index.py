@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,8 +43,11 @@ class SearchIndex:
 
     def __init__(self, path: Path, dims: Sequence[int] = ()):
         self._path = path
-        table, metadata = _read(path)
+        metadata = read_metadata(path)
         widest = max(metadata["dims"])
+        with _other_files_refused(path):
+            columns = [*COLUMNS, f"embedding_{widest}"]
+            table = pq.read_table(path, columns=columns).combine_chunks()
         self.dims = sorted({*metadata["dims"], *(dim for dim in dims if dim < widest)})
         self.model_sha256 = metadata["model_sha256"]
         self._vectors = _vectors(table[f"embedding_{widest}"], widest)
@@ -109,21 +113,26 @@ class SearchIndex:
         return file.getvalue()
 
 
-def _read(path: Path) -> tuple[pa.Table, dict]:
-    """The columns that are needed, and the metadata of the file."""
+@contextmanager
+def _other_files_refused(path: Path) -> Iterator[None]:
     try:
-        schema = pq.read_schema(path)
-        metadata = json.loads((schema.metadata or {})[b"edge_glass"])
-        widest = max(metadata["dims"])
-        columns = [*COLUMNS, *({f"embedding_{widest}", f"scale_{widest}"} & {*schema.names})]
-        table = pq.read_table(path, columns=columns)
+        yield
     except FileNotFoundError:
         raise ConfigError(f"index: no file {path}") from None
     except (KeyError, OSError, ValueError) as error:
         raise ConfigError(f"index: {path} is no file of `edge-glass embed`: {error}") from None
-    if not table.num_rows:
+
+
+def read_metadata(path: Path) -> dict:
+    """What `edge-glass embed` wrote of a file. ConfigError for another one, or one without rows."""
+    with _other_files_refused(path), pq.ParquetFile(path) as file:
+        schema, num_rows = file.schema_arrow, file.metadata.num_rows
+        metadata = json.loads((schema.metadata or {})[b"edge_glass"])
+        for name in (*COLUMNS, f"embedding_{max(metadata['dims'])}"):
+            schema.field(name)
+    if not num_rows:
         raise ConfigError(f"index: {path} has no rows")
-    return table.combine_chunks(), metadata
+    return metadata
 
 
 def _vectors(column: pa.ChunkedArray, dim: int) -> np.ndarray:

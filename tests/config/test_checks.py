@@ -57,6 +57,10 @@ PROBLEMS = {
         f"{ALIGN} train.batch_size=10 launch.num_processes=2 launch.num_nodes=2",
         "train.batch_size=10 is not a multiple of 4 (processes)",
     ),
+    "merge of one layer": (
+        "vision={encoder: tiny-resnet, layer: -2, merge_layers: concat}",
+        "vision.merge_layers=concat needs a list of layers (layer=-2)",
+    ),
     "captions in a batch": (
         f"{ALIGN} train.batch_size=64 data.captions_per_row=5",
         "train.batch_size=64 is not a multiple of data.captions_per_row=5",

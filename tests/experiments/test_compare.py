@@ -8,6 +8,7 @@ import torch
 from edge_lib import __main__ as command_line
 from edge_lib.config import ConfigError
 from edge_lib.experiments.compare import compare_layers, layer_vectors
+from edge_lib.features.encoder import load_encoder
 from edge_lib.features.extract import write_features
 from edge_lib.features.store import open_store
 from edge_lib.metrics.similarity import linear_cka, mutual_knn
@@ -64,7 +65,7 @@ def test_rows_without_a_usable_item_are_nan(small_align, holed):
     config = small_align()
     rows = np.arange(8)
     for modality, missing in (("vision", [1, 3]), ("text", [5])):
-        encoder = config.modalities[modality].encoder_config
+        encoder = load_encoder(modality, config.modalities[modality].encoder_config)
         vectors = layer_vectors(encoder, modality, holed, rows, config.features)
         for own in vectors.values():
             assert own.isnan().any(1).nonzero()[:, 0].tolist() == missing
@@ -74,7 +75,7 @@ def test_rows_without_a_usable_item_are_nan(small_align, holed):
 
 def test_vector_of_a_row_is_that_of_its_first_caption(small_align, holed):
     config = small_align("features.batch_size=2")
-    encoder = config.modalities["text"].encoder_config
+    encoder = load_encoder("text", config.modalities["text"].encoder_config)
     some, alone = (
         layer_vectors(encoder, "text", holed, np.array(rows), config.features)
         for rows in ([2, 4, 7], [4])
@@ -88,7 +89,7 @@ def test_vector_of_a_row_is_that_of_its_first_caption(small_align, holed):
     [
         (
             "compare.candidates.text.layers=[7]",
-            "compare: all-MiniLM-L6-v2 has no layer 7, only 0, ",
+            r"^compare\.candidates\.text\.layers: all-MiniLM-L6-v2 has no layer 7, only 0, ",
         ),
         (
             "compare.k=16",
@@ -99,7 +100,15 @@ def test_vector_of_a_row_is_that_of_its_first_caption(small_align, holed):
         ("compare.candidates.text.layers=[]", "compare.candidates.text.layers"),
         ("compare.candidates.text.encoders=tiny", "compare.candidates.text.encoders"),
         ("compare.rows=3", "compare.rows"),
-        ("compare.candidates.text.encoders=[tiny-bert]", "tiny-bert is not shipped"),
+        (
+            "compare.candidates.text.encoders=[tiny-bert]",
+            r"^compare\.candidates\.text\.encoders: tiny-bert is not shipped",
+        ),
+        (
+            "compare.candidates.vision.encoders=[tiny-resnet,all-MiniLM-L6-v2]",
+            r"^compare\.candidates\.vision\.encoders: all-MiniLM-L6-v2 cannot be loaded for vis",
+        ),
+        ("text.pooled=cls_mean", r"^text\.encoder: all-MiniLM-L6-v2: pooled=cls_mean"),
         (
             "vision.pooled=cls compare.candidates.vision.encoders=[tiny-resnet]",
             "no known class tok",

@@ -2,6 +2,8 @@
 
 import socket
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from edge_lib.__main__ import main
@@ -10,7 +12,9 @@ from edge_lib.serving.checks import check_start
 from edge_lib.serving.settings import ServeSettings
 
 
-@pytest.mark.parametrize("run", ["runs/nope", "./runs/nope", "/nope/at/all", "a/b/c", "~/nope"])
+@pytest.mark.parametrize(
+    "run", ["nope", "runs/nope", "./runs/nope", "/nope/at/all", "a/b/c", "~/nope"]
+)
 def test_missing_folder_is_refused_at_once(run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -40,6 +44,13 @@ def test_folder_without_a_model_is_refused_at_once(tmp_path):
 def test_missing_index_is_refused_at_once(tmp_path):
     settings = ServeSettings(port=0, index=str(tmp_path / "nope.parquet"))
     with pytest.raises(ConfigError, match=r"^index: no file /.*nope\.parquet$"):
+        check_start("tiny-align", settings)
+
+
+def test_other_file_as_index_is_refused_at_once(tmp_path):
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "table.parquet")
+    settings = ServeSettings(port=0, index=str(tmp_path / "table.parquet"))
+    with pytest.raises(ConfigError, match=r"table\.parquet is no file of `edge-glass embed`"):
         check_start("tiny-align", settings)
 
 

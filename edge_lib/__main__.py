@@ -50,12 +50,15 @@ def extract(arguments: Arguments) -> int:
     )
     options = parser.parse_args(arguments)
     from edge_lib.config import load_config
+    from edge_lib.runs.allocation import check_nodes
     from edge_lib.sources.download import download_missing
 
     config = load_config(options.config, options.overrides, "modalities")
-    data, spec = config.data, config.feature_spec
+    data, spec, launch = config.data, config.feature_spec, config.launch
+    if by_launch := options.tasks is None and options.cluster == "local":
+        check_nodes(launch.num_nodes, launch.node_rank, launch.endpoint, launch.cluster)
     download_missing(data)
-    if options.tasks is None and options.cluster == "local":
+    if by_launch:
         from edge_lib.features.extract import extract_features, launch_logs
 
         logs, missing = launch_logs(data, spec), []

@@ -72,9 +72,14 @@ def test_unknown_command_lists_commands(capsys):
             ["extract", CONFIG, "--overrides", "train.lr"],
             "overrides: 'train.lr' is not of the form",
         ),
+        (
+            ["extract", CONFIG, "--overrides", "launch.num_nodes=2"],
+            "launch.num_nodes=2 needs launch.cluster=slurm, an srun with a task on each node, or "
+            "launch.rdzv_endpoint=host:port of node 0\n",
+        ),
         (["extract", CONFIG, "--tasks", "0"], "--tasks: expected at least 1, got 0\n"),
     ],
-    ids=["sweep", "no-modality", "extract", "tasks"],
+    ids=["sweep", "no-modality", "extract", "nodes", "tasks"],
 )
 def test_config_error_is_one_line(arguments, message, capsys):
     assert command_line.main(arguments) == 2

@@ -21,7 +21,6 @@ from edge_lib.features.store import store_names
 from edge_lib.features.weights import resolve_model
 from edge_lib.models import Aligner
 from edge_lib.runs import Run
-from edge_lib.runs.allocation import check_nodes
 from edge_lib.runs.notebooks import aligner_folder
 from edge_lib.sources import load_table
 from edge_lib.sources.split_names import CONVERSATIONS, QUESTIONS, SPLITS
@@ -36,11 +35,10 @@ def check_experiment(config: ExperimentConfig, *runs: Run) -> None:
     batches with rows, groups, kinds and conversations. No image or clip is decoded.
     runs: those that are trained; a run that goes on needs the features that it started with.
     """
-    problems, launch = [*_config_problems(config)], config.launch
+    problems = [*_config_problems(config)]
     open_table = cache(partial(load_table, config.data))  # opening looks at every file of a table
-    nodes = partial(check_nodes, launch.num_nodes, launch.endpoint, launch.cluster)
     features = partial(_check_features, config, open_table, runs)
-    for check in [nodes, *_checks(config, open_table), features]:
+    for check in [*_checks(config, open_table), features]:
         try:
             check()
         except ConfigError as error:
@@ -53,8 +51,6 @@ def _config_problems(config: ExperimentConfig) -> Iterator[str]:
     """Problems that need no table: modalities, and GPUs of this machine."""
     if len(config.modalities) == 1:
         yield "alignment needs sections of two modalities: vision, audio or text"
-    if config.launch.node_rank >= config.launch.num_nodes:
-        yield f"launch.node_rank={config.launch.node_rank} needs a larger launch.num_nodes"
     gpus = torch.cuda.device_count()
     for key, train in train_sections(config).items():
         if not gpus and train.precision == "fp16":

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from edge_lib.config import ConfigError
 
-PORTS = (
-    20_000,
-    12_000,
-)  # of the first nodes of jobs: from, how many; below those that Linux gives out
+FIRST_PORT, NUM_PORTS = 20_000, 12_000  # of first nodes; below those that Linux gives out
 # what srun sets if each task has GPUs of its own
 OWN_GPUS = {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_GPU_BIND"}
 JOINED = "edge-glass: this node joins the launches of the first, which writes the notebook"
@@ -40,14 +37,24 @@ def find_allocation() -> Allocation | None:
             f"srun --ntasks-per-node=1 ... launch.num_processes={per_host}"
         )
     job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
-    port = PORTS[0] + (37 * job + step) % PORTS[1]
+    port = FIRST_PORT + (37 * job + step) % NUM_PORTS
     host = first_host(os.environ["SLURM_STEP_NODELIST"])
     return Allocation(int(os.environ["SLURM_PROCID"]), size, f"{host}:{port}")
 
 
-def check_nodes(num_nodes: int, endpoint: str, cluster: str) -> None:
-    """ConfigError if nothing says how the nodes of a launch find each other."""
-    if num_nodes > 1 and not endpoint and cluster == "local" and not find_allocation():
+def check_nodes(num_nodes: int, node_rank: int, endpoint: str, cluster: str) -> None:
+    """ConfigError if nothing says how the nodes of a launch find each other, or if they are not
+    those of this srun.
+    """
+    if not 0 <= node_rank < num_nodes:
+        raise ConfigError(f"launch.node_rank={node_rank} needs a larger launch.num_nodes")
+    allocation = find_allocation()
+    if allocation and num_nodes not in (1, allocation.size):
+        raise ConfigError(
+            f"launch.num_nodes={num_nodes}, but srun started {allocation.size} tasks, one for each "
+            "node"
+        )
+    if num_nodes > 1 and not endpoint and cluster == "local" and not allocation:
         raise ConfigError(
             f"launch.num_nodes={num_nodes} needs launch.cluster=slurm, an srun with a task on each "
             "node, or launch.rdzv_endpoint=host:port of node 0"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge_lib.config import ROOT, ConfigError, ExperimentConfig, from_root
 from edge_lib.config.base import relative_to_root
-from edge_lib.runs.allocation import find_allocation
+from edge_lib.runs.allocation import check_nodes, find_allocation
 from edge_lib.runs.environment import describe_environment
 from edge_lib.runs.files import absolute_path, replace_text, write_json
 from edge_lib.runs.lock import lock_folder
@@ -42,15 +42,17 @@ class Run:
         by another process. Of several nodes that one srun started, it returns on the first.
         """
         check_parameters()
+        launch = config.launch
+        check_nodes(launch.num_nodes, launch.node_rank, launch.endpoint, launch.cluster)
         if find_allocation():
             from edge_lib.runs.nodes import join_nodes  # imports torch
 
-            join_nodes(f"{notebook} {config.digest()}", config.launch.endpoint)
+            join_nodes(f"{notebook} {config.digest()}", launch.endpoint)
         run = cls(from_root(run_dir)) if run_dir else cls.of(config, notebook)
         try:
             run._save_config(config.to_yaml())
             run._make_folders()
-            lock_folder(run.folder, config.launch.node_rank)
+            lock_folder(run.folder, launch.node_rank)
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(f"{run.folder}: cannot create the run folder: {reason}") from None

@@ -15,7 +15,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_lib.config import ConfigError
 from edge_lib.config.launch import ANY_PORT
 from edge_lib.runs.allocation import check_host, check_nodes
 from edge_lib.runs.nodes import find_nodes
@@ -67,8 +66,9 @@ def launch(
     """
     endpoint = "" if rdzv_endpoint == ANY_PORT else rdzv_endpoint
     nodes = find_nodes(endpoint)
-    _check_layout(num_processes, num_nodes, node_rank, nodes.size if nodes else 1)
-    check_nodes(num_nodes, endpoint, cluster)
+    if num_processes < 1:
+        raise ValueError(f"{num_processes=}: needs 1 or more, on each of {num_nodes=}")
+    check_nodes(num_nodes, node_rank, endpoint, cluster)
     payload = dump_pickle((fn, args), f"launch cannot send {name_of(fn)} and its arguments")
     logs = Path(log_dir).resolve() if log_dir else None
     if nodes:
@@ -83,13 +83,3 @@ def launch(
             host_store(endpoint)
     node = Node(node_rank, num_nodes, rdzv_endpoint, next(_numbers), hosts=node_rank == 0)
     return run_node(payload, num_processes, node, logs)
-
-
-def _check_layout(num_processes: int, num_nodes: int, node_rank: int, num_tasks: int) -> None:
-    if num_processes < 1 or not 0 <= node_rank < num_nodes:
-        raise ValueError(
-            f"{num_processes=}, {num_nodes=}, {node_rank=}: needs num_processes >= 1 and "
-            "0 <= node_rank < num_nodes"
-        )
-    if num_tasks > 1 and num_nodes not in (1, num_tasks):
-        raise ConfigError(f"{num_nodes=}, but srun started {num_tasks} tasks, one for each node")

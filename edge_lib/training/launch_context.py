@@ -5,11 +5,12 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
 from contextvars import copy_context
-from functools import partial
+from functools import cache, partial
 from multiprocessing.context import ForkProcess, SpawnProcess
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from torch.distributed.elastic.multiprocessing import SignalException
 
 from edge_lib.runs.progress import in_open_notebook, progress_bar
 from edge_lib.runs.relay import draw_bars
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -26,6 +29,8 @@ def child_environment(num_processes: int) -> Iterator[None]:
     before, paths = {n: os.environ[n] for n in names if n in os.environ}, sys.path[:]
     affinity = getattr(os, "sched_getaffinity", None)  # the cores a container may use; Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if cores < num_processes:
+        _warn_of_few_cores(cores, num_processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # A spawned process takes "" for the directory Python started in, not the current one.
@@ -37,6 +42,15 @@ def child_environment(num_processes: int) -> Iterator[None]:
         for name in names:
             os.environ.pop(name, None)
         os.environ.update(before)
+
+
+@cache
+def _warn_of_few_cores(cores: int, num_processes: int) -> None:
+    """Once, however many launches follow."""
+    log.warning(
+        "CPU cores of %s: %s for %s processes; under Slurm, ask for more with --cpus-per-task",
+        *(socket.gethostname(), cores, num_processes),
+    )
 
 
 @contextlib.contextmanager

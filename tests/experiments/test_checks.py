@@ -98,17 +98,6 @@ def test_check_names_all_problems_at_once(make_parquet):
     ]
 
 
-def test_check_names_what_nodes_need_to_find_each_other(make_parquet):
-    assert "launch.node_rank=1 needs a larger launch.num_nodes" in problems(
-        make_parquet("launch.node_rank=1")
-    )
-    line = "launch.num_nodes=2 needs launch.cluster=slurm, an srun "
-    assert [x for x in problems(make_parquet("launch.num_nodes=2")) if x.startswith(line)]
-    for key in ("launch.cluster=slurm", "launch.rdzv_endpoint=node0:29500"):
-        config = make_parquet(f"launch.num_nodes=2 {key}")
-        assert not [x for x in problems(config) if x.startswith("launch.")]
-
-
 def test_check_names_modalities_without_items(make_parquet):
     config = make_parquet("audio.encoder=tiny-whisper data.hard_negatives=false")
     names = [f"parquet {split}" for split in ("train", "val", "test")]

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from edge_lib.config import ConfigError, ExperimentConfig
+from edge_lib.config.launch import LaunchConfig
 from edge_lib.runs import Run
 
 
@@ -51,6 +52,36 @@ def test_create_accepts_folder_with_notebook_and_hidden_files(config, tmp_path):
     (tmp_path / "out.ipynb").touch()
     (tmp_path / ".lock").touch()
     assert Run.create(config, "nb", tmp_path).metrics() == {}
+
+
+IMPOSSIBLE = {
+    "no cluster": ({"num_nodes": 2}, "launch.num_nodes=2 needs launch.cluster=slurm, an srun "),
+    "rank too high": ({"node_rank": 1}, "launch.node_rank=1 needs a larger launch.num_nodes"),
+}
+
+
+@pytest.mark.parametrize(("launch", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_create_refuses_nodes_that_cannot_find_each_other(config, tmp_path, launch, message):
+    config = config.model_copy(update={"launch": LaunchConfig(**launch)})
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        Run.create(config, "nb", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["cluster", "rdzv_endpoint"])
+def test_create_accepts_nodes_of_slurm_and_of_an_endpoint(config, tmp_path, key):
+    value = {"cluster": "slurm", "rdzv_endpoint": "node0:29500"}[key]
+    launch = LaunchConfig(num_nodes=2, **{key: value})
+    Run.create(config.model_copy(update={"launch": launch}), "nb", tmp_path / "run")
+
+
+def test_create_refuses_another_number_of_nodes_than_srun_started(config, tmp_path, monkeypatch):
+    step = {"JOB_ID": "7", "STEP_ID": "0", "STEP_NUM_TASKS": "2", "PROCID": "0"}
+    for name, value in (step | {"STEP_NODELIST": "n[1-2]"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    config = config.model_copy(update={"launch": LaunchConfig(num_nodes=3)})
+    with pytest.raises(ConfigError, match=r"^launch\.num_nodes=3, but srun started 2 tasks"):
+        Run.create(config, "nb", tmp_path / "run")
 
 
 def test_create_reports_unusable_folder_in_one_line(config, tmp_path):

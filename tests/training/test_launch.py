@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from edge_lib.config import ROOT
+from edge_lib.training import launch_context
 from edge_lib.training.checkpoints import newest_checkpoint
 from edge_lib.training.launch import WorkerError, launch
 
@@ -170,6 +172,16 @@ def test_function_defined_in_a_cell_is_refused():
 def test_impossible_layout_is_refused(layout):
     with pytest.raises(ValueError, match="num_nodes"):
         launch(launch_targets.get_rank, **layout)
+
+
+def test_fewer_cores_than_processes_are_reported_once(monkeypatch, caplog):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    launch_context._warn_of_few_cores.cache_clear()
+    for num_processes in (1, 2, 3, 3):
+        with launch_context.child_environment(num_processes):
+            pass
+    (line,) = caplog.messages
+    assert line.startswith(f"CPU cores of {socket.gethostname()}: 2 for 3 processes; ")
 
 
 def test_children_import_from_the_current_directory(tmp_path, monkeypatch):

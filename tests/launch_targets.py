@@ -83,3 +83,18 @@ def block(folder):
     if get_rank() == 1:
         time.sleep(600)
     dist.barrier()
+
+
+def wait_for_each_other(folder):
+    """Each of two ranks waits for what the other never sends."""
+    dist.init_process_group("gloo")
+    (Path(folder) / f"pid-{get_rank()}").write_text(str(os.getpid()))
+    dist.recv(torch.zeros(1), src=1 - get_rank())
+
+
+def kill_task_of_rank_1():
+    """Rank 0 waits for rank 1, whose parent is killed."""
+    dist.init_process_group("gloo")
+    if get_rank() == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+    dist.recv(torch.zeros(1), src=1 - get_rank())

@@ -9,9 +9,10 @@ import atexit
 import contextlib
 import os
 import pickle
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache
 from itertools import count
@@ -26,6 +27,7 @@ SECONDS = 0.3  # between two looks at the store
 WAIT_SECONDS, REPORT_SECONDS = 5, 60  # before a line on tasks that are missing, and between two
 JOIN_SECONDS = 600  # for all tasks to come to the same cell
 FAILURE_SECONDS = 10  # for the failures of the other nodes after that of this one
+LOST_SECONDS = 20  # without a sign of life: importing a large library may take as long
 LEAVE = timedelta(seconds=2)
 HOSTED = "EDGE_GLASS_NODES"  # in the environment below the process that serves the store
 
@@ -111,7 +113,7 @@ class Nodes:
     def join(self, experiment: str) -> None:
         """On another node: ConfigError if the first one ends, or runs another experiment."""
         try:
-            self.store.set(f"joined-{self.rank}", "")
+            self.store.set(f"joined-{self.rank}", socket.gethostname())
             first = self.store.get("experiment").decode()
         except DistError:
             raise ConfigError("task 0 of this srun ended before it made its run") from None
@@ -131,13 +133,45 @@ class Nodes:
 
     def follow(self) -> None:
         """Run what the first node sends, until its process has ended."""
-        with contextlib.suppress(DistError):  # its process was killed
+        with contextlib.suppress(DistError), self._signs_of_life():  # its process was killed
             for number in self.launches:
                 while not self.store.check([f"launch-{number}"]):
                     if self.store.check(["end"]):
                         return self.store.set(f"left-{self.rank}", "")
                     time.sleep(SECONDS)
                 self._run(number, self.store.get(f"launch-{number}"))
+
+    @contextlib.contextmanager
+    def _signs_of_life(self) -> Iterator[None]:
+        """Count in the store, so that the first node sees that this process lives."""
+        ended = threading.Event()
+
+        def count() -> None:
+            with contextlib.suppress(DistError):
+                while not ended.wait(SECONDS):
+                    self.store.add(f"signs-{self.rank}", 1)
+
+        thread = threading.Thread(target=count, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def lost(self) -> str:
+        """On the first node: the others that have joined and now give no sign of life, in words."""
+        joined = [rank for rank in range(1, self.size) if self.store.check([f"joined-{rank}"])]
+        silent = {rank: self._signs(rank) for rank in joined}
+        end = time.monotonic() + LOST_SECONDS
+        while silent and time.monotonic() < end:
+            time.sleep(SECONDS)
+            silent = {rank: n for rank, n in silent.items() if self._signs(rank) == n}
+        hosts = (f"{rank} on {self.store.get(f'joined-{rank}').decode()}" for rank in silent)
+        return ", ".join(hosts)
+
+    def _signs(self, rank: int) -> int:
+        return self.store.add(f"signs-{rank}", 0)
 
     def _run(self, number: int, function: bytes) -> None:
         ended, lock = threading.Event(), threading.Lock()

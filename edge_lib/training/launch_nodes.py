@@ -10,6 +10,8 @@ from edge_lib.runs.nodes import Nodes
 from edge_lib.training.launch_report import WorkerError, as_worker_error, first_failure
 from edge_lib.training.node import Node, run_node
 
+LOST = "task {} of this srun was killed, or its kernel was; see the output of srun"
+
 
 def launch_on_nodes(
     nodes: Nodes, payload: bytes, num_processes: int, log_dir: Path | None
@@ -20,12 +22,17 @@ def launch_on_nodes(
     """
     if nodes.rank:
         return _take_part(payload, num_processes, log_dir, nodes, next(nodes.launches))
+    if lost := nodes.lost():
+        raise WorkerError(LOST.format(lost))
     number = nodes.send(partial(_take_part, payload, num_processes, log_dir))
     node = Node(0, nodes.size, nodes.endpoint, number, nodes.hosts)
     try:
         return run_node(payload, num_processes, node, log_dir)
     except WorkerError as error:
-        failure = first_failure([error, *nodes.failures(number)])
+        if lost := nodes.lost():
+            failure = WorkerError(f"{LOST.format(lost)}\n\nand then {error}")
+        else:
+            failure = first_failure([error, *nodes.failures(number)])
         nodes.stop(number)
     except BaseException:
         nodes.stop(number)

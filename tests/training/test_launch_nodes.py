@@ -108,6 +108,25 @@ def test_failure_on_the_second_node_is_raised_on_the_first(start):
     assert {"[0]", "[1]"} & {*first.splitlines()}, "the next launch runs"
 
 
+def test_second_node_that_is_killed_is_named_on_the_first(start, tmp_path):
+    code = [
+        "from edge_lib.runs import nodes",
+        "nodes.LOST_SECONDS = 3",
+        "for _ in range(2):",
+        "    try:",
+        f"        launch(t.wait_for_each_other, {str(tmp_path)!r}, **options)",
+        "    except WorkerError as error:",
+        "        print('caught', error)",
+    ]
+    tasks = [start(rank, *code) for rank in (0, 1)]
+    files = [tmp_path / f"pid-{rank}" for rank in (0, 1)]
+    wait_for(lambda: all(file.exists() and file.read_text() for file in files), seconds=120)
+    tasks[1].kill()
+    first, _ = outputs(*tasks)
+    line = f"caught task 1 on {socket.gethostname()} of this srun was killed, or its kernel was"
+    assert first.count(line) == 2, "in the launch that ran, and in the next one"
+
+
 def test_tasks_of_one_srun_with_different_experiments_are_refused(start):
     first, second = start(0, "sys.stdin.read()"), start(1, name="other")
     output = second.communicate(timeout=120)[0]

@@ -1,7 +1,8 @@
 """Slurm as the points of a sweep, a launch and tasks see it, without Slurm."""
 
-from edge_lib.runs import slurm_points
+from edge_lib.runs import job_watch, slurm_points, slurm_tasks
 from edge_lib.runs.slurm import Job, SlurmError
+from edge_lib.training import launch_slurm
 
 
 class FakeSlurm:
@@ -10,12 +11,15 @@ class FakeSlurm:
     and index; a task that is not in it is not in the queue.
     """
 
-    def __init__(self, monkeypatch, *answers, module=slurm_points):
+    def __init__(self, monkeypatch, *answers):
         self.answers, self.submitted, self.cancelled = [*answers], [], []
         for name in ("submit", "find_jobs", "cancel"):
-            monkeypatch.setattr(module, name, getattr(self, name))
-        monkeypatch.setattr(module, "gpu_options", lambda *_: {}, raising=False)
-        monkeypatch.setattr(module, "max_array_size", lambda: 1001, raising=False)
+            monkeypatch.setattr(job_watch, name, getattr(self, name))
+        monkeypatch.setattr(launch_slurm, "cancel", self.cancel)
+        for module in (launch_slurm, slurm_tasks):
+            monkeypatch.setattr(module, "gpu_options", lambda *_: {})
+        for module in (slurm_points, slurm_tasks):
+            monkeypatch.setattr(module, "max_array_size", lambda: 1001)
 
     def submit(self, functions, folder, name, options, dependency=""):
         self.submitted.append((name, len(functions), dependency))
@@ -33,5 +37,5 @@ class FakeSlurm:
     def _key(self, key):
         return key if isinstance(key, tuple) else (self.submitted[-1][0], key)
 
-    def cancel(self, names, numbers=()):
+    def cancel(self, names=(), numbers=()):
         self.cancelled += [*names, *numbers]

@@ -48,16 +48,19 @@ REASONS = {  # that say more than the state
 }
 
 
+Key = tuple[str, int]  # a job's name, and its index in an array or 0
+
+
 class SlurmError(ConfigError):
     """Slurm did not answer: nothing is known of the jobs. The message is one line."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What squeue says of a job, or of one task of an array."""
+    """A job, or one task of an array, as squeue shows it."""
 
     number: str  # "12", or "12_3" in an array
-    state: str  # as squeue writes it
+    state: str  # as squeue writes it, or SUBMITTED: not seen yet
     reason: str = ""  # why it is pending, or why it ended
 
     @property
@@ -83,8 +86,8 @@ def new_name(default: str, options: Mapping[str, Any]) -> str:
     return f"{prefix}-{uuid4().hex[:8]}"
 
 
-def find_jobs(names: Iterable[str]) -> dict[tuple[str, int], Job]:
-    """The jobs in Slurm with these names: {(name, array index or 0): job}.
+def find_jobs(names: Iterable[str]) -> dict[Key, Job]:
+    """The jobs in Slurm with these names.
 
     Slurm deletes an ended job after some minutes, and at once a task that is cancelled while it is
     pending: a job that is not here has ended. Raises SlurmError.
@@ -98,7 +101,7 @@ def find_jobs(names: Iterable[str]) -> dict[tuple[str, int], Job]:
     return dict(_read_line(line) for line in output.splitlines())
 
 
-def _read_line(line: str) -> tuple[tuple[str, int], Job]:
+def _read_line(line: str) -> tuple[Key, Job]:
     number, index, state, name, reason = line.split("|", 4)
     if not index.isdecimal():  # N/A: no array
         return (name, 0), Job(number, state, reason)

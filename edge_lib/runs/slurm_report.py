@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_lib.runs.slurm import Job
@@ -13,6 +14,7 @@ UNKNOWN = "its job is no longer in Slurm's queue"  # it ended some minutes ago
 START = re.compile(r"\((\S+) (\S+),\d+\) - Starting with")  # submitit's line at a job's start
 REQUEUES = {"is timed-out": "time limit", "is preempted": "preempted"}  # in submitit's log
 CANCELLED = re.compile(r"CANCELLED AT (\S+) DUE TO (.+?) \*\*\*")  # slurmstepd's last line
+ENDED_TASK = re.compile(r"^srun: error: (\S+): (tasks? \S+): (.+)$", re.MULTILINE)
 CANCELLED_FOR = {
     "JOB REQUEUE": "by scontrol",
     "PREEMPTION": "preempted",
@@ -26,20 +28,41 @@ def log_file(folder: Path, job: Job) -> Path:
     return folder / f"{job.number}_0_log.err"
 
 
-def is_cut_short(job: Job | None, last: Job | None) -> bool:
-    """Whether an ended job did not come to the end of its function."""
-    return job.state not in ("COMPLETED", "FAILED") if job else last and last.state == "PENDING"
+@dataclass(frozen=True)
+class JobEnd:
+    """A job that has ended. job: as squeue shows it, None if it no longer does; last: before that;
+    folder: of its log.
+    """
 
+    job: Job | None
+    last: Job
+    folder: Path
 
-def end_cause(job: Job | None, last: Job | None, folder: Path) -> str:
-    """Why a job ended, in words, and its log. job: as it is now; last: as it was before."""
-    if not (known := job or last):
-        return UNKNOWN
-    log = log_file(folder, known)
-    cause = job.cause if job else "cancelled" if last.state == "PENDING" else UNKNOWN
-    if cause == "failed" and log.exists():
-        cause = _failure(log.read_text(errors="replace").splitlines())
-    return f"{cause}: see {log}" if log.exists() else cause
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether it did not come to the end of its function."""
+        if self.job:
+            return self.job.state not in ("COMPLETED", "FAILED")
+        return self.last.state == "PENDING"
+
+    def cause(self) -> str:
+        """Why it ended, in words, and its log."""
+        log = log_file(self.folder, self.last)
+        cause = UNKNOWN
+        if self.job:
+            cause = self.job.cause
+        elif self.last.state == "PENDING":
+            cause = "cancelled"
+        if cause == "failed" and log.exists():
+            cause = _failure(log.read_text(errors="replace").splitlines())
+        return f"{cause}: see {log}" if log.exists() else cause
+
+    def killed_task(self) -> str:
+        """Of a job on several nodes the task that ended first, if by a signal; else empty."""
+        last_start = _read(log_file(self.folder, self.last)).rpartition(" CANCELLED AT ")[2]
+        task = ENDED_TASK.search(last_start)
+        killed = task and not task[3].startswith("Exited")
+        return f"{task[2]} on {task[1]}: {task[3].lower()}" if killed else ""
 
 
 def _failure(lines: list[str]) -> str:
@@ -51,8 +74,8 @@ def _failure(lines: list[str]) -> str:
     return "time limit, too often" if "timed-out too many" in last else f"failed: {last}"
 
 
-def was_requeued(job: Job, last: Job | None) -> bool:
-    return job.state == "PENDING" and last is not None and last.state != "PENDING"
+def was_requeued(job: Job, last: Job) -> bool:
+    return job.state == "PENDING" and last.state not in ("PENDING", "SUBMITTED")
 
 
 def requeue_cause(job: Job, folder: Path) -> str:
@@ -80,6 +103,5 @@ def queue_summary(jobs: Iterable[Job]) -> str:
         if job.state == "PENDING" and job.reason != "None"
         else job.state.lower()
         for job in jobs
-        if not job.ended
     )
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))

@@ -81,13 +81,3 @@ def as_worker_error(error: Exception, node_rank: int) -> WorkerError:
 def first_failure(failures: Iterable[WorkerError]) -> WorkerError:
     """Of the failures of several nodes, the one that explains the others."""
     return min(failures, key=attrgetter("order"))
-
-
-def one_line_interrupt(message: str) -> KeyboardInterrupt:
-    """A KeyboardInterrupt that IPython shows as one line, without a traceback.
-
-    Not a subclass: Python ends a script with the signal's exit code only for the exact type.
-    """
-    error = KeyboardInterrupt(message)
-    error._render_traceback_ = lambda: [message]
-    return error

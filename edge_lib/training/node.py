@@ -13,6 +13,7 @@ from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import DEFAULT
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from edge_lib.runs.interrupts import one_line_interrupt
 from edge_lib.runs.parent import spawned_end_with_this
 from edge_lib.training.forking import start_method
 from edge_lib.training.launch_context import (
@@ -22,7 +23,7 @@ from edge_lib.training.launch_context import (
     sigterm_restored,
     silent_elastic,
 )
-from edge_lib.training.launch_report import RankLogs, one_line_interrupt, worker_error
+from edge_lib.training.launch_report import RankLogs, worker_error
 from edge_lib.training.worker import BARS, STATUS, run_worker
 
 START_METHOD = "spawn"  # a fork would inherit CUDA and bitsandbytes state

@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from sweeps import CODE
 
-from edge_lib.runs import slurm_points
+from edge_lib.runs import job_watch, slurm_points
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def write_sweep(write_notebook, tmp_path):
 
 @pytest.fixture
 def short_waits(monkeypatch):
-    """Look at Slurm's queue often, and report each change."""
-    monkeypatch.setattr(slurm_points, "SECONDS", (0.3, 0.3))
-    monkeypatch.setattr(slurm_points, "STATUS_SECONDS", 0)
+    """Look at Slurm's queue often."""
+    monkeypatch.setattr(job_watch, "LOOK_SECONDS", (0, 0))
+    monkeypatch.setattr(slurm_points, "SECONDS", 0.2)
     monkeypatch.setattr(slurm_points, "VISIBLE_SECONDS", 0.5)

@@ -9,7 +9,7 @@ import pytest
 from fake_slurm import FakeSlurm
 
 from edge_lib.config import ConfigError, load_config
-from edge_lib.runs import slurm_points
+from edge_lib.runs import job_watch, slurm_points
 from edge_lib.runs.notebooks import executed_notebook
 from edge_lib.runs.points import make_points
 from edge_lib.runs.slurm import SlurmError
@@ -75,7 +75,7 @@ def test_slurm_sweep_names_cause_beside_failed_notebook(
         write_failure(point)
         return slurm.find_jobs(names)
 
-    monkeypatch.setattr(slurm_points, "find_jobs", find_jobs)
+    monkeypatch.setattr(job_watch, "find_jobs", find_jobs)
     assert [p.state for p in one_point()] == ["failed"]
     lines = capfd.readouterr().out.splitlines()
     causes = [line.partition("seed': 0}: ")[2] for line in lines if line.startswith("no result")]
@@ -104,7 +104,7 @@ def test_slurm_sweep_keeps_the_notebook_of_a_point_that_failed_at_once(
         write_failure(point)  # the job has already started
         return slurm.submit(*arguments)
 
-    monkeypatch.setattr(slurm_points, "submit", submit)
+    monkeypatch.setattr(job_watch, "submit", submit)
     run_sweep([point], load_config(path).sweep)
     assert point.state == "failed"
 
@@ -193,7 +193,7 @@ def test_slurm_sweep_leaves_jobs_of_an_earlier_start_after_an_error(
     monkeypatch.setattr(slurm_points, "max_array_size", fail)
     with pytest.raises(type(error)) as caught:
         run_sweep(points, load_config(path).sweep)
-    note = "the jobs go on: the same command follows them"
+    note = "the Slurm jobs go on: start this again to follow them"
     assert getattr(caught.value, "__notes__", []) == ([note] if type(error) is OSError else [])
     assert slurm.cancelled == []
 
@@ -209,7 +209,7 @@ def test_slurm_sweep_that_is_refused_leaves_jobs_of_an_earlier_start(
     def refuse(*_):
         raise ConfigError("QOSMaxSubmitJobPerUserLimit")
 
-    monkeypatch.setattr(slurm_points, "submit", refuse)
+    monkeypatch.setattr(job_watch, "submit", refuse)
     with pytest.raises(ConfigError, match="QOSMax"):
         run_sweep(points, load_config(path).sweep)
     assert "1_1" not in slurm.cancelled
@@ -233,7 +233,7 @@ def test_slurm_sweep_keeps_interrupt_if_cancelling_fails(one_point, monkeypatch,
     def fail(*_):
         raise SlurmError("still running: scancel --name=a (down)")
 
-    monkeypatch.setattr(slurm_points, "cancel", fail)
+    monkeypatch.setattr(job_watch, "cancel", fail)
     with pytest.raises(KeyboardInterrupt):
         one_point()
     assert "still running: scancel --name=a" in capfd.readouterr().out
@@ -298,13 +298,28 @@ def test_slurm_sweep_cancels_what_it_submitted_before_refusal(write_sweep, monke
             raise ConfigError("job submit limit")
         return slurm.submit(functions, folder, name, *options)
 
-    monkeypatch.setattr(slurm_points, "submit", submit)
+    monkeypatch.setattr(job_watch, "submit", submit)
     path = write_sweep(GRID, cluster="slurm")
     with pytest.raises(ConfigError, match=r"^sweep\.slurm: job submit limit$"):
         run_sweep(make_points(path), load_config(path).sweep)
     assert slurm.submitted[0][0] in slurm.cancelled
     lists = (path.parent / "points" / "jobs").glob("*.json")
     assert [file.stem for file in lists] == [slurm.submitted[0][0]]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "key"), [(4, r"sweep\.gpus=4"), (0, r"sweep\.slurm")], ids=["gpus", "no gpus"]
+)
+def test_slurm_sweep_names_the_key_of_gpus_that_are_refused(write_sweep, monkeypatch, gpus, key):
+    FakeSlurm(monkeypatch, {})
+
+    def refuse(*_):
+        raise ConfigError("Invalid generic resource (gres) specification")
+
+    monkeypatch.setattr(job_watch, "submit", refuse)
+    path = write_sweep(GRID, cluster="slurm", gpus=gpus)
+    with pytest.raises(ConfigError, match=f"^{key}: Invalid generic resource"):
+        run_sweep(make_points(path), load_config(path).sweep)
 
 
 def test_sweep_inside_an_srun_of_several_tasks_is_refused(one_point, monkeypatch):

@@ -3,7 +3,9 @@
 import pytest
 
 from edge_lib.runs.slurm import Job
-from edge_lib.runs.slurm_report import end_cause, queue_summary, requeue_cause
+from edge_lib.runs.slurm_report import JobEnd, queue_summary, requeue_cause
+
+RUNNING = Job("1_0", "RUNNING")
 
 
 @pytest.mark.parametrize(
@@ -22,13 +24,37 @@ def test_end_cause_is_read_from_log(tmp_path, errors, cause):
     log = tmp_path / "1_0_0_log.err"
     log.write_text(errors, errors="surrogateescape")
     job = Job("1_0", "FAILED", "NonZeroExitCode")
-    assert end_cause(job, None, tmp_path) == f"{cause}: see {log}"
+    assert JobEnd(job, RUNNING, tmp_path).cause() == f"{cause}: see {log}"
 
 
 def test_end_cause_of_other_states_is_not_read_from_log(tmp_path):
     log = tmp_path / "1_0_0_log.err"
     log.write_text("ValueError: no\n")
-    assert end_cause(Job("1_0", "TIMEOUT"), None, tmp_path) == f"time limit: see {log}"
+    end = JobEnd(Job("1_0", "TIMEOUT"), RUNNING, tmp_path)
+    assert end.cause() == f"time limit: see {log}"
+
+
+@pytest.mark.parametrize(
+    ("errors", "task"),
+    [
+        (
+            "srun: error: n2: task 1: Killed\nsrun: error: n1: task 0: Exited",
+            "task 1 on n2: killed",
+        ),
+        ("srun: error: n2: tasks 1-3: Segmentation fault", "tasks 1-3 on n2: segmentation fault"),
+        ("srun: error: n2: task 1: Exited with exit code 1\nsrun: error: n1: task 0: Killed", ""),
+        ("srun: error: n2: task 1: Killed\nstepd: *** STEP 1 ON n2 CANCELLED AT 1 ***\n", ""),
+        ("ValueError: task 1: Killed", ""),
+    ],
+    ids=["killed", "several", "raised", "earlier start", "other"],
+)
+def test_killed_task_is_the_one_that_ended_first(tmp_path, errors, task):
+    (tmp_path / "1_0_0_log.err").write_text(errors)
+    assert JobEnd(None, RUNNING, tmp_path).killed_task() == task
+
+
+def test_killed_task_of_a_job_without_a_log_is_unknown(tmp_path):
+    assert JobEnd(None, RUNNING, tmp_path).killed_task() == ""
 
 
 def start(second):
@@ -79,6 +105,6 @@ def test_requeue_cause_is_that_of_last_start(tmp_path, output, errors, cause):
 
 
 def test_queue_summary_counts_states_with_reasons():
-    states = [("PENDING", "Resources"), ("PENDING", "None"), ("RUNNING", "None"), ("TIMEOUT",)]
+    states = [("PENDING", "Resources"), ("PENDING", "None"), ("RUNNING", "None")]
     jobs = [Job(str(number), *state) for number, state in enumerate([*states, *states[:1]])]
     assert queue_summary(jobs) == "1 pending, 2 pending (Resources), 1 running"

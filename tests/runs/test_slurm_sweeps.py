@@ -79,7 +79,7 @@ def hold(tmp_path):
 
 
 @on_slurm
-def test_slurm_sweep_tells_cancelled_points(start_sweep, hold, tmp_path, capfd):
+def test_slurm_sweep_reports_cancelled_points(start_sweep, hold, tmp_path, capfd):
     points, thread = start_sweep(workers=1)
     wait_for(lambda: counted(points[0]))
     number = number_of(tmp_path)
@@ -123,7 +123,7 @@ def test_slurm_sweep_goes_on_after_requeue(
 
 
 @on_slurm
-def test_slurm_sweep_tells_time_limits_that_come_too_often(start_sweep, hold, tmp_path, capfd):
+def test_slurm_sweep_reports_time_limits_that_come_too_often(start_sweep, hold, tmp_path, capfd):
     options = {"timeout_min": 30, "slurm_max_num_timeout": -1}
     (point,), thread = start_sweep({"a": {"train.lr": [0.1]}}, slurm=options)
     wait_for(lambda: counted(point))

@@ -11,14 +11,15 @@ from sweeps import wait_for
 from task_targets import take_part
 
 from edge_lib.config import ROOT, ConfigError
-from edge_lib.runs import slurm_tasks
+from edge_lib.runs import job_watch, slurm_tasks
 from edge_lib.runs.slurm_tasks import SlurmTasks
 
 
 @pytest.fixture
 def fake(monkeypatch):
     """fake(answers) -> a FakeSlurm for tasks."""
-    return partial(FakeSlurm, monkeypatch, module=slurm_tasks)
+    monkeypatch.setattr(job_watch, "LOOK_SECONDS", (0, 0))
+    return partial(FakeSlurm, monkeypatch)
 
 
 def submit(folder, count=2, **options):
@@ -48,37 +49,38 @@ def test_slurm_task_ends_with_cause(fake, tmp_path, job, line):
 def test_slurm_task_cancelled_while_pending_has_ended(fake, tmp_path):
     fake({0: ("RUNNING",), 1: ("PENDING", "Resources")}, {0: ("RUNNING",)})
     tasks = submit(tmp_path)
-    assert [*tasks.ended()] == ["Slurm: 1 pending (Resources), 1 running"]
+    assert [*tasks.ended()] == []
     assert [*tasks.ended()] == ["task 1_1 ended: cancelled"]
 
 
-def test_slurm_tasks_say_what_they_wait_for_once_a_minute(fake, tmp_path, monkeypatch):
+def test_slurm_tasks_say_what_they_wait_for_once_a_minute(fake, tmp_path, monkeypatch, capsys):
     reasons = "Resources", "Priority", "Priority", "JobHeldUser"
     fake(*({0: ("PENDING", reason)} for reason in reasons), {0: ("RUNNING",)})
     tasks = submit(tmp_path, 1)
-    lines = [[*tasks.ended()] for _ in reasons[:2]]
-    monkeypatch.setattr(tasks, "next_status", 0)
-    lines += [[*tasks.ended()] for _ in (*reasons[2:], "running")]
-    shown = ["Slurm: 1 pending (Resources)"], [], ["Slurm: 1 pending (Priority)"], [], []
-    assert lines == [*shown]
+    for _ in reasons[:2]:
+        assert [*tasks.ended()] == []
+    monkeypatch.setattr(tasks.watch, "_next_status", 0)
+    for _ in (*reasons[2:], "running"):
+        assert [*tasks.ended()] == []
+    lines = ["Slurm: 1 pending (Resources)", "Slurm: 1 pending (Priority)"]
+    assert capsys.readouterr().out.splitlines() == ["submitted job 1", *lines]
 
 
-def test_slurm_task_that_is_requeued_runs_again(fake, tmp_path):
+def test_slurm_task_that_is_requeued_runs_again(fake, tmp_path, capsys):
     fake({0: ("RUNNING",)}, {0: ("PENDING", "BeginTime")}, {0: ("RUNNING",)}, {0: ("COMPLETED",)})
     tasks = submit(tmp_path, 1)
-    lines = [line for _ in range(4) for line in tasks.ended()]
-    assert lines == [
-        f"task 1_0 requeued: perhaps its node failed: see {tmp_path / '1_0_0_log.err'}",
-        "Slurm: 1 pending (BeginTime)",
-    ]
+    assert [line for _ in range(4) for line in tasks.ended()] == []
+    cause = f"perhaps its node failed: see {tmp_path / '1_0_0_log.err'}"
+    assert f"requeued ({cause}): job 1_0" in capsys.readouterr().out.splitlines()
     assert not tasks.running
 
 
-def test_slurm_tasks_go_on_while_slurm_does_not_answer(fake, tmp_path):
+def test_slurm_tasks_go_on_while_slurm_does_not_answer(fake, tmp_path, capsys):
     fake({0: ("RUNNING",)}, "squeue: no answer", "squeue: no answer", {0: ("RUNNING",)})
     tasks = submit(tmp_path, 1)
-    lines = [line for _ in range(4) for line in tasks.ended()]
-    assert lines == ["squeue: no answer; waiting until it answers"]
+    assert [line for _ in range(4) for line in tasks.ended()] == []
+    printed = capsys.readouterr().out
+    assert printed.count("squeue: no answer; waiting until it answers") == 1
     assert tasks.running
 
 
@@ -88,10 +90,10 @@ def test_second_start_follows_tasks_that_run(fake, tmp_path, capsys):
     assert [*first.ended()] == []
     second = submit(tmp_path)
     assert second.running.keys() == first.running.keys()
-    assert "tasks followed from an earlier start: 1" in capsys.readouterr().out
+    assert "jobs followed from an earlier start: 1" in capsys.readouterr().out
     assert len(slurm.submitted) == 1
     second.close()
-    assert slurm.cancelled == [slurm.submitted[0][0]]
+    assert slurm.cancelled == ["1_0"]
 
 
 def test_second_start_submits_if_all_tasks_have_ended(fake, tmp_path):
@@ -123,7 +125,7 @@ def test_slurm_tasks_refused_leave_no_record_and_cancel_what_was_submitted(
         return slurm.submit(*arguments)
 
     monkeypatch.setattr(slurm_tasks, "max_array_size", lambda: 1)
-    monkeypatch.setattr(slurm_tasks, "submit", refuse_second)
+    monkeypatch.setattr(job_watch, "submit", refuse_second)
     with pytest.raises(ConfigError, match=r"^features\.slurm: invalid partition$"):
         submit(tmp_path, 2)
     names = [name for name, *_ in slurm.submitted]
@@ -159,7 +161,7 @@ def test_slurm_tasks_outlive_one_that_is_killed(tmp_path, monkeypatch):
         assert followed.running.keys() == tasks.running.keys()
     finally:
         tasks.close()
-    wait_for(lambda: not running(tasks.names))
+    wait_for(lambda: not running(tasks.watch.names))
     assert not (tmp_path / "waiting").read_text()
 
 

@@ -18,7 +18,7 @@ from sweeps import wait_for
 from edge_lib.config import ConfigError, TrainConfig
 from edge_lib.experiments.align import train_aligner
 from edge_lib.features.extract import write_features
-from edge_lib.runs import Run, slurm
+from edge_lib.runs import Run, job_watch, slurm
 from edge_lib.runs.log_tail import LogTail
 from edge_lib.runs.slurm import find_jobs
 from edge_lib.training import launch_slurm
@@ -31,7 +31,7 @@ RUNNING, DONE = {0: ("RUNNING",)}, {0: ("COMPLETED",)}
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch):
-    monkeypatch.setattr(launch_slurm, "SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(job_watch, "LOOK_SECONDS", (0, 0))
     monkeypatch.setattr(launch_slurm, "LINE_SECONDS", 0.01)
     monkeypatch.setattr(launch_slurm, "VISIBLE_SECONDS", 0.1)
 
@@ -50,7 +50,7 @@ def launch_job(monkeypatch, tmp_path):
             return super().submit(tasks, folder, name, options, dependency)
 
     def run(answers, outcomes=(), value="ab", num_nodes=2):
-        run.slurm = Nodes(monkeypatch, *answers, module=launch_slurm)
+        run.slurm = Nodes(monkeypatch, *answers)
         run.slurm.outcomes = outcomes
         options = {"num_nodes": num_nodes, "cluster": "slurm", "log_dir": tmp_path}
         return launch(launch_targets.report, value, **options)
@@ -68,7 +68,7 @@ def test_job_returns_results_of_all_nodes_and_shows_lines_of_rank_0(launch_job, 
     (tmp_path / "rank-0.log").write_text("of an earlier launch\n")
     answers = [{0: ("PENDING", "Priority")}, RUNNING, RUNNING, DONE]
     assert launch_job(answers, [{1: "b"}, {0: "a"}]) == {0: "a", 1: "b"}
-    lines = ["Slurm job 1: pending (Priority)", "Slurm job 1: running", "a line"]
+    lines = ["Slurm: 1 pending (Priority)", "Slurm: 1 running", "a line", "submitted job 1"]
     assert sorted(capfd.readouterr().out.splitlines()) == lines
 
 
@@ -107,7 +107,7 @@ def test_job_without_results_raises_why_it_ended(launch_job, answers, cause):
 def test_requeued_job_is_followed(launch_job, capfd):
     again = {0: ("PENDING", "BeginTime")}
     assert launch_job([RUNNING, again, RUNNING, DONE], [{0: "a"}], num_nodes=1) == {0: "a"}
-    assert "Slurm job 1 was requeued (" in capfd.readouterr().out
+    assert "requeued (perhaps its node failed" in capfd.readouterr().out
 
 
 def test_interrupt_cancels_the_job_and_shows_one_line(launch_job, monkeypatch):
@@ -124,7 +124,7 @@ def leave_job(folder, value):
     """A job of an earlier start, with the name "launch-1"."""
     (folder / "slurm").mkdir()
     digest = digest_of(launch_targets.report, (value,), 1, 1)
-    (folder / "slurm/job.json").write_text(json.dumps({"name": "launch-1", "digest": digest}))
+    (folder / "slurm/launch-1.json").write_text(json.dumps({"digest": digest}))
     (folder / "slurm/node-0.pkl").write_bytes(pickle.dumps({0: "earlier"}))
 
 
@@ -139,7 +139,7 @@ def test_job_of_another_call_is_cancelled_before_the_new_one_starts(launch_job, 
     leave_job(tmp_path, "other")
     answers = [{("launch-1", 0): ("RUNNING",)}, RUNNING, DONE]
     assert launch_job(answers, [{0: "new"}], num_nodes=1) == {0: "new"}
-    assert launch_job.slurm.cancelled == ["launch-1"]
+    assert launch_job.slurm.cancelled == ["1_0"]
     assert launch_job.slurm.submitted[0][2] == "afterany:1_0"
 
 
@@ -213,7 +213,7 @@ def test_job_goes_on_after_an_error_of_the_notebook(launch_job, monkeypatch):
     monkeypatch.setattr(launch_slurm.LogTail, "print_new", fail)
     with pytest.raises(OSError, match="no space left") as caught:
         launch_job([RUNNING])
-    assert caught.value.__notes__ == ["Slurm job 1 goes on: run the cell again"]
+    assert caught.value.__notes__ == ["the Slurm jobs go on: start this again to follow them"]
     assert launch_job.slurm.cancelled == []
 
 
@@ -250,7 +250,7 @@ def test_requeued_job_goes_on_from_the_checkpoint(tmp_path, capfd):
     )
     thread.start()
     wait_for((tmp_path / "blocked").exists, seconds=120)
-    name = json.loads((tmp_path / "logs/slurm/job.json").read_text())["name"]
+    (name,) = [path.stem for path in (tmp_path / "logs/slurm").glob("launch-*.json")]
     subprocess.run(["scontrol", "requeue", find_jobs([name])[name, 0].number], check=True)
     (tmp_path / "hold").unlink()
     thread.join(timeout=400)  # Slurm waits for two minutes after a requeue
@@ -266,3 +266,10 @@ def test_failure_on_the_second_node_is_raised_in_the_cell(tmp_path):
     options = {"num_nodes": 2, "cluster": "slurm", "slurm": TWO_TASKS, "log_dir": tmp_path}
     with pytest.raises(WorkerError, match="rank 1: ZeroDivisionError: rank one is broken"):
         launch(launch_targets.fail_on_rank_1, **options)
+
+
+@on_slurm
+def test_task_that_is_killed_is_named_in_the_cell(tmp_path):
+    options = {"num_nodes": 2, "cluster": "slurm", "slurm": TWO_TASKS, "log_dir": tmp_path}
+    with pytest.raises(WorkerError, match=r"(^|: )task [01] on .*: killed"):
+        launch(launch_targets.kill_task_of_rank_1, **options)

@@ -54,21 +54,21 @@ class JobEnd:
         elif self.last.state == "PENDING":
             cause = "cancelled"
         if cause == "failed" and log.exists():
-            cause = _failure(log.read_text(errors="replace").splitlines())
+            cause = self.killed_task() or _failure(_read(log).splitlines())
         return f"{cause}: see {log}" if log.exists() else cause
 
     def killed_task(self) -> str:
-        """Of a job on several nodes the task that ended first, if by a signal; else empty."""
-        last_start = _read(log_file(self.folder, self.last)).rpartition(" CANCELLED AT ")[2]
+        """The task that ended first, perhaps of several nodes, if by a signal; else empty."""
+        last_start = CANCELLED.split(_read(log_file(self.folder, self.last)))[-1]
         task = ENDED_TASK.search(last_start)
-        killed = task and not task[3].startswith("Exited")
-        return f"{task[2]} on {task[1]}: {task[3].lower()}" if killed else ""
+        if not task or task[3].startswith("Exited"):
+            return ""
+        hint = ", often for lack of memory" if task[3] == "Killed" else ""
+        return f"{task[2]} on {task[1]}: {task[3].lower()}{hint}"
 
 
 def _failure(lines: list[str]) -> str:
-    """What a failed job's log ends with: that srun's process was killed, or the program's error."""
-    if any(" Killed" in line for line in lines[-3:]):
-        return "killed, often for lack of memory"
+    """The program's error, with which a failed job's log ends."""
     own = [line.strip() for line in lines if not line.startswith(OTHERS)]
     last = next(filter(None, reversed(own)), "no message")
     return "time limit, too often" if "timed-out too many" in last else f"failed: {last}"

@@ -13,7 +13,10 @@ RUNNING = Job("1_0", "RUNNING")
     [
         ("Traceback\nValueError: no\nsrun: error: Exited\n\n", "failed: ValueError: no"),
         ("Error: Job not requeued because: timed-out too many times.", "time limit, too often"),
-        ("warning\nsrun: error: vm: task 0: Killed\n", "killed, often for lack of memory"),
+        (
+            "warning\nsrun: error: vm: task 0: Killed\n",
+            "task 0 on vm: killed, often for lack of memory",
+        ),
         ("srun: error: vm: task 0: Exited\n", "failed: no message"),
         ("ValueError: no\nsubmitit WARNING (t) - Bypassing signal\n", "failed: ValueError: no"),
         ("ValueError: \udcff\n", "failed: ValueError: \ufffd"),
@@ -39,11 +42,14 @@ def test_end_cause_of_other_states_is_not_read_from_log(tmp_path):
     [
         (
             "srun: error: n2: task 1: Killed\nsrun: error: n1: task 0: Exited",
-            "task 1 on n2: killed",
+            "task 1 on n2: killed, often for lack of memory",
         ),
         ("srun: error: n2: tasks 1-3: Segmentation fault", "tasks 1-3 on n2: segmentation fault"),
         ("srun: error: n2: task 1: Exited with exit code 1\nsrun: error: n1: task 0: Killed", ""),
-        ("srun: error: n2: task 1: Killed\nstepd: *** STEP 1 ON n2 CANCELLED AT 1 ***\n", ""),
+        (
+            "srun: error: n2: task 1: Killed\n*** JOB 1 ON n2 CANCELLED AT 1 DUE TO REQUEUE ***\n",
+            "",
+        ),
         ("ValueError: task 1: Killed", ""),
     ],
     ids=["killed", "several", "raised", "earlier start", "other"],

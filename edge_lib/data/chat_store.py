@@ -28,15 +28,17 @@ VERSION = 1  # raised whenever the same conversations give other records
 def open_tokenized(table: Table, chat: Chat, cache_dir: Path) -> TokenizedConversations:
     """The conversations of a table from a file in the cache, which is written if there is none."""
     path = cache_dir / "chats" / f"{_fingerprint(table, chat)}.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(path.with_suffix(".lock")):
-        records = _read(path)
-        if records is None:
-            with whole_file(path) as temporary, pa.ipc.new_file(str(temporary), RECORDS) as writer:
-                for batch in _records(read_conversations(table), chat):
-                    writer.write(batch)
-            records = _read(path)
+    if (records := _read(path)) is None:
+        with hold_lock(path.with_suffix(".lock")):
+            records = _read(path) or _write(path, table, chat)
     return TokenizedConversations.from_records(table, chat, records)
+
+
+def _write(path: Path, table: Table, chat: Chat) -> pa.Table:
+    with whole_file(path) as temporary, pa.ipc.new_file(str(temporary), RECORDS) as writer:
+        for batch in _records(read_conversations(table), chat):
+            writer.write(batch)
+    return _read(path)
 
 
 def _read(path: Path) -> pa.Table | None:

@@ -17,7 +17,7 @@ from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.models import Aligner
 from edge_lib.nn.maxsim import TokenVectors
 from edge_lib.nn.one_pass import world_size
-from edge_lib.runs.files import whole_file
+from edge_lib.runs.arrays import load_array, save_array
 from edge_lib.search import MatryoshkaIndex
 from edge_lib.training.device import process_rank
 
@@ -50,14 +50,12 @@ class HardNegatives:
         searched = epoch - epoch % self.config.every
         if not searched:
             return None
-        path = self.folder / f"epoch-{searched}.npy"
+        path = self.folder / f"epoch-{searched}.npz"
         if process_rank()[0] == 0 and not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as temporary, temporary.open("wb") as file:
-                np.save(file, self.find())
+            save_array(path, self.find())
         if world_size() > 1:
             dist.barrier()
-        return np.load(path)
+        return load_array(path)
 
     def find(self) -> np.ndarray:
         """(U, k) the units nearest to each one by the first items of their first rows, -1 where

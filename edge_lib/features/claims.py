@@ -91,7 +91,8 @@ class Claims:
             if error.errno in (errno.ENOENT, errno.ESTALE):  # its process has just let it go
                 return True
             raise
-        return _is_gone(_parse(text)) or _now(self.folder) - renewed > LEASE_SECONDS
+        # in the future, if the clock was set back after its last renewal
+        return _is_gone(_parse(text)) or abs(_now(self.folder) - renewed) > LEASE_SECONDS
 
     def holders(self) -> list[str]:
         """Who holds which part, in words."""

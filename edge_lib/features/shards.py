@@ -8,7 +8,6 @@ such items alone lacks `pooled` and `tokens`. truncated: the item was longer tha
 window. `report`: JSON of a `ShardReport`, as bytes.
 """
 
-import errno
 import logging
 import os
 import secrets
@@ -18,29 +17,25 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from edge_lib.runs.files import full_disk_errors
 from edge_lib.runs.tensors import save_tensors
 
 log = logging.getLogger(__name__)
 
 
 def save_shard(folder: Path, shard: int, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a shard whole or not at all; OSError says where the disk is full. A process that was
-    suspended may find that another has written it, and removed its file.
+    """Write a shard whole or not at all; ConfigError names it if the disk is full. A process that
+    was suspended may find that another has written it, and removed its file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".shard-{shard:05d}.{secrets.token_hex(4)}"
     try:
-        save_tensors(tensors, temporary)
+        with full_disk_errors(folder / f"shard-{shard:05d}"):
+            save_tensors(tensors, temporary)
         temporary.replace(folder / f"shard-{shard:05d}-{_crc32(temporary)}.safetensors")
     except FileNotFoundError:
         if shard not in shard_names(folder):
             raise
-    except Exception as error:
-        if "No space left" in str(error):  # safetensors hides the number of the error
-            size = sum(tensor.nbytes for tensor in tensors.values())
-            text = f"No space left for a shard of {size / 1e6:,.1f} MB"
-            raise OSError(errno.ENOSPC, text, str(folder)) from error
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 

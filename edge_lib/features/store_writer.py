@@ -26,7 +26,7 @@ from edge_lib.features.shards import (
     shard_names,
 )
 from edge_lib.features.store import FeatureStore, store_folder
-from edge_lib.runs.files import write_json
+from edge_lib.runs.files import read_json, write_json
 from edge_lib.runs.progress import progress_bar
 
 # files of processes that died, and another version of a shard that is there
@@ -59,10 +59,11 @@ class StoreWriter:
         return -(-len(self.items) // self.spec.features.shard_rows)
 
     def is_complete(self) -> bool:
-        """Whether all shards exist and match their checksums; removes all that do not, and then the
-        manifest, so that the store counts as unfinished.
+        """Whether all shards match their checksums and the manifest is right; removes all shards
+        that do not, and then the manifest, so that the store counts as unfinished.
         """
         whole = self._has_manifest() and self._are_whole(range(self.num_shards))
+        whole = whole and self._has_right_manifest()
         if not whole:
             (self.folder / "manifest.json").unlink(missing_ok=True)
         return whole
@@ -174,6 +175,14 @@ class StoreWriter:
 
     def _has_manifest(self) -> bool:
         return (self.folder / "manifest.json").exists()
+
+    def _has_right_manifest(self) -> bool:
+        """Tables of other names may share the store."""
+        try:
+            manifest = read_json(self.folder / "manifest.json")
+        except ConfigError:
+            return False
+        return manifest | {"table": ""} == self._manifest(ShardReport()) | {"table": ""}
 
     def _complete(self, claim: Claim) -> None:
         """Write what the store holds, print what was left out or changed, and remove what processes

@@ -1,6 +1,8 @@
 """The folder of a saved model: metadata as JSON, weights as safetensors, and a model card."""
 
 import hashlib
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -14,6 +16,7 @@ from edge_lib.models.card import CARD, Backbone, write_card
 from edge_lib.models.hub import find_model, upload_model
 from edge_lib.runs.files import read_saved, sha256_of, whole_folder, write_json
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 DIGESTS = "sha256"  # key of the metadata: the digest of each file beside it
 
@@ -64,7 +67,8 @@ class PretrainedModel:
         """
         with whole_folder(folder) as temporary:
             metadata = self._write(temporary)
-            write_json(temporary / self.FILE, metadata | {DIGESTS: _digests(temporary)})
+            digests = {self.FILE: _metadata_digest(metadata), **_digests(temporary)}
+            write_json(temporary / self.FILE, metadata | {DIGESTS: digests})
             write_card(self, temporary, model_digest(temporary))
 
     @classmethod
@@ -137,9 +141,17 @@ class PretrainedModel:
 def _read_metadata(folder: Path, name: str) -> dict[str, Any]:
     """The metadata of a saved model, whose files are checked. ConfigError for a damaged file."""
     metadata = read_saved(folder, name)
-    for file, digest in metadata.pop(DIGESTS, {}).items():  # older versions saved none, or fewer
+    digests = metadata.pop(DIGESTS, {})  # older versions saved none, or fewer
+    own = _metadata_digest(metadata)
+    if digests.pop(name, own) != own:
+        log.warning("%s is not as it was saved: edited, or damaged", folder / name)
+    for file, digest in digests.items():
         _check_file(folder / file, digest)
     return metadata
+
+
+def _metadata_digest(metadata: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(metadata).encode()).hexdigest()
 
 
 def _check_file(path: Path, digest: str) -> None:

@@ -59,12 +59,17 @@ def hold_lock(path: Path, wait: bool = True) -> Iterator[None]:
 
 
 def _acquire(path: Path, seconds: float) -> FileLock | None:
-    """The lock, with this process as its holder; None if another has it for all these seconds."""
+    """The lock, with this process as its holder; None if another has it for all these seconds.
+    ConfigError if no file can be made there.
+    """
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=seconds)
     except Timeout:
         return None
+    except OSError as error:
+        raise ConfigError(f"{path.parent} cannot be written: {error.strerror}") from None
     since = datetime.now().astimezone().isoformat(" ", "seconds")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
     write_json(_holder_file(path), holder)

@@ -7,6 +7,7 @@ import papermill
 
 from edge_lib.config import AlignerSource, ConfigError, ExperimentConfig, load_config
 from edge_lib.config.overrides import Overrides
+from edge_lib.runs.files import replace_text
 from edge_lib.runs.lock import hold_lock
 from edge_lib.runs.progress import headless_environment
 from edge_lib.runs.run import Run
@@ -27,7 +28,7 @@ def execute_notebook(
             return
         executed_notebook(folder).unlink(missing_ok=True)  # of an earlier failure
         config_file = folder / "config.yaml"
-        config_file.write_text(config.to_yaml())
+        replace_text(config_file, config.to_yaml())
         parameters = {"config": str(config_file), "overrides": overrides, "run_dir": str(folder)}
         paths = _literal(notebook), _literal(executed_notebook(folder))
         with headless_environment():

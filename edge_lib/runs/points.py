@@ -5,7 +5,6 @@ some keys set; its run folder is <sweep folder>/<digest>, so sweeps with the sam
 points.
 """
 
-import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 
 from edge_lib.config import ConfigError, ExperimentConfig, from_root, load_config
 from edge_lib.config.overrides import Overrides, parse_overrides
+from edge_lib.runs.files import read_json
 from edge_lib.runs.notebooks import run_state
 
 
@@ -33,7 +33,7 @@ class Point:
         return run_state(self.folder)
 
     def metrics(self) -> dict[str, float]:
-        return json.loads((self.folder / "metrics.json").read_text())
+        return read_json(self.folder / "metrics.json")
 
 
 def make_points(path: str | Path, overrides: Overrides = "") -> list[Point]:

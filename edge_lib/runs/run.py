@@ -18,7 +18,7 @@ from edge_lib.config import ROOT, ConfigError, ExperimentConfig, from_root
 from edge_lib.config.base import relative_to_root
 from edge_lib.runs.allocation import check_nodes, find_allocation
 from edge_lib.runs.environment import describe_environment
-from edge_lib.runs.files import absolute_path, replace_text, write_json
+from edge_lib.runs.files import absolute_path, full_disk_errors, read_json, replace_text, write_json
 from edge_lib.runs.lock import lock_folder
 from edge_lib.runs.parameters import check_parameters
 
@@ -67,7 +67,7 @@ class Run:
     def _save_config(self, text: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         saved = self.folder / "config.yaml"
-        if saved.exists() and saved.read_text() != text:
+        if saved.exists() and saved.read_bytes() != text.encode():
             raise ConfigError(
                 f"{self.folder} holds a run of another config; choose another run_dir"
             )
@@ -106,24 +106,36 @@ class Run:
 
     def log(self, step: int, **metrics: float) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a") as file:
+        path = self.folder / "metrics.jsonl"
+        with full_disk_errors(path), path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def history(self) -> "pd.DataFrame":
         """The logged steps, one row each; empty if nothing was logged."""
         import pandas as pd
 
-        path = self.folder / "metrics.jsonl"
-        return pd.read_json(path, lines=True) if path.exists() else pd.DataFrame({"step": []})
+        return pd.DataFrame(self._logged() or {"step": []})
 
     def rewind(self, step: int) -> None:
         """Drop the steps logged after `step`: a resumed run logs them again."""
+        kept = [json.dumps(metrics) + "\n" for metrics in self._logged() if metrics["step"] <= step]
+        if (path := self.folder / "metrics.jsonl").exists():
+            replace_text(path, "".join(kept))
+
+    def _logged(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl; ConfigError for a damaged one."""
         path = self.folder / "metrics.jsonl"
-        if path.exists():
-            # a killed process may leave a partial last line
-            complete = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in complete if json.loads(line)["step"] <= step]
-            replace_text(path, "".join(line + "\n" for line in kept))
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if lines and not lines[-1].endswith((b"}", b"\n")):
+            lines.pop()  # a process was killed while it wrote it
+        logged = []
+        for number, line in enumerate(lines, 1):
+            try:
+                metrics = json.loads(line)
+                logged.append({"step": metrics.pop("step"), **metrics})
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ConfigError(f"{path}: line {number} is damaged: {error}") from None
+        return logged
 
     def save_metrics(self, **metrics: float) -> None:
         """Merge into metrics.json. Pass dotted keys as `**{...}`."""
@@ -131,7 +143,7 @@ class Run:
 
     def metrics(self) -> dict:
         path = self.folder / "metrics.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     def ensure_unchanged(self, name: str, value) -> None:
         """Write `value` to NAME.json the first time; later raise ConfigError if it differs.
@@ -145,7 +157,7 @@ class Run:
     def check_unchanged(self, name: str, value) -> None:
         """Like `ensure_unchanged`, without writing."""
         path = self.folder / f"{name}.json"
-        if path.exists() and json.loads(path.read_text()) != value:
+        if path.exists() and read_json(path) != value:
             raise ConfigError(
                 f"{self.folder}: {name} changed since this run started (new data or encoders); "
                 "remove the folder or choose another run_dir"

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from edge_lib.config import ConfigError
 from edge_lib.data.table import Table
-from edge_lib.runs.files import whole_folder, write_json
+from edge_lib.runs.files import read_json, whole_folder, write_json
 from edge_lib.runs.lock import hold_lock
 from edge_lib.sources.digests import digest_files, table_fingerprint
 
@@ -39,18 +39,19 @@ def converted_table(
     content = [facts, *map(str, [folder, *files]), *digest_files(files, cache_dir)]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     converted = cache_dir / "arrow" / digest
-    converted.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(converted.with_suffix(".lock")):
-        if not converted.exists():
+    if not converted.exists():
+        with hold_lock(converted.with_suffix(".lock")):
             _write(converted, convert, name)
     dataset = Dataset.from_file(str(converted / "rows.arrow"))
     table = Table(dataset, name, table_fingerprint(dataset, files, cache_dir, facts))
-    for reason, names in json.loads((converted / "skipped.json").read_text()).items():
+    for reason, names in read_json(converted / "skipped.json").items():
         table.skip_names(reason, names)
     return table
 
 
 def _write(folder: Path, convert: Callable[[SkippedNames], Iterable[pa.Table]], name: str) -> None:
+    if folder.exists():  # another process has just written it
+        return
     skipped = defaultdict(list)
     parts = (part for part in convert(skipped) if len(part))
     first = next(parts, None)

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -127,8 +127,9 @@ def _digest_batch(paths: list[bytes], database: Path) -> list[str]:
         new = {stamp: _digest(stamp[0]) for stamp in stamps if stamp and stamp not in digests}
         kept = [(*s, digest) for s, digest in new.items() if digest and now - s[-1] > UNSETTLED_NS]
         if kept:
-            connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", kept)
-            connection.commit()
+            with suppress(sqlite3.OperationalError):  # read-only, or full: computed again next time
+                connection.executemany("INSERT OR REPLACE INTO digests VALUES (?,?,?,?,?)", kept)
+                connection.commit()
     digests |= new
     return [digests.get(stamp, "") for stamp in stamps]
 

@@ -25,10 +25,13 @@ def read_generated(path: Path, make_rows: Callable[[], Iterator[dict]], name: st
     """The table in a Parquet file under the cache. If the file does not exist it is written first;
     a second process waits for the first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(path.with_suffix(".lock")):
-        if not path.exists():
-            with whole_file(path) as temporary:
-                rows = pa.Table.from_pylist(list(make_rows()), schema=SCHEMA)
-                pq.write_table(rows, temporary)
+    if not path.exists():
+        with hold_lock(path.with_suffix(".lock")):
+            _write(path, make_rows)
     return read_parquet([path], name, path.parents[1])
+
+
+def _write(path: Path, make_rows: Callable[[], Iterator[dict]]) -> None:
+    if not path.exists():  # another process has just written it
+        with whole_file(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(list(make_rows()), schema=SCHEMA), temporary)

@@ -12,6 +12,7 @@ from datasets import Dataset, concatenate_datasets
 
 from edge_lib.data.stored import select_rows
 from edge_lib.data.table import Table
+from edge_lib.runs.arrays import load_array, save_array
 from edge_lib.runs.files import whole_file
 from edge_lib.sources.digests import cell_digests
 from edge_lib.sources.select import MEDIA, SPLIT_BY, group_lists
@@ -54,7 +55,7 @@ def media_numbers(table: Table, cache_dir: Path) -> np.ndarray:
     """(N,) the number of each row's picture and sound, by their content and in the order of their
     first rows; kept under the cache. A row with neither has a number of its own.
     """
-    path = cache_dir / "joined" / f"{table.fingerprint}.npy"
+    path = cache_dir / "joined" / f"{table.fingerprint}.npz"
     if not path.exists():
         names = [name for name in MEDIA if name in table.dataset.column_names]
         contents = [*zip(*(cell_digests(table, name, cache_dir) for name in names), strict=True)]
@@ -62,7 +63,5 @@ def media_numbers(table: Table, cache_dir: Path) -> np.ndarray:
         keys = [repr(pair) if any(pair[0]) else None for pair in zip(contents, by, strict=True)]
         codes = pd.factorize(np.array(keys, object))[0]  # -1 for None
         own = len(codes) + np.arange(len(codes))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, pd.factorize(np.where(codes < 0, own, codes))[0])
-    return np.load(path)
+        save_array(path, pd.factorize(np.where(codes < 0, own, codes))[0])
+    return load_array(path)

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from edge_lib.config import ConfigError, HeldOutConfig
 from edge_lib.data.table import Table
-from edge_lib.runs.files import whole_file
+from edge_lib.runs.arrays import load_array, save_array
 from edge_lib.sources.digests import BATCH, cell_digests
 from edge_lib.sources.select import MEDIA, SPLIT_BY
 from edge_lib.sources.split_names import SPLITS
@@ -48,13 +48,10 @@ def take_split(config: HeldOutConfig, split: str, whole: Table, cache_dir: Path)
 
 def split_numbers(whole: Table, config: HeldOutConfig, cache_dir: Path) -> np.ndarray:
     """(N,) the index in SPLITS of each row's split, kept under the cache."""
-    path = cache_dir / "splits" / f"{whole.fingerprint}-{config.digest()}.npy"
+    path = cache_dir / "splits" / f"{whole.fingerprint}-{config.digest()}.npz"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary, temporary.open("wb") as file:
-            keys = [*row_keys(whole, cache_dir)]
-            np.save(file, divide(keys, config, image_links(whole)))
-    return np.load(path)
+        save_array(path, divide([*row_keys(whole, cache_dir)], config, image_links(whole)))
+    return load_array(path)
 
 
 def row_keys(table: Table, cache_dir: Path) -> Iterator[np.ndarray]:

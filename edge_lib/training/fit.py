@@ -21,8 +21,8 @@ from edge_lib.runs import Run
 from edge_lib.runs.parent import end_with_parent
 from edge_lib.training.accelerator import make_accelerator
 from edge_lib.training.checkpoints import (
+    intact_checkpoint,
     load_checkpoint,
-    newest_checkpoint,
     save_checkpoint,
     save_model,
 )
@@ -80,9 +80,9 @@ class Trainer:
         self.report = Reporter(self.accelerator, run, config, self.progress, self.total)
 
     def resume(self) -> None:
-        if newest := newest_checkpoint(self.run.checkpoints):
-            load_checkpoint(self.accelerator, newest)
-            self.accelerator.print(f"resumed from {newest.name}", flush=True)
+        if checkpoint := intact_checkpoint(self.accelerator, self.run.checkpoints):
+            load_checkpoint(self.accelerator, checkpoint)
+            self.accelerator.print(f"resumed from {checkpoint.name}", flush=True)
         if self.accelerator.is_main_process:
             self.run.rewind(self.progress.step)
         self.checkpoint = self.progress.step

@@ -11,6 +11,7 @@ from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from edge_lib.config import ConfigError
+from edge_lib.runs.files import is_full_disk
 from edge_lib.training.worker import log_path
 
 
@@ -57,6 +58,7 @@ def worker_error(error: ChildFailedError, logs: Path, kept: bool) -> WorkerError
     else:
         name = failure.signal_name() if failure.exitcode < 0 else "no Python exception"
         hint = ", often for lack of memory" if name == "SIGKILL" else ""
+        hint += f", no space left on the disk of {logs}" if is_full_disk(logs) else ""
         cause = f"ended with exit code {failure.exitcode} ({name}{hint}); last lines of its log:"
         lines = log.read_text(errors="replace").splitlines() if log.exists() else ["(none)"]
         text = "\n".join(lines[-20:])

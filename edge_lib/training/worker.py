@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -45,16 +46,27 @@ def run_worker(payload: bytes, logs: Path, scratch: Path) -> bytes:
         fn, args = pickle.loads(payload)
         return dump_pickle(fn(*args), f"launch cannot send back what {name_of(fn)} returned")
     except BaseException as error:
-        get_error_handler().record_exception(error)
-        sys.stdout.flush()
+        _record(error)
         # When another rank dies, the collective that this rank waits in fails as well. During the
         # pause the agent sees the first failure, reports that one, and stops this process before
         # it prints an error that is only a consequence.
         time.sleep(FAILURE_PAUSE)
-        traceback.print_exc()
+        with suppress(OSError):  # the log's disk is full
+            traceback.print_exc()
         for child in multiprocessing.active_children():
             child.terminate()
         os._exit(1)  # a NCCL communicator or a user's thread can block a normal exit
+
+
+def _record(error: BaseException) -> None:
+    """Write the error to a file that the agent reads, and what was printed to the log; to none of
+    them if the disk is full, as a part of the file would be an error of its own.
+    """
+    try:
+        get_error_handler().record_exception(error)
+        sys.stdout.flush()
+    except OSError:
+        Path(os.environ["TORCHELASTIC_ERROR_FILE"]).unlink(missing_ok=True)
 
 
 def set_interrupt_message(message: str) -> None:

@@ -17,6 +17,7 @@ from edge_lib.experiments.align import train_aligner
 from edge_lib.experiments.mining import HardNegatives
 from edge_lib.features.extract import write_features
 from edge_lib.runs import Run
+from edge_lib.runs.arrays import load_array, save_array
 from edge_lib.training.checkpoints import newest_checkpoint
 from edge_lib.training.progress import Reporter
 
@@ -131,8 +132,8 @@ def test_mining_searches_again_after_some_epochs(make, tmp_path):
     np.testing.assert_array_equal(mine(3), first)
     assert (mine(4) != first).any()
     assert sorted(path.name for path in (tmp_path / "mined").iterdir()) == [
-        "epoch-2.npy",
-        "epoch-4.npy",
+        "epoch-2.npz",
+        "epoch-4.npz",
     ]
     resumed = miner(batches, tmp_path / "mined", every=2, aligner=aligner)
     np.testing.assert_array_equal(resumed(3), first, "a resumed run reads what was found")
@@ -142,7 +143,7 @@ def test_mining_is_done_by_the_first_process_alone(make, tmp_path, monkeypatch):
     batches, expected = make(), np.arange(ROWS)[:, None]
     monkeypatch.setattr(mining, "process_rank", lambda: (1, 2))
     monkeypatch.setattr(mining, "world_size", lambda: 2)
-    wait = SimpleNamespace(barrier=lambda: np.save(tmp_path / "epoch-1.npy", expected))
+    wait = SimpleNamespace(barrier=lambda: save_array(tmp_path / "epoch-1.npz", expected))
     monkeypatch.setattr(mining, "dist", wait)
     mine = miner(batches, tmp_path)
     monkeypatch.setattr(mine, "find", lambda: pytest.fail("the second process searches"))
@@ -204,7 +205,7 @@ def test_alignment_with_mined_negatives_resumes_exactly(small_align, tmp_path, m
         with pytest.raises(InterruptedError):
             train_aligner(config, folders[1])
     train_aligner(config, folders[1])
-    found = [[np.load(f / f"hard_negatives/epoch-{n}.npy") for n in (1, 2)] for f in folders]
+    found = [[load_array(f / f"hard_negatives/epoch-{n}.npz") for n in (1, 2)] for f in folders]
     np.testing.assert_array_equal(*found)
     assert (found[0][0] != found[0][1]).any(), "the heads have changed"
     whole, halves = (load_file(newest_checkpoint(f / "checkpoints") / WEIGHTS) for f in folders)

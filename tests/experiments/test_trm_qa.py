@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
+from small_configs import qa_config
 
-from edge_lib.config import ConfigError, load_config
+from edge_lib.config import ConfigError
 from edge_lib.data.qa_batches import QABatches
 from edge_lib.data.vocabulary import EOS, PAD
 from edge_lib.experiments.recursion import answers_by_step, attention_by_step
@@ -34,13 +36,6 @@ from edge_lib.sources import load_table
 from edge_lib.training.checkpoints import newest_checkpoint
 from edge_lib.training.launch import launch
 
-SMALL = (
-    "data.questions.train_scenes=40 data.questions.val_scenes=6 data.questions.test_scenes=6 "
-    "data.questions.per_scene=4 qa.plain.width=16 qa.trm.width=16 qa.plain.heads=2 qa.trm.heads=2 "
-    "qa.plain.layers=2 qa.trm.inner_steps=2 qa.questions_per_image=4 qa.train.batch_size=32 "
-    "qa.train.epochs=2 qa.train.eval_every=5 qa.train.checkpoint_every=3 qa.curriculum=null "
-)
-
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerate():
@@ -52,12 +47,7 @@ def _fresh_accelerate():
 @pytest.fixture(scope="module")
 def make_config(aligner_folder, small_align):
     """make_config("key=value ...") -> a tiny QA config that runs in seconds, with features."""
-    cache = small_align("").data.cache_dir
-
-    def make(overrides=""):
-        where = f"data.cache_dir={cache} aligner.config=null aligner.folder={aligner_folder} "
-        return load_config("params/tiny/trm_qa.yaml", SMALL + where + overrides)
-
+    make = partial(qa_config, aligner_folder, small_align("").data.cache_dir)
     write_features(make().data, vision_spec(make(), aligner_folder), QA_SPLITS)
     return make
 

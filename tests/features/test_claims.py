@@ -51,9 +51,10 @@ def test_claim_is_held_by_one(tmp_path):
         (claims.LEASE_SECONDS - 5, {"host": "other"}, False),
         (claims.LEASE_SECONDS + 5, {"host": "other"}, True),
         (claims.LEASE_SECONDS + 5, {}, True),
-        (-3600, {"host": "other"}, False),
+        (-5, {"host": "other"}, False),
+        (-3600, {"host": "other"}, True),
     ],
-    ids=["own", "other host", "renewed", "not renewed", "suspended", "of the future"],
+    ids=["own", "other host", "renewed", "not renewed", "suspended", "ahead", "clock set back"],
 )
 def test_claim_of_living_process_is_void_after_lease(tmp_path, age, changes, void):
     write_claim(tmp_path, age, **changes)

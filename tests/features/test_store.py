@@ -1,5 +1,8 @@
 """The feature store: its content, interrupted writes, changed inputs, corrupt files."""
 
+import errno
+import sqlite3
+
 import numpy as np
 import pytest
 import torch
@@ -243,7 +246,7 @@ def test_failed_write_leaves_no_file(config, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("edge_lib.features.shards.save_tensors", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ConfigError, match="No space left"):
         write(config)
     assert not list(config.data.cache_dir.glob("features/*/[!.]*"))
 
@@ -288,3 +291,43 @@ def test_store_with_a_corrupt_shard_is_unfinished_until_it_is_written_again(conf
     assert write(config) == counts
     assert (folder / "manifest.json").read_bytes() == before
     assert has_features(config.data, config.feature_spec)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"shard_rows": 40', '"shard_rows": 44'),
+        lambda text: text.replace('"items": 96', '"items": 97'),
+        lambda text: text.replace('"pooled_width": 1', '"pooled_width": 3'),
+        lambda text: text[:-3],
+        lambda text: "",
+    ],
+    ids=["rows", "items", "width", "cut", "empty"],
+)
+def test_damaged_manifest_is_written_again(config, monkeypatch, damage):
+    counts = write(config)
+    path = folder_of(config) / "manifest.json"
+    before = path.read_text()
+    path.write_text(damage(before))
+    assert path.read_text() != before
+    refuse = lambda *_: pytest.fail("loaded an encoder")  # noqa: E731
+    monkeypatch.setattr("edge_lib.features.extract.load_encoder", refuse)
+    assert write(config) == counts
+    assert path.read_text() == before
+
+
+def test_store_is_read_where_nothing_can_be_written(config, monkeypatch):
+    """As from a cache of another user: no lock is taken, and no digest kept."""
+    counts = write(config)
+
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("generated", "arrow"):
+        monkeypatch.setattr(f"edge_lib.sources.{name}.hold_lock", refuse)
+    monkeypatch.setattr("edge_lib.runs.files._temporary_beside", refuse)
+    monkeypatch.setattr("edge_lib.sources.digests.UNSETTLED_NS", -(10**18))
+    connect = sqlite3.connect
+    read_only = lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options)  # noqa: E731
+    monkeypatch.setattr("edge_lib.sources.digests.sqlite3.connect", read_only)
+    assert write(config) == counts

@@ -54,7 +54,7 @@ def refusal(folder):
 
 def test_digests_name_all_files_but_those_of_the_aligner(folder):
     digests = json.loads((folder / "qa.json").read_text())["sha256"]
-    assert digests.keys() == {"model.safetensors", "tokenizer.json"}
+    assert digests.keys() == {"qa.json", "model.safetensors", "tokenizer.json"}
     assert QAModel.from_pretrained(folder).source == folder
 
 
@@ -102,6 +102,16 @@ def test_folder_saved_without_digests_is_refused_in_one_line(folder, file, damag
     damage(folder / file)
     assert refusal(folder).startswith(f"{folder}")
     assert " cannot be loaded: " in refusal(folder)
+
+
+def test_metadata_that_were_edited_are_used_with_a_warning(folder, caplog):
+    path = folder / "aligner/aligner.json"
+    edit(path, lambda metadata: None)  # written with other spaces
+    assert QAModel.from_pretrained(folder)
+    assert not caplog.records
+    edit(path, lambda metadata: metadata.update(precision="bf16"))
+    assert QAModel.from_pretrained(folder)
+    assert f"{path} is not as it was saved: edited, or damaged" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["[]", "null", '"text"'])

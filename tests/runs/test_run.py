@@ -158,6 +158,35 @@ def test_rewind_drops_later_steps_and_partial_line(run, tail):
     assert history["loss"].tolist() == [1.0, 2.0, 30.0]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b'{"step": 2, "loss": 0.5', b'{"stdp": 2}', b"[2]", b'{"step": 2, "\xff": 0}', b"{} {}"],
+    ids=["cut", "no step", "list", "no text", "two"],
+)
+def test_damaged_line_of_the_log_is_named(run, line):
+    run.log(1, loss=1.0)
+    path = run.folder / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    run.log(3, loss=3.0)
+    for read in (run.history, lambda: run.rewind(3)):
+        with pytest.raises(ConfigError, match=r"metrics\.jsonl: line 2 is damaged: "):
+            read()
+
+
+def test_history_of_a_killed_run_lacks_the_line_that_it_was_writing(run):
+    run.log(1, loss=0.1 + 0.2)
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert run.history().to_dict("records") == [{"step": 1, "loss": 0.1 + 0.2}]
+
+
+def test_damaged_metrics_are_named(run):
+    run.save_metrics(a=1)
+    (run.folder / "metrics.json").write_text('{"a": ')
+    with pytest.raises(ConfigError, match=r"metrics\.json is damaged: "):
+        run.save_metrics(b=2)
+
+
 def test_rewind_to_start_or_without_log(run):
     run.rewind(0)
     run.log(1, loss=1.0)

@@ -1,14 +1,13 @@
 """Space on a disk, and files that have their names only when they are whole."""
 
-import errno
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge_lib.config import ConfigError
+from edge_lib.runs.files import full_disk_errors
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
@@ -19,19 +18,6 @@ def require_space(folder: Path, size: int, what: str) -> None:
             f"{folder}: {what} needs {size / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free; "
             "choose a folder on another disk (out)"
         )
-
-
-@contextmanager
-def full_disk_errors(path: Path) -> Iterator[None]:
-    """ConfigError if no space is left while a file is written: other processes write as well."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ConfigError(
-            f"{path}: {error.strerror}; make room, and the same command goes on"
-        ) from None
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from edge_lib.config import ConfigError
-from edge_lib.runs.files import sha256_of
+from edge_lib.runs.files import full_disk_errors, sha256_of
 from edge_lib.runs.progress import progress_bar
-from edge_lib.sources.download.disk import full_disk_errors, require_space, write_json
+from edge_lib.sources.download.disk import require_space, write_json
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 6  # in a row that bring no new byte

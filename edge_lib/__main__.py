@@ -220,8 +220,7 @@ def runs(arguments: Arguments) -> int:
     parser.add_argument("folder", nargs="?", help="runs/ by default")
     parser.add_argument("--csv", action="store_true", help="one table, with a column for each key")
     options = parser.parse_args(arguments)
-    from edge_lib.runs.comparison import find_runs, list_runs
-    from edge_lib.runs.listing import format_runs
+    from edge_lib.runs.comparison import find_runs, format_runs, list_runs
 
     paths = find_runs(options.folder) if options.folder else find_runs()
     print(list_runs(paths).to_csv(index=False).strip() if options.csv else format_runs(paths))

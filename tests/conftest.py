@@ -43,7 +43,7 @@ from edge_lib.config import (
 )
 from edge_lib.data.table import SCHEMA, Table
 from edge_lib.experiments.align import train_aligner
-from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
+from edge_lib.experiments.backbones.language import learn_tokenizer
 from edge_lib.features.extract import write_features
 from edge_lib.features.weights import MINILM
 from edge_lib.runs import Run

@@ -8,11 +8,10 @@ from edge_lib.config.backbones import (
 )
 from edge_lib.config.base import ROOT, from_root
 from edge_lib.config.bench import BenchConfig
-from edge_lib.config.compare import CandidatesConfig, CompareConfig
 from edge_lib.config.conversations import ConversationsConfig
 from edge_lib.config.data import DataConfig, SplitConfig
 from edge_lib.config.errors import ConfigError
-from edge_lib.config.evaluate import ContrastConfig, EvaluateConfig
+from edge_lib.config.evaluate import CandidatesConfig, CompareConfig, ContrastConfig, EvaluateConfig
 from edge_lib.config.experiment import ExperimentConfig
 from edge_lib.config.features import FeaturesConfig, FeatureSpec
 from edge_lib.config.fusion import FusionConfig

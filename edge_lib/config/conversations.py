@@ -1,6 +1,5 @@
 """Sources of conversations."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,27 +10,20 @@ from edge_lib.config.sources import (
     DividedSection,
     HeldOutConfig,
     HubSplitsConfig,
+    SplitDictConfig,
     SplitFiles,
     SplitPaths,
-    SplitsConfig,
 )
 
 
-class ConversationFilesConfig(SplitsConfig):
-    """The base of sections whose `files` name each split."""
-
-    def named(self, split: str) -> Path | list[str] | None:
-        return self.files.get(split)
-
-
-class LlavaConfig(ConversationFilesConfig):
+class LlavaConfig(SplitDictConfig):
     """LLaVA's JSON files ({"image", "conversations"}) for each split, and the folder of images."""
 
     files: SplitPaths
     images: RepoPath
 
 
-class MessagesConfig(ConversationFilesConfig):
+class MessagesConfig(SplitDictConfig):
     """Files of messages (json, jsonl or Parquet) for each split."""
 
     files: SplitFiles
@@ -49,7 +41,7 @@ class ConversationHubConfig(HubSplitsConfig):
     column: str | None = Field(None, description="of the turns, as for messages")
 
 
-class InstructionsConfig(ConversationFilesConfig):
+class InstructionsConfig(SplitDictConfig):
     """Parquet, json or jsonl files for each split, one question and response a row; the names of
     columns are Open-Orca's by default.
     """

@@ -1,16 +1,15 @@
-"""The tables of an experiment."""
+"""The tables of an experiment, and the data set that it downloads if it is not there."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat
 
-from edge_lib.config.base import Fraction, Positive, RepoPath
+from edge_lib.config.base import Count, Fraction, Positive, RepoPath, Section
 from edge_lib.config.conversations import ConversationsConfig
-from edge_lib.config.download import DownloadConfig
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.questions import QuestionsConfig
-from edge_lib.config.registry import SOURCES, one_of
+from edge_lib.config.registry import DOWNLOADS, SOURCES, one_of
 from edge_lib.config.scenes import ScenesConfig
 from edge_lib.config.sources import (
     CocoConfig,
@@ -22,6 +21,16 @@ from edge_lib.config.sources import (
     TableConfig,
     WebDatasetConfig,
 )
+
+
+class DownloadConfig(Section):
+    """What `edge-glass download NAME --out OUT` would get, with its other flags as options."""
+
+    name: Annotated[str, one_of(DOWNLOADS)]
+    out: RepoPath = Field(description="folder that the source reads")
+    rows: Positive | None = Field(None, description="a random part of this many; null: all")
+    seed: Count = 0
+    options: dict[str, Any] = {}
 
 
 class SplitConfig(HeldOutConfig):

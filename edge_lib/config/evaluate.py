@@ -1,10 +1,12 @@
-"""What is measured on the test split."""
+"""What is measured on the test split, and of frozen encoders before any head is trained."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from edge_lib.config.base import NonEmpty, Positive, RepoPath, Section
+from edge_lib.config.modalities import ModalityName
+from edge_lib.config.modality import Layer
 from edge_lib.config.search import Labels, Prompts
 
 
@@ -37,3 +39,23 @@ class EvaluateConfig(Section):
         if self.probe_split and not self.classes:
             raise ValueError("probe_split needs classes")
         return self
+
+
+class CandidatesConfig(Section):
+    """The encoders and layers of one modality that are compared."""
+
+    encoders: Annotated[list[str], NonEmpty] | None = Field(
+        None, description="names as in the modality's section, whose encoder it is if null"
+    )
+    layers: Annotated[list[Layer], NonEmpty] | None = Field(None, description="all if null")
+
+
+class CompareConfig(Section):
+    """On which rows encoders are compared, and which of them."""
+
+    split: str = "val"
+    rows: Annotated[int, Field(ge=4, le=5000)] = Field(1000, description="drawn at random")
+    k: Positive = Field(10, description="nearest neighbours of a row")
+    candidates: dict[ModalityName, CandidatesConfig] = Field(
+        {}, description="by modality; its own encoder with all layers where it is not named"
+    )

@@ -11,9 +11,8 @@ from edge_lib.config.backbones import BackbonesConfig
 from edge_lib.config.base import Count, Section
 from edge_lib.config.bench import BenchConfig
 from edge_lib.config.checks import problems
-from edge_lib.config.compare import CompareConfig
 from edge_lib.config.data import DataConfig
-from edge_lib.config.evaluate import EvaluateConfig
+from edge_lib.config.evaluate import CompareConfig, EvaluateConfig
 from edge_lib.config.features import FeaturesConfig, FeatureSpec
 from edge_lib.config.fusion import FusionConfig
 from edge_lib.config.launch import LaunchConfig

@@ -1,7 +1,6 @@
 """Sources of questions about images."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -11,14 +10,16 @@ from edge_lib.config.sources import (
     DividedSection,
     HubSplitsConfig,
     Names,
+    SplitDictConfig,
     SplitPaths,
-    SplitsConfig,
     TableFilesConfig,
 )
 
 
-class VQAv2Config(SplitsConfig):
+class VQAv2Config(SplitDictConfig):
     """VQAv2's JSON files and the folder of images (with COCO's file names) for each split."""
+
+    BY_SPLIT: ClassVar[str] = "questions"
 
     questions: SplitPaths
     annotations: dict[str, RepoPath]
@@ -27,18 +28,14 @@ class VQAv2Config(SplitsConfig):
         {}, description="of image file names in each split, e.g. COCO_train2014_"
     )
 
-    def named(self, split: str) -> Path | None:
-        return self.questions.get(split)
 
-
-class GQAConfig(SplitsConfig):
+class GQAConfig(SplitDictConfig):
     """GQA's question file for each split (train_balanced_questions.json, ...), and its images."""
+
+    BY_SPLIT: ClassVar[str] = "questions"
 
     questions: SplitPaths
     images: RepoPath
-
-    def named(self, split: str) -> Path | None:
-        return self.questions.get(split)
 
 
 class QuestionColumnsConfig(Section):

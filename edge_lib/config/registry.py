@@ -31,7 +31,7 @@ FUSIONS = {
     "gated": "edge_lib.nn.fusion:GatedFusion",
 }
 DECODERS = {
-    "plain": "edge_lib.nn.decoders.plain:PlainDecoder",
+    "plain": "edge_lib.nn.decoders.base:PlainDecoder",
     "trm": "edge_lib.nn.decoders.trm:RecursiveDecoder",
 }
 
@@ -56,11 +56,11 @@ QUESTION_SOURCES = {
 }
 CONVERSATION_SOURCES = {
     "scenes": "edge_lib.sources.scenes.conversations:load",
-    "llava": "edge_lib.sources.llava:load",
-    "messages": "edge_lib.sources.messages:load",
-    "parquet": "edge_lib.sources.chat_parquet:load",
+    "llava": "edge_lib.sources.conversation_files:load_llava",
+    "messages": "edge_lib.sources.conversation_files:load_messages",
+    "parquet": "edge_lib.sources.conversation_files:load_parquet",
     "hub": "edge_lib.sources.conversation_hub:load",
-    "instructions": "edge_lib.sources.instructions:load",
+    "instructions": "edge_lib.sources.conversation_files:load_instructions",
 }
 # What `edge-glass download` writes: a `sources.download.base.Download`.
 DOWNLOADS = {

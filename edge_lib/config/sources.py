@@ -2,7 +2,7 @@
 
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -52,6 +52,15 @@ class SplitsConfig(Section):
         """What the user names for a split; None if that is the default or nothing."""
         value = getattr(self, split)
         return None if value == type(self).model_fields[split].default else value
+
+
+class SplitDictConfig(SplitsConfig):
+    """The base of sections that name each split in one key, a dict."""
+
+    BY_SPLIT: ClassVar[str] = "files"
+
+    def named(self, split: str):
+        return getattr(self, self.BY_SPLIT).get(split)
 
 
 class HeldOutConfig(Section):

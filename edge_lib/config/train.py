@@ -25,8 +25,7 @@ class TrainConfig(Section):
     weight_decay: NonNegativeFloat = 0.05
     warmup: Fraction = Field(0.05, description="share of all steps, with a linear rise")
     cooldown: Fraction | None = Field(
-        None,
-        description="last share of all steps, with a linear decay; null: cosine decay",
+        None, description="last share of all steps, with a linear decay; null: cosine decay"
     )
     clip: PositiveFloat = 1.0
     ema: Fraction | None = Field(

@@ -97,10 +97,5 @@ class ChatBatches(StepDataset):
         for name, source in self.features.items():
             if rows := [row for own in items for row in own[name]]:
                 prefixes[name] = source.gather(rows)
-        return ChatBatch(
-            pad(ids, self.chat.pad),
-            pad([np.ones(len(row)) for row in ids], 0).bool(),
-            pad(labels, IGNORE),
-            prefixes,
-            tokens,
-        )
+        mask = pad([np.ones(len(row)) for row in ids], 0).bool()
+        return ChatBatch(pad(ids, self.chat.pad), mask, pad(labels, IGNORE), prefixes, tokens)

@@ -75,13 +75,11 @@ def _records(conversations: Conversations, chat: Chat) -> Iterator[pa.RecordBatc
 
 def _batch(rows: int, **columns) -> pa.RecordBatch:
     """Records with these columns; the others are null."""
-    arrays = (
-        pa.array(columns[field.name], field.type)
-        if field.name in columns
-        else pa.nulls(rows, field.type)
-        for field in RECORDS
-    )
-    return pa.RecordBatch.from_arrays([*arrays], schema=RECORDS)
+    arrays = [
+        pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type)
+        for f in RECORDS
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=RECORDS)
 
 
 def _tokenized(

@@ -57,9 +57,8 @@ def _is_file(kind: pa.DataType) -> bool:
     fields, checks = _fields(kind), {"bytes": is_bytes, "path": is_text}
     checks |= {"offset": types.is_integer, "size": types.is_integer}
     named = [_null_or(check)(fields[name]) for name, check in checks.items() if name in fields]
-    return (
-        is_bytes(kind) or is_text(kind) or (bool(fields.keys() & {"bytes", "path"}) and all(named))
-    )
+    is_struct = bool(fields.keys() & {"bytes", "path"}) and all(named)
+    return is_bytes(kind) or is_text(kind) or is_struct
 
 
 def _is_turn(kind: pa.DataType) -> bool:

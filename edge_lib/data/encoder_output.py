@@ -30,13 +30,9 @@ class EncoderOutput:
         def move(x, dtype):
             return None if x is None else x.to(device, dtype, non_blocking=True)
 
-        return EncoderOutput(
-            move(self.tokens, dtype),
-            move(self.mask, None),
-            move(self.pooled, dtype),
-            self.grid,
-            move(self.positions, None),
-        )
+        tokens, pooled = (move(x, dtype) for x in (self.tokens, self.pooled))
+        mask, positions = (move(x, None) for x in (self.mask, self.positions))
+        return EncoderOutput(tokens, mask, pooled, self.grid, positions)
 
 
 @dataclass

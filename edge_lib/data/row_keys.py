@@ -20,7 +20,10 @@ def row_keys(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     elif types.is_null(column.type):
         keys = np.zeros(len(column), np.int64)
     else:
-        keys = _encode(column)
+        values = column.cast(pa.large_string()) if is_text(column.type) else column
+        chunks = values.dictionary_encode().unify_dictionaries().chunks
+        codes = [chunk.indices.fill_null(0).to_numpy() for chunk in chunks]
+        keys = np.concatenate([np.empty(0, np.int64), *codes])
     return keys, known
 
 
@@ -29,13 +32,6 @@ def is_blank(column: pa.ChunkedArray) -> np.ndarray:
     if not is_text(column.type):
         return np.zeros(len(column), bool)
     return pc.equal(column.cast(pa.large_string()), "").fill_null(False).to_numpy()
-
-
-def _encode(values: pa.ChunkedArray) -> np.ndarray:
-    values = values.cast(pa.large_string()) if is_text(values.type) else values
-    chunks = values.dictionary_encode().unify_dictionaries().chunks
-    codes = [chunk.indices.fill_null(0).to_numpy() for chunk in chunks]
-    return np.concatenate([np.empty(0, np.int64), *codes])
 
 
 def file_keys(column: pa.ChunkedArray) -> np.ndarray:

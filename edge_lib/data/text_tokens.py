@@ -64,7 +64,10 @@ class TextTokenizer:
 
     def tokenize(self, texts: Sequence[str], literals: Sequence[list[str]]) -> list[Tokens]:
         """The tokens of texts, by all cores; literals: what the marks in each stand for."""
-        self._reset()
+        # neither truncate nor pad; special tokens that the template wrote are special
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.backend.encode_special_tokens = False
         tokens = self._tokenize_ascii(texts)
         rest = [number for number, own in enumerate(tokens) if own is None]
         for number, own in zip(rest, self._with_offsets([texts[n] for n in rest]), strict=True):
@@ -73,12 +76,6 @@ class TextTokenizer:
             if own:
                 tokens[number] = self._with_literals(texts[number], own)
         return tokens
-
-    def _reset(self) -> None:
-        """Neither truncate nor pad; special tokens that the template wrote are special."""
-        self.backend.no_truncation()
-        self.backend.no_padding()
-        self.backend.encode_special_tokens = False
 
     def _tokenize_ascii(self, texts: Sequence[str]) -> list[Tokens | None]:
         """Tokens by their number of bytes, which is faster than by offsets. None where the bytes of
@@ -122,15 +119,12 @@ class TextTokenizer:
         parts, position = [], 0
         for piece, literal in zip_longest(text.split(MARK), literals, fillvalue=""):
             [part] = self._with_offsets([piece])
-            own = np.array(self._as_text(literal), np.int32)
+            self.backend.encode_special_tokens = True
+            ids = self.backend.encode(literal, add_special_tokens=False).ids
+            self.backend.encode_special_tokens = False
+            own = np.array(ids, np.int32)
             parts.append((part.ids, part.starts + position, part.ends + position))
             position += len(piece) + 1
             places = np.full(len(own), position)
             parts.append((own, places - 1, places))
         return Tokens(*map(np.concatenate, zip(*parts, strict=True)))
-
-    def _as_text(self, literal: str) -> list[int]:
-        self.backend.encode_special_tokens = True
-        ids = self.backend.encode(literal, add_special_tokens=False).ids
-        self.backend.encode_special_tokens = False
-        return ids

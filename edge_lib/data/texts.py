@@ -83,7 +83,8 @@ def read_texts(column: pa.ChunkedArray, rows: np.ndarray | None = None) -> Texts
     for chunk in row_blocks(column):
         strings, lengths = _flatten(chunk)
         valid = np.repeat(chunk.is_valid().to_numpy(zero_copy_only=False), lengths)
-        kept = np.flatnonzero(valid & _is_filled(strings))
+        filled = pc.greater(pc.binary_length(_strip(strings)), 0)
+        kept = np.flatnonzero(valid & filled.fill_null(False).to_numpy(zero_copy_only=False))
         pieces.append(strings)
         places.append(kept + num_values)
         owners.append(np.repeat(np.arange(len(chunk)) + num_rows, lengths)[kept])
@@ -125,12 +126,6 @@ def _as_strings(values: pa.Array) -> pa.Array:
     if types.is_string(values.type) or types.is_large_string(values.type):
         return values
     return values.cast(pa.large_string())
-
-
-def _is_filled(strings: pa.Array) -> np.ndarray:
-    """(n,) bool: which are more than white space."""
-    filled = pc.greater(pc.binary_length(_strip(strings)), 0)
-    return filled.fill_null(False).to_numpy(zero_copy_only=False)
 
 
 def _strip(strings: pa.Array) -> pa.Array:

@@ -50,11 +50,9 @@ def recall_of_layers(config: ExperimentConfig, run: Run) -> pd.DataFrame:
     vectors = {name: _vectors(config, name, tables) for name in (a, b)}
     parts = []
     for layers in product(*(_layers(config, name, vectors[name]) for name in (a, b))):
+        pairs = [*zip((a, b), layers, strict=True)]
         features = {
-            split: {
-                name: LayerFeatures(vectors[name][split][layer])
-                for name, layer in zip((a, b), layers, strict=True)
-            }
+            split: {name: LayerFeatures(vectors[name][split][layer]) for name, layer in pairs}
             for split in tables
         }
         part = run.part(f"layers/{layers[0]}-{layers[1]}")

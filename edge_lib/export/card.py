@@ -80,9 +80,8 @@ def write_card(
         return
     card = ModelCard.load(folder / CARD)
     names = [name for name in figures if (run.folder / FIGURES / f"{name}.png").is_file()]
-    card.text = (
-        card.text.partition(RESULTS)[0] + RESULTS + _text(run, config, answer, limits, names)
-    )
+    results = _text(run, config, answer, limits, names)
+    card.text = card.text.partition(RESULTS)[0] + RESULTS + results
     card.data.model_name, card.data.eval_results = config.name, eval_results(config.data, scores)
     if (name := _hub_data(config.data)) is not None:
         card.data.datasets = [name]
@@ -97,12 +96,8 @@ def write_card(
 def eval_results(data: DataConfig, scores: pd.DataFrame) -> list[EvalResult]:
     """The scores on the test split, as the Hub's model-index holds them; without those of NaN."""
     make = _recall if "gallery" in scores else _answers
-    name = _hub_data(data)
-    dataset = {
-        "dataset_type": name or data.source,
-        "dataset_name": name or data.source,
-        "dataset_split": "test",
-    }
+    name = _hub_data(data) or data.source
+    dataset = {"dataset_type": name, "dataset_name": name, "dataset_split": "test"}
     results = [make(row) | dataset for row in scores.to_dict("records")]
     if "dim" in scores:
         results = [r for r in results if r["metric_args"]["dim"] == scores.dim.max()]

@@ -176,12 +176,8 @@ def recall_table(
         several = own.shape[1] > 1 or (strict and equal[query] > 0)
         rule = _rule(several, strict, equal[query] + equal[gallery])
         a, b, query_rows = embeddings[query][index], embeddings[gallery], rows[query][index]
-        matched = {
-            "query_rows": query_rows,
-            "gallery_rows": rows[gallery],
-            "query_labels": labels[query][index],
-            "gallery_labels": labels[gallery],
-        }
+        matched = {"query_rows": query_rows, "gallery_rows": rows[gallery]}
+        matched |= {"query_labels": labels[query][index], "gallery_labels": labels[gallery]}
         if strict:
             target = labels[gallery][own[index, column]]
             matched = {"query_rows": target, "gallery_rows": labels[gallery]}

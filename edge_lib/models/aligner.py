@@ -9,13 +9,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from edge_lib.config import (
-    MODALITIES,
-    ConfigError,
-    FeaturesConfig,
-    FeatureSpec,
-    ModalityConfig,
-)
+from edge_lib.config import MODALITIES, ConfigError, FeaturesConfig, FeatureSpec, ModalityConfig
 from edge_lib.config.registry import load_registered
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.unusable import UnusableItem
@@ -61,12 +55,8 @@ class Aligner(PretrainedModel, nn.Module):
         self.encoder_digests = encoder_digests
         # a plain dict: frozen encoders are loaded by name and are no part of the state
         self._encoders: dict[str, Encoder] = {}
-        self.heads = nn.ModuleDict(
-            {
-                name: build_head(modality, self.dims, *widths[name])
-                for name, modality in modalities.items()
-            }
-        )
+        heads = {name: build_head(m, self.dims, *widths[name]) for name, m in modalities.items()}
+        self.heads = nn.ModuleDict(heads)
 
     @property
     def width(self) -> int:

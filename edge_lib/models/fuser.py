@@ -21,6 +21,7 @@ class Fuser(PretrainedModel, nn.Module):
     """Several fusions of the same modalities, on one aligner."""
 
     FILE = "fuser.json"
+    example = "model(model.sequences(features), present)  # by strategy"
 
     def __init__(self, aligner: Aligner, config: FusionConfig):
         super().__init__()
@@ -57,10 +58,6 @@ class Fuser(PretrainedModel, nn.Module):
     @property
     def title(self) -> str:
         return f"Fusions of {' and '.join(self.config.modalities)}"
-
-    @property
-    def example(self) -> str:
-        return "model(model.sequences(features), present)  # by strategy"
 
     def backbones(self) -> dict[str, Backbone]:
         return self.aligner.backbones()

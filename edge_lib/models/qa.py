@@ -32,6 +32,7 @@ class QAModel(PretrainedModel, nn.Module):
     """
 
     FILE, TASK = "qa.json", "visual-question-answering"
+    example = "model.answer(image, question)  # str"
 
     def __init__(
         self,
@@ -110,10 +111,6 @@ class QAModel(PretrainedModel, nn.Module):
     @property
     def title(self) -> str:
         return f"A {self.decoder_name} decoder that answers questions about images"
-
-    @property
-    def example(self) -> str:
-        return "model.answer(image, question)  # str"
 
     def backbones(self) -> dict[str, Backbone]:
         return self.aligner.backbones()

@@ -42,6 +42,7 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
     """
 
     FILE, TASK = "vlm.json", "image-text-to-text"
+    example = "model.generate(prompt, image)  # str"
 
     def __init__(
         self,
@@ -57,12 +58,11 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
         self.language_digest = weights_digest(*_backbone(config.language))
         words = self.language.get_input_embeddings().weight
         scale = words.float().std().item()
-        self.projectors = nn.ModuleDict(
-            {
-                name: Projector.from_config(config.projector, width, words.shape[1], scale)
-                for name, (_, width) in shapes.items()
-            }
-        )
+        projectors = {
+            name: Projector.from_config(config.projector, width, words.shape[1], scale)
+            for name, (_, width) in shapes.items()
+        }
+        self.projectors = nn.ModuleDict(projectors)
         counts = {name: n * self.projectors[name].num_tokens for name, (n, _) in shapes.items()}
         tokenizer = tokenizer or load_tokenizer(config.language)
         self.chat = Chat(tokenizer, counts, config.max_length, config.system)
@@ -190,10 +190,6 @@ class VLM(PretrainedModel, GenerationMixin, nn.Module):
     def title(self) -> str:
         placeholders = " and ".join(f"<{name}>" for name in self.shapes)
         return f"A language model with {placeholders}"
-
-    @property
-    def example(self) -> str:
-        return "model.generate(prompt, image)  # str"
 
     def backbones(self) -> dict[str, Backbone]:
         name, revision, _ = _backbone(self.config.language)

@@ -174,10 +174,7 @@ def check_pairs(a: Tensor, b: Tensor, *options) -> None:
 
 
 def check_rows(
-    rows: int,
-    chunk: int | None,
-    present: Tensor | None,
-    labels: tuple[Tensor, Tensor] | None,
+    rows: int, chunk: int | None, present: Tensor | None, labels: tuple[Tensor, Tensor] | None
 ) -> None:
     """ValueError unless the arguments fit a batch of this many rows."""
     if present is not None and (present.shape != (rows,) or present.dtype != torch.bool):

@@ -21,7 +21,7 @@ class Positives:
         self.labels, self.numbers = None, torch.arange(len(present), device=present.device)
         self.shares = torch.ones_like(present, dtype=dtype)
         if labels is not None:
-            columns = [_numbered(column) for column in labels.unbind(1)]
+            columns = [column.unique(return_inverse=True)[1] for column in labels.unbind(1)]
             alone = len(present) + self.numbers
             a, b = self.labels = [torch.where(present, x, alone) for x in columns]
             self.order = [x.argsort(stable=True) for x in self.labels]
@@ -50,11 +50,6 @@ class Positives:
         i = self.numbers[: len(own)].repeat_interleave(counts)
         within = torch.arange(len(i), device=i.device) - (counts.cumsum(0) - counts)[i]
         return i, self.order[side][first[i] + within]
-
-
-def _numbered(labels: Tensor) -> Tensor:
-    """Any labels as numbers from 0 to M - 1."""
-    return labels.unique(return_inverse=True)[1]
 
 
 def _group_sizes(labels: Tensor) -> Tensor:

@@ -52,15 +52,12 @@ class EmbeddingMap:
         self.hue = ipywidgets.Dropdown(options=hues, description="colour")
         self.player = ipywidgets.HTML()
         self.strip = ipywidgets.HTML("Select points with the lasso to list them here.")
-        self._connect()
-        self.view = self.scatter.show()
-
-    def _connect(self) -> None:
         self.colour(self.hue.value)
         self.hue.observe(lambda change: self.colour(change.new), "value")
         widget = self.scatter.widget
         widget.observe(lambda change: self.hover(change.new), "hovering")
         widget.observe(lambda _: self.select(self.scatter.selection()), "selection")
+        self.view = self.scatter.show()
 
     def colour(self, column: str) -> None:
         """Colour the points by a column; modalities as in every figure."""

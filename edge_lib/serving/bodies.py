@@ -33,7 +33,8 @@ LISTS = {"images", "audio", "texts", "stop"}  # fields of a form that may be rep
 
 async def read_body(request: Request) -> tuple[Any, bool]:
     """The content of a body, and whether it is JSON, whose values have types."""
-    _check_encoding(request.headers.get("content-encoding", "identity"))
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise ApiError(415, "compressed bodies are not read; send it without Content-Encoding")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         body = await request.body()
@@ -41,24 +42,13 @@ async def read_body(request: Request) -> tuple[Any, bool]:
             await asyncio.to_thread(_check_counts, body)
         return _parse_json(body), True
     if kind == "multipart/form-data":
-        _check_charset(request.headers["content-type"])
+        charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+        if charset.lower() not in (b"utf-8", b"utf8"):
+            raise ApiError(415, "the charset of a form is utf-8")
         limit = request.app.state.settings.max_items  # of each field that may be repeated
         async with request.form(max_files=2 * limit, max_fields=2 * limit + 50) as form:
             return await _form_values(form), False
     raise ApiError(415, "send application/json or multipart/form-data, named in Content-Type")
-
-
-def _check_encoding(encoding: str) -> None:
-    """ApiError for a compressed body."""
-    if encoding.strip().lower() not in ("", "identity"):
-        raise ApiError(415, "compressed bodies are not read; send it without Content-Encoding")
-
-
-def _check_charset(content_type: str) -> None:
-    """ApiError unless the names and texts of a form are UTF-8."""
-    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8")
-    if charset.lower() not in (b"utf-8", b"utf8"):
-        raise ApiError(415, "the charset of a form is utf-8")
 
 
 def _check_counts(body: bytes) -> None:
@@ -92,11 +82,7 @@ async def _form_values(form: FormData) -> dict[str, Any]:
             raise ApiError(400, f"{name}: given more than once", param=name)
         else:
             values[name] = content
-    return _parse_fields(values)
-
-
-def _parse_fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Messages are JSON in a form as well."""
+    # messages are JSON in a form as well
     if isinstance(text := values.get("messages"), str):
         values["messages"] = _parse_json(text)
     return values

@@ -42,12 +42,8 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics):
         self.app, self.settings, self.metrics = app, settings, metrics
         self.bodies = Bodies()
-        local = settings.host in LOCAL
-        self.hosts = (
-            {*LOCAL, *map(str.lower, settings.allow_hosts)}
-            if local or settings.allow_hosts
-            else None
-        )
+        checked = settings.host in LOCAL or settings.allow_hosts
+        self.hosts = {*LOCAL, *map(str.lower, settings.allow_hosts)} if checked else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -104,12 +100,7 @@ class Exchange:
     """One request, and its answer."""
 
     def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        settings: ServeSettings,
-        bodies: Bodies,
+        self, scope: Scope, receive: Receive, send: Send, settings: ServeSettings, bodies: Bodies
     ):
         self.scope, self._receive, self._send = scope, receive, send
         self.settings, self.bodies = settings, bodies

@@ -12,10 +12,7 @@ BODIES: list[type[BaseModel]] = []
 
 
 def body(
-    model: type[BaseModel],
-    examples: dict[str, Any],
-    many: bool = False,
-    form: bool = False,
+    model: type[BaseModel], examples: dict[str, Any], many: bool = False, form: bool = False
 ) -> dict[str, Any]:
     """`openapi_extra` of a route. examples: by title. many: a list is taken as well. form: whether
     files may be uploaded.

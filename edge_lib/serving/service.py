@@ -1,7 +1,6 @@
 """The model behind the routes: what it can do, loaded from a run, a name or an export."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_lib.config.vlm import STAGES
@@ -53,7 +52,11 @@ def load_service(run: str, settings: ServeSettings, metrics: Metrics) -> Service
     name = settings.name or _name(run)
     service = Service(name, settings, metrics, embedder, generator)
     if settings.index:
-        service.index = _load_index(settings.index, embedder)
+        from edge_lib.serving.index import SearchIndex
+
+        index = SearchIndex(settings.index, embedder.dims)
+        index.check_model(embedder.model_sha256)
+        service.index = index
     return service
 
 
@@ -86,11 +89,3 @@ def _load_model(run: str, *parts: ServeSettings | Metrics) -> "tuple[EmbedQueue,
     if isinstance(model, Aligner):
         return embedder, None
     return embedder, (QAEngine if isinstance(model, QAModel) else VLMEngine)(model, *parts)
-
-
-def _load_index(path: Path, embedder: "EmbedQueue") -> "SearchIndex":
-    from edge_lib.serving.index import SearchIndex
-
-    index = SearchIndex(path, embedder.dims)
-    index.check_model(embedder.model_sha256)
-    return index

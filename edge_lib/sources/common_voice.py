@@ -80,7 +80,10 @@ def _records(lines: Iterable[bytes], header: list[str]) -> Iterator[tuple[int, l
     """
     number, record = 0, []
     for next_number, line in enumerate(lines, start=2):
-        fields = _fields(line, header)
+        # empty fields after the header's last are left out
+        fields = _decode(line).split("\t")
+        while len(fields) > len(header) and not fields[-1]:
+            fields.pop()
         if not any(fields):
             continue
         if record and _continues(record, fields, header):
@@ -97,14 +100,6 @@ def _continues(record: list[str], fields: list[str], header: list[str]) -> bool:
     name = (fields + [""] * len(header))[header.index("path")]
     fits = len(record) < len(header) and len(record) + len(fields) - 1 <= len(header)
     return fits and not CLIP.fullmatch(name)
-
-
-def _fields(line: bytes, header: list[str]) -> list[str]:
-    """The fields of a line; empty ones after the header's last are left out."""
-    fields = _decode(line).split("\t")
-    while len(fields) > len(header) and not fields[-1]:
-        fields.pop()
-    return fields
 
 
 def _decode(line: bytes) -> str:

@@ -44,7 +44,9 @@ def table_fingerprint(dataset: Dataset, files: Sequence[Path], cache_dir: Path, 
     """
     digest = hashlib.sha256(json.dumps([facts, digest_files(files, cache_dir)]).encode())
     for column in (name for name in ("image", "audio") if name in dataset.column_names):
-        paths = _paths(dataset, column)
+        # the table below the dataset: its format would read the content as well
+        paths, rows = cell_paths(dataset.data.column(column)), dataset._indices
+        paths = paths if rows is None else paths.take(rows.column(0))
         unique = pc.unique(paths).drop_null()
         content = [column, len(paths), *digest_files(unique.to_pylist(), cache_dir)]
         digest.update(json.dumps(content).encode())
@@ -123,7 +125,9 @@ def digest_files(paths: Iterable[str | Path], cache_dir: Path) -> list[str]:
 def _digest_batch(paths: list[bytes], database: Path) -> list[str]:
     now, stamps = time.time_ns(), [_stamp(path) for path in paths]
     with closing(_connect(database)) as connection:
-        digests = _remembered(connection, paths)
+        marks = ",".join("?" * len(paths))
+        rows = connection.execute(f"SELECT * FROM digests WHERE path IN ({marks})", paths)
+        digests = {stamp: digest for *stamp, digest in rows for stamp in [tuple(stamp)]}
         new = {stamp: _digest(stamp[0]) for stamp in stamps if stamp and stamp not in digests}
         kept = [(*s, digest) for s, digest in new.items() if digest and now - s[-1] > UNSETTLED_NS]
         if kept:
@@ -136,12 +140,6 @@ def _digest_batch(paths: list[bytes], database: Path) -> list[str]:
 
 def _connect(database: Path) -> sqlite3.Connection:
     return sqlite3.connect(database, timeout=60)  # another process may write
-
-
-def _remembered(connection: sqlite3.Connection, paths: list[bytes]) -> dict[Stamp | None, str]:
-    marks = ",".join("?" * len(paths))
-    rows = connection.execute(f"SELECT * FROM digests WHERE path IN ({marks})", paths)
-    return {stamp: digest for *stamp, digest in rows for stamp in [tuple(stamp)]}
 
 
 def _stamp(path: bytes) -> Stamp | None:
@@ -170,10 +168,3 @@ def _with_progress(results: Iterable[list[str]], total: int) -> Iterator[list[st
         for result in results:
             yield result
             bar.update(len(result))
-
-
-def _paths(dataset: Dataset, name: str) -> pa.ChunkedArray:
-    """The path that each row's cell of a column refers to."""
-    # the table below the dataset: its format would read the content as well
-    paths, rows = cell_paths(dataset.data.column(name)), dataset._indices
-    return paths.take(rows.column(0)) if rows is not None else paths

@@ -9,13 +9,7 @@ from edge_lib.data.table import Table
 from edge_lib.sources.entries import encodable
 from edge_lib.sources.files import existing_folder, path_of_split, read_json
 from edge_lib.sources.parsed import SkippedEntry, parsed_table
-from edge_lib.sources.question_rows import (
-    COLUMNS,
-    QuestionRows,
-    answer_texts,
-    has_suffix,
-    id_text,
-)
+from edge_lib.sources.question_rows import COLUMNS, QuestionRows, answer_texts, has_suffix, id_text
 
 KEY = "data.questions.gqa"
 
@@ -41,13 +35,9 @@ def _rows(files: Sequence[Path], folder: Path, key: str) -> Iterator[dict | Skip
                 yield SkippedEntry(name, "not an object")
                 continue
             image, types = id_text(entry.get("imageId")), entry.get("types")
-            yield rows.row(
-                name,
-                entry.get("question"),
-                answer_texts(entry),
-                types.get("structural") if isinstance(types, dict) else None,
-                folder / (image if has_suffix(image) else f"{image}.jpg") if image else None,
-            )
+            kind = types.get("structural") if isinstance(types, dict) else None
+            path = folder / (image if has_suffix(image) else f"{image}.jpg") if image else None
+            yield rows.row(name, entry.get("question"), answer_texts(entry), kind, path)
 
 
 def _keep_repeated(pairs: list[tuple[str, object]]) -> dict | list:

@@ -75,13 +75,9 @@ def _open(source: HubSplitsConfig, split: str, cache_dir: Path) -> Dataset:
     cache = plain_cache(cache_dir / "hub")
     if not folder.is_dir() and not _cached(source.name, Path(cache)):
         _check_hub(source.name)
-    return load_dataset(
-        plain_folder(folder) if folder.is_dir() else source.name,
-        source.config,
-        split=split,
-        revision=source.revision,
-        cache_dir=cache,
-    )
+    name = plain_folder(folder) if folder.is_dir() else source.name
+    options = {"split": split, "revision": source.revision, "cache_dir": cache}
+    return load_dataset(name, source.config, **options)
 
 
 def _cached(name: str, folder: Path) -> bool:

@@ -10,7 +10,7 @@ from edge_lib.config.registry import (
     load_registered,
 )
 from edge_lib.data.table import Table
-from edge_lib.sources.instructions import add_instructions
+from edge_lib.sources.conversation_files import add_instructions
 from edge_lib.sources.source import Source
 from edge_lib.sources.split import held_out, take_split
 from edge_lib.sources.split_names import CONVERSATIONS, QUESTIONS

@@ -9,13 +9,7 @@ from edge_lib.config import DataConfig
 from edge_lib.data.table import Table
 from edge_lib.sources.files import path_of_split, read_json
 from edge_lib.sources.parsed import SkippedEntry, parsed_table
-from edge_lib.sources.question_rows import (
-    COLUMNS,
-    QuestionRows,
-    answer_texts,
-    has_suffix,
-    id_text,
-)
+from edge_lib.sources.question_rows import COLUMNS, QuestionRows, answer_texts, has_suffix, id_text
 
 KEY = "data.questions.vqav2"
 
@@ -47,13 +41,9 @@ def _rows(
             continue
         image, annotation = id_text(entry.get("image_id")), annotated.of(entry)
         path = folder / file_name(image, prefix) if image else None
-        yield rows.row(
-            id_text(entry.get("question_id")) or name,
-            entry.get("question"),
-            answer_texts(annotation),
-            annotation.get("answer_type"),
-            path,
-        )
+        name = id_text(entry.get("question_id")) or name
+        question, kind = entry.get("question"), annotation.get("answer_type")
+        yield rows.row(name, question, answer_texts(annotation), kind, path)
 
 
 def file_name(image_id: str, prefix: str) -> str:

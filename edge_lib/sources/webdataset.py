@@ -133,12 +133,7 @@ def _row(name: str, sample: Sample, columns: Columns, skipped: SkippedNames) -> 
     by = next((_value(sample, column) for column in columns.get(SPLIT_BY, ())), None)
     by = None if by is None else encodable(str(by))
     texts = [encodable(text) for text in texts if isinstance(text, str)]
-    return {
-        "id": name,
-        **cells,
-        "texts": texts,
-        SPLIT_BY: None if by is None else encodable(str(by)),
-    }
+    return {"id": name, **cells, "texts": texts, SPLIT_BY: by}
 
 
 def _media(sample: Sample, kind: str, columns: Columns) -> Member | None:

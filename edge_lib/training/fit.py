@@ -162,7 +162,10 @@ class Trainer:
         """Evaluate in every process, on the whole set, so that none waits in a collective."""
         model = self.accelerator.unwrap_model(self.model)
         with self.average.applied():
-            metrics = evaluate_model(model, evaluate)
+            model.eval()
+            with torch.no_grad():
+                metrics = evaluate(model)
+            model.train()
             score = float(metrics.pop("score"))  # numpy's are no weights to `load_checkpoint`
             self.report.write(**metrics)
             if score > self.progress.best:
@@ -178,12 +181,3 @@ class Trainer:
     def update_interrupt_message(self) -> None:
         again = f"run the cell again to resume from step {self.checkpoint}"
         set_interrupt_message(f"stopped at step {self.progress.step}; {again}")
-
-
-def evaluate_model(model: nn.Module, evaluate: Evaluate) -> dict[str, float]:
-    """`evaluate(model)` in evaluation mode and without gradients."""
-    model.eval()
-    with torch.no_grad():
-        metrics = evaluate(model)
-    model.train()
-    return metrics

@@ -10,8 +10,7 @@ import yaml
 from edge_lib import __main__ as command_line
 from edge_lib import plots
 from edge_lib.config import ConfigError, load_config
-from edge_lib.runs.comparison import compare_runs, find_runs, list_runs, sibling_runs
-from edge_lib.runs.listing import format_runs
+from edge_lib.runs.comparison import compare_runs, find_runs, format_runs, list_runs, sibling_runs
 
 R1 = "test.vision_to_text.r1"
 

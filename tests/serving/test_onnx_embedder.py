@@ -20,10 +20,15 @@ from edge_lib.data.audio import decode_audio
 from edge_lib.models.saving import model_digest
 from edge_lib.serving.embedding import EmbedQueue, TorchEmbedder
 from edge_lib.serving.errors import ApiError
-from edge_lib.serving.log_mel import log_mel, mel_filters
 from edge_lib.serving.media import Media
 from edge_lib.serving.metrics import Metrics
-from edge_lib.serving.onnx_embedder import OnnxEmbedder, prepare_clip, prepare_image
+from edge_lib.serving.onnx_embedder import (
+    OnnxEmbedder,
+    log_mel,
+    mel_filters,
+    prepare_clip,
+    prepare_image,
+)
 from edge_lib.serving.settings import ServeSettings
 
 TEXTS = ["a red three", "one", "a small blue nine at the top left of the picture"]

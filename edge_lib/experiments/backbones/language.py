@@ -6,6 +6,7 @@ learns to describe scenes and to answer questions from text alone, and a project
 images to such vectors.
 """
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import set_seed
+from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -30,12 +32,12 @@ from edge_lib.experiments.backbones.text_scenes import (
     curriculum_scenes,
     text_scenes,
 )
-from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
 from edge_lib.experiments.backbones.training import require_one_process
 from edge_lib.nn.decoders.language import generate_texts, pad_left, supervised_loss
 from edge_lib.runs import Run
 from edge_lib.runs.tensors import share_tensors
 from edge_lib.sources.scenes.captions import parse_things
+from edge_lib.sources.scenes.question_kinds import CELL_NAMES
 from edge_lib.training.fit import fit
 
 MAX_LENGTH = 1024
@@ -55,6 +57,14 @@ Accuracy on scenes that were not in its training data:
 |---|---|
 {scores}
 """
+# Qwen2.5's ChatML with a space before each text: a word is the same token at the start as elsewhere
+TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n {{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 
 def train_language(config: LanguageBackboneConfig, seed: int, run_folder: Path) -> dict[str, float]:
@@ -131,13 +141,9 @@ class LanguageReader(nn.Module):
 
     def forward(self, batch: ChatBatch) -> Tensor:
         """Mean cross-entropy () of the assistant's tokens."""
-        loss = supervised_loss(
-            self.language,
-            batch.labels,
-            inputs_embeds=self.embed(batch.input_ids, batch.prefixes["image"]),
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-        )
+        embedded = self.embed(batch.input_ids, batch.prefixes["image"])
+        inputs = {"inputs_embeds": embedded, "attention_mask": batch.attention_mask}
+        loss = supervised_loss(self.language, batch.labels, **inputs, use_cache=False)
         return loss / batch.tokens
 
     def embed(self, ids: Tensor, cells: Tensor) -> Tensor:
@@ -193,3 +199,18 @@ class LanguageReader(nn.Module):
         reader = cls(config, AutoTokenizer.from_pretrained(folder))
         reader.language = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return reader.eval()
+
+
+def learn_tokenizer(texts: Iterable[str], size: int) -> Qwen2Tokenizer:
+    """Learn Qwen2's byte-level BPE with `size` tokens from texts; with a chat template.
+
+    The name of each cell is one token. The tokens of a cell are summed: as two tokens,
+    "bottom-left" would be half the same as "bottom", and neighbours hard to distinguish.
+    """
+    octets = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bare = Qwen2Tokenizer(vocab={octet: number for number, octet in enumerate(octets)}, merges=[])
+    tokenizer = bare.train_new_from_iterator(texts, size, new_special_tokens=[PAD, START, END])
+    tokenizer.add_tokens([f" {name}" for name in CELL_NAMES if "-" in name])
+    tokenizer.pad_token, tokenizer.eos_token = PAD, END
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer

@@ -58,13 +58,9 @@ def token_labels(scene: Scene, words: list[tuple[int, float]], seconds: float) -
     for (character, begin), end in zip(words, ends, strict=True):
         thing = scene.things[max(0, np.searchsorted(starts, character, "right") - 1)]
         tokens = slice(round(begin * TOKENS / WINDOW), math.ceil(end * TOKENS / WINDOW))
-        labels[tokens] = (
-            WORDS.index(_first_word(scene.caption()[character:])),
-            thing.digit,
-            list(COLOURS).index(thing.colour),
-            int(thing.large),
-            thing.cell,
-        )
+        word = WORDS.index(_first_word(scene.caption()[character:]))
+        colour = list(COLOURS).index(thing.colour)
+        labels[tokens] = word, thing.digit, colour, int(thing.large), thing.cell
     return labels
 
 

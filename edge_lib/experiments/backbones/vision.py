@@ -66,14 +66,9 @@ class SceneReader(nn.Module):
 
     def __init__(self, config: VisionBackboneConfig):
         super().__init__()
-        self.backbone = ResNetModel(
-            ResNetConfig(
-                embedding_size=config.widths[0],
-                hidden_sizes=config.widths,
-                depths=[config.blocks] * len(config.widths),
-                layer_type="basic",
-            )
-        )
+        sizes = {"embedding_size": config.widths[0], "hidden_sizes": config.widths}
+        sizes["depths"] = [config.blocks] * len(config.widths)
+        self.backbone = ResNetModel(ResNetConfig(**sizes, layer_type="basic"))
         self.head = nn.Linear(config.widths[-1], sum(QUESTIONS.values()))
 
     def logits(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -7,6 +7,5 @@ Both process `[prefix][question]` once, as context, and then the answer, token b
     answer rows     attend to the context and the answer so far
 """
 
-from edge_lib.nn.decoders.base import Decoder, build_decoder
-from edge_lib.nn.decoders.plain import PlainDecoder
+from edge_lib.nn.decoders.base import Decoder, PlainDecoder, build_decoder
 from edge_lib.nn.decoders.trm import RecursiveDecoder

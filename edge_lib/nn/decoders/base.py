@@ -208,3 +208,14 @@ class Decoder(nn.Module):
 def build_decoder(name: str, config: DecoderConfig, dim_prefix: int, vocab_size: int) -> Decoder:
     """The decoder of that name."""
     return load_registered(DECODERS[name]).from_config(config, dim_prefix, vocab_size)
+
+
+class PlainDecoder(Decoder):
+    """A decoder-only transformer with bidirectional attention in prefix and question."""
+
+    def recur(self, inputs: Tensor, run_stack: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Inputs (B, A, W) -> [states (B, A, W)]."""
+        return [run_stack(inputs)]
+
+    def layer_tokens(self, context: float, answer: float) -> float:
+        return self.context_layers * context + self.num_layers * answer

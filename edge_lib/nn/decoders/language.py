@@ -99,14 +99,8 @@ def add_adapters(model: PreTrainedModel, config: LoRAConfig) -> None:
     names = {name.split(".")[-1] for name, _ in model.named_modules()}
     if missing := sorted(set(config.targets) - names):
         raise ConfigError(f"vlm.language.lora.targets: the model has no layer named {missing}")
-    model.add_adapter(
-        LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=list(config.targets),
-        )
-    )
+    options = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
+    model.add_adapter(LoraConfig(**options, target_modules=list(config.targets)))
     for name, parameter in model.named_parameters():
         if ".lora_" in name:  # in 16 bits small steps would be rounded away
             parameter.data = parameter.data.float()

@@ -50,7 +50,9 @@ class CausalBatch:
         logits = self._next_logits(**self.vlm.language_inputs(embedded, mask, cache))
         if self.logits is not None:
             logits = torch.cat([self.logits, logits])
-            cache = _concatenate(self._cache, cache)
+            for before, layer in zip(self._cache.layers, cache.layers, strict=True):
+                layer.keys = torch.cat(_pad_to_longest([before.keys, layer.keys], 2))
+                layer.values = torch.cat(_pad_to_longest([before.values, layer.values], 2))
             mask = torch.cat(_pad_to_longest([self._mask, mask], 1))
         self.logits, self._cache, self._mask = logits, cache, mask
 
@@ -69,13 +71,8 @@ class CausalBatch:
         ids = torch.tensor(tokens, device=self.vlm.device)[:, None]
         positions = self._mask.sum(1, keepdim=True)
         self._mask = F.pad(self._mask, (0, 1), value=True)
-        self.logits = self._next_logits(
-            input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+        inputs = {"input_ids": ids, "attention_mask": self._mask, "position_ids": positions}
+        self.logits = self._next_logits(**inputs, past_key_values=self._cache, use_cache=True)
 
     def _next_logits(self, **inputs) -> Tensor:
         """(B, V) after the last column."""
@@ -99,14 +96,6 @@ def _stack(prompts: Sequence[Prompt]) -> dict[str, tuple[Tensor, Tensor]]:
         for name, soft in items.items()
         if soft
     }
-
-
-def _concatenate(first: DynamicCache, second: DynamicCache) -> DynamicCache:
-    """The rows of both; the second cache is changed."""
-    for before, layer in zip(first.layers, second.layers, strict=True):
-        layer.keys = torch.cat(_pad_to_longest([before.keys, layer.keys], 2))
-        layer.values = torch.cat(_pad_to_longest([before.values, layer.values], 2))
-    return second
 
 
 def _pad_to_longest(tensors: Sequence[Tensor], dim: int) -> list[Tensor]:

@@ -44,19 +44,16 @@ class TextStream:
         if ends := [at for stop in self._stop if (at := self._held.find(stop)) >= 0]:
             self.stopped = True
             return self._strip(self._held[: min(ends)].rstrip())
-        end = len(self._held[: self._possible_stop()].rstrip())
-        text, self._held = self._held[:end], self._held[end:]
-        return self._strip(text)
-
-    def _possible_stop(self) -> int:
-        """Where the first stop string would begin that the next tokens may complete."""
+        # where the first stop string would begin that the next tokens may complete
         matches = (
             at
             for stop in self._stop
             for at in range(max(0, len(self._held) - len(stop) + 1), len(self._held))
             if stop.startswith(self._held[at:])
         )
-        return min(matches, default=len(self._held))
+        end = len(self._held[: min(matches, default=len(self._held))].rstrip())
+        text, self._held = self._held[:end], self._held[end:]
+        return self._strip(text)
 
     def _strip(self, text: str) -> str:
         """Without white space at the start of the answer."""

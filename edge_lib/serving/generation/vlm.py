@@ -36,9 +36,10 @@ class VLMEngine(Engine):
         self._decoder, self._lock = copy.deepcopy(vlm.chat.tokenizer), Lock()
         longest = max(map(len, self._decoder.get_vocab()))  # token, in bytes
         text_config = vlm.language.config.get_text_config()
+        ends = vlm.language.generation_config.eos_token_id
         super().__init__(
             batch=CausalBatch(vlm),
-            ends=_end_tokens(vlm),
+            ends=frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends]),
             max_tokens=vlm.config.max_new_tokens,
             max_positions=getattr(text_config, "max_position_embeddings", sys.maxsize),
             max_characters=longest * vlm.chat.max_length,
@@ -91,9 +92,3 @@ class VLMEngine(Engine):
         batch = CausalBatch(self.vlm)
         batch.join([Prompt(self.tokenize("?", dict.fromkeys(soft, 1)), soft)])
         batch.advance([0])
-
-
-def _end_tokens(vlm: VLM) -> frozenset[int]:
-    """Those at which `generate` of transformers stops."""
-    ends = vlm.language.generation_config.eos_token_id
-    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -11,13 +11,7 @@ from edge_lib.serving.bodies import read_one
 from edge_lib.serving.generation.request import Answer, GenerationRequest, Stream
 from edge_lib.serving.inputs import KINDS, read_part
 from edge_lib.serving.openapi import body
-from edge_lib.serving.routes.answers import (
-    check_count,
-    collect,
-    new_id,
-    submit,
-    total_usage,
-)
+from edge_lib.serving.routes.answers import check_count, collect, new_id, submit, total_usage
 from edge_lib.serving.routes.chat_events import chat_events
 from edge_lib.serving.routes.dependencies import ServiceOf, Streams, unless_gone
 from edge_lib.serving.routes.models import check_name
@@ -63,16 +57,12 @@ async def chat(request: Request, service: ServiceOf, streams: Streams) -> Any:
 async def _submit(
     request: Request, service: Service, streams: Streams, chat_request: ChatRequest
 ) -> list[Stream]:
-    return await submit(service, await _requests(request, chat_request), streams)
-
-
-async def _requests(request: Request, chat_request: ChatRequest) -> list[GenerationRequest]:
-    """One for each of the n answers."""
     parts = chat_request.items()
     items = await gather(read_part(request, part, param) for param, part in parts)
     media = {kind: [item for item in items if item.kind == kind] for kind in KINDS.values()}
     messages = [_message(message) for message in chat_request.messages]
-    return [GenerationRequest(messages, media, s) for s in chat_request.samplings()]
+    requests = [GenerationRequest(messages, media, s) for s in chat_request.samplings()]
+    return await submit(service, requests, streams)
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -89,10 +79,6 @@ def _part(part: TextPart | ImagePart | AudioPart) -> dict[str, str]:
 
 def _choices(answers: Sequence[Answer]) -> list[ChatChoice]:
     return [
-        ChatChoice(
-            index=index,
-            message=AnswerMessage(content=answer.text),
-            finish_reason=answer.finish_reason,
-        )
-        for index, answer in enumerate(answers)
+        ChatChoice(index=n, message=AnswerMessage(content=a.text), finish_reason=a.finish_reason)
+        for n, a in enumerate(answers)
     ]

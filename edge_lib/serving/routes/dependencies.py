@@ -31,8 +31,7 @@ async def check_site(request: Request) -> None:
 
 
 async def authorize(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 ) -> None:
     """ApiError 401 unless the client has the key; any wrong one is compared for as long."""
     key = request.app.state.settings.api_key

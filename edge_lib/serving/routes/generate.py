@@ -9,13 +9,7 @@ from edge_lib.serving.errors import ApiError
 from edge_lib.serving.generation.request import Answer, GenerationRequest
 from edge_lib.serving.inputs import KINDS, numbered, read_media
 from edge_lib.serving.openapi import body
-from edge_lib.serving.routes.answers import (
-    check_count,
-    collect,
-    new_id,
-    submit,
-    total_usage,
-)
+from edge_lib.serving.routes.answers import check_count, collect, new_id, submit, total_usage
 from edge_lib.serving.routes.dependencies import ServiceOf, Streams, unless_gone
 from edge_lib.serving.schemas.examples import CAPTION, GENERATE
 from edge_lib.serving.schemas.generate import (

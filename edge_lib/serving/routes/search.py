@@ -4,7 +4,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from edge_lib.serving.bodies import parse, read_one
@@ -33,21 +32,16 @@ async def search_text(
     modality: Annotated[ItemKind | None, Query(description="of the hits")] = None,
 ) -> SearchResponse:
     values = {"texts": [q], "k": k, "dim": dim, "modality": modality}
-    _check_names(request.query_params, {"q", "k", "dim", "modality"})
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in {"q", "k", "dim", "modality"}:
+            raise ApiError(400, f"{name}: unknown parameter", param=name)
+        if count > 1:
+            raise ApiError(400, f"{name}: given more than once", param=name)
     query = parse(SearchRequest, values, request.app.state.settings, strict=True)
     try:
         return await unless_gone(request, _search(request, service, query))
     except ApiError as error:
         raise error.at("q" if error.param == "texts.0" else error.param) from None
-
-
-def _check_names(params: QueryParams, known: set[str]) -> None:
-    """ApiError for a parameter that is unknown, or given more than once."""
-    for name, count in Counter(name for name, _ in params.multi_items()).items():
-        if name not in known:
-            raise ApiError(400, f"{name}: unknown parameter", param=name)
-        if count > 1:
-            raise ApiError(400, f"{name}: given more than once", param=name)
 
 
 @router.post(
@@ -90,11 +84,4 @@ def _index(service: Service) -> "SearchIndex":
 
 def _body(hit: "Hit") -> HitBody:
     picture = f"/search/pictures/{hit.row}" if hit.has_picture else None
-    return HitBody(
-        row=hit.row,
-        score=hit.score,
-        id=hit.id,
-        text=hit.text,
-        modality=hit.modality,
-        picture=picture,
-    )
+    return HitBody.model_validate({**vars(hit), "picture": picture})

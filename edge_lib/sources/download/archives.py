@@ -19,11 +19,7 @@ from edge_lib.sources.download.base import Download
 from edge_lib.sources.download.disk import require_space, write_json
 from edge_lib.sources.download.published import PUBLISHED
 from edge_lib.sources.download.remote_zip import fetch_members
-from edge_lib.sources.download.transfer import (
-    content_length,
-    download_file,
-    make_client,
-)
+from edge_lib.sources.download.transfer import content_length, download_file, make_client
 from edge_lib.sources.download.zips import Skips, extract_zip
 
 Records = list[dict[str, Any]]
@@ -111,7 +107,11 @@ class ArchiveDownload(Download):
         fetch_members(members, skipped, self.out)
         records += [{"url": url, "skipped": {}} for url in members]
         summary = self._summary(records, Counter({k: len(v) for k, v in skipped.items()}))
-        _remove_at_once(whole)
+        # at once, so that a killed process leaves a folder, or none, but no part of it
+        removed = whole.with_name(f".{whole.name}")
+        shutil.rmtree(removed, ignore_errors=True)
+        whole.rename(removed)
+        shutil.rmtree(removed)
         return summary
 
     def fetch_archives(self, archives: Sequence[Archive], folder: Path) -> Records:
@@ -125,7 +125,10 @@ class ArchiveDownload(Download):
         with make_client() as client:
             if missing:
                 (folder / "archives").mkdir(parents=True, exist_ok=True)
-                self._check_space(client, missing, folder)
+                # an archive is there beside its content, which is about as large
+                lengths = [self._length(client, archive, folder) for archive in missing]
+                arrived = sum(path.stat().st_size for path in (folder / "archives").glob("*.zip*"))
+                require_space(folder, sum(lengths) + max(lengths) - arrived, "the data set")
             for archive, record in records.items():
                 if not record.exists():
                     write_json(record, self._fetch(client, archive, folder))
@@ -146,12 +149,6 @@ class ArchiveDownload(Download):
         if not files:
             raise ConfigError(f"{path}: it has no {' or '.join(archive.members)}")
         return record | {"checked": sha256 is not None, "files": files, "skipped": skipped}
-
-    def _check_space(self, client: httpx.Client, archives: Sequence[Archive], folder: Path) -> None:
-        """An archive is there beside its content, which is about as large."""
-        lengths = [self._length(client, archive, folder) for archive in archives]
-        arrived = sum(path.stat().st_size for path in (folder / "archives").glob("*.zip*"))
-        require_space(folder, sum(lengths) + max(lengths) - arrived, "the data set")
 
     def _length(self, client: httpx.Client, archive: Archive, folder: Path) -> int:
         path = folder / "archives" / archive.name
@@ -186,14 +183,6 @@ class ArchiveDownload(Download):
             "source": records,
             "skipped": dict(skipped),
         }
-
-
-def _remove_at_once(folder: Path) -> None:
-    """So that a killed process leaves a folder, or none, but no part of it."""
-    removed = folder.with_name(f".{folder.name}")
-    shutil.rmtree(removed, ignore_errors=True)
-    folder.rename(removed)
-    shutil.rmtree(removed)
 
 
 def read_json(path: Path) -> Any:

@@ -37,11 +37,7 @@ class Client:
     ):
         self._timeout, self._connections, self._per_host = timeout, connections, per_host
         agent = f"{AGENT} ({contact or 'downloads of image-text data sets'})"
-        self._headers = [
-            ("User-Agent", agent),
-            ("Accept", "*/*"),
-            ("Accept-Encoding", "identity"),
-        ]
+        self._headers = [("User-Agent", agent), ("Accept", "*/*"), ("Accept-Encoding", "identity")]
         # threads of its own: names that do not resolve would hold all of the event loop's
         self._threads = ThreadPoolExecutor(min(connections, 64), thread_name_prefix="dns")
         resolve = resolve or system_resolver(self._threads)
@@ -77,7 +73,10 @@ class Client:
             try:
                 yield connection
             finally:
-                self._give_back(address, connection)
+                if connection.reset():
+                    self._idle.append((address.origin, connection))
+                else:
+                    self._close(connection)
 
     @asynccontextmanager
     async def _turn(self, host: str) -> AsyncIterator[None]:
@@ -124,12 +123,6 @@ class Client:
         except BaseException:
             self._open -= 1
             raise
-
-    def _give_back(self, address: WebAddress, connection: Connection) -> None:
-        if connection.reset():
-            self._idle.append((address.origin, connection))
-        else:
-            self._close(connection)
 
     def _close(self, connection: Connection) -> None:
         self._open -= 1

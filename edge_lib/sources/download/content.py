@@ -12,12 +12,7 @@ from edge_lib.data.image import FORMATS, MAX_PIXELS, MAX_RATIO, normalize_image,
 from edge_lib.data.unusable import UnusableItem
 from edge_lib.sources.download.statuses import Failure
 
-SIDEWAYS = {
-    Transpose.TRANSPOSE,
-    Transpose.TRANSVERSE,
-    Transpose.ROTATE_90,
-    Transpose.ROTATE_270,
-}
+SIDEWAYS = {Transpose.TRANSPOSE, Transpose.TRANSVERSE, Transpose.ROTATE_90, Transpose.ROTATE_270}
 QUALITY = 95  # of a JPEG that is written
 
 

@@ -56,11 +56,8 @@ def deb_field(path: Path, name: str) -> str:
     """A field of a .deb's control file, such as Version. ConfigError as `archive_files`."""
     with _named_errors(path):
         files = dict(_tar_files(_deb_member(path, "control")))
-        lines = (
-            (files.get("./control") or files.get("control") or b"")
-            .decode(errors="replace")
-            .splitlines()
-        )
+        content = files.get("./control") or files.get("control") or b""
+        lines = content.decode(errors="replace").splitlines()
         fields = dict(line.split(": ", 1) for line in lines if ": " in line)
         if name not in fields:
             raise tarfile.ReadError(f"its control file has no {name}")

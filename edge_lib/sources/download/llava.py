@@ -5,12 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edge_lib.sources.download.archives import (
-    Archive,
-    ArchiveDownload,
-    Records,
-    read_json,
-)
+from edge_lib.sources.download.archives import Archive, ArchiveDownload, Records, read_json
 from edge_lib.sources.download.coco_captions import coco_pictures
 from edge_lib.sources.download.disk import write_json
 from edge_lib.sources.download.gqa import gqa_pictures

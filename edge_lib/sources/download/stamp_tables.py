@@ -17,26 +17,13 @@ from edge_lib.sources.split import divide
 from edge_lib.sources.split_names import SPLITS
 
 HELD_OUT = 0.1  # share of val, and of test
-THINGS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image", pa.binary()),
-        ("caption", pa.string()),
-        ("texts", pa.list_(pa.struct([("language", pa.string()), ("text", pa.string())]))),
-        ("category", pa.string()),
-    ]
-)
+TEXT, BYTES = pa.string(), pa.binary()
+TEXTS = pa.list_(pa.struct({"language": TEXT, "text": TEXT}))
+THINGS = pa.schema({"id": TEXT, "image": BYTES, "caption": TEXT, "texts": TEXTS, "category": TEXT})
 VOICES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image_id", pa.string()),
-        ("image", pa.binary()),
-        ("audio", pa.binary()),
-        ("caption", pa.string()),
-        ("language", pa.string()),
-        ("spoken", pa.string()),
-        ("seconds", pa.float32()),
-    ]
+    {"id": TEXT, "image_id": TEXT, "image": BYTES, "audio": BYTES}
+    | dict.fromkeys(("caption", "language", "spoken"), TEXT)
+    | {"seconds": pa.float32()}
 )
 REPEATED = ["image_id", "image", "caption", "language", "category"]
 DICTIONARY_BYTES = 1 << 26  # of a column of a row group, in which each picture is stored once
@@ -105,10 +92,7 @@ def _write(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Non
     rows = iter(rows)
     names = [name for name in REPEATED if name in schema.names]
     options = {"use_dictionary": names, "dictionary_pagesize_limit": DICTIONARY_BYTES}
-    with (
-        whole_file(path) as temporary,
-        pq.ParquetWriter(temporary, schema, **options) as writer,
-    ):
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
         while group := [*islice(rows, GROUP_ROWS)]:
             writer.write_table(pa.Table.from_pylist(group, schema))
 

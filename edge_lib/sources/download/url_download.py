@@ -93,7 +93,9 @@ class UrlDownload(Download):
         return self.list, str(self.list)
 
     def run(self) -> dict[str, Any]:
-        _warn_of_proxies()
+        if proxies := getproxies_environment().keys() & {"http", "https", "all"}:
+            names = ", ".join(f"{name.upper()}_PROXY" for name in sorted(proxies))
+            log.warning("%s is ignored: URLs of a list are fetched without a proxy", names)
         start = time.monotonic()
         if not UrlList.exists(self.out):
             path, source = self.list_path()
@@ -130,12 +132,6 @@ class UrlsDownload(UrlDownload):
     @property
     def list_format(self) -> ListFormat:
         return ListFormat(self.url_column, self.caption_column)
-
-
-def _warn_of_proxies() -> None:
-    if proxies := getproxies_environment().keys() & {"http", "https", "all"}:
-        names = ", ".join(f"{name.upper()}_PROXY" for name in sorted(proxies))
-        log.warning("%s is ignored: URLs of a list are fetched without a proxy", names)
 
 
 def _shares(total: int, count: int) -> list[int]:

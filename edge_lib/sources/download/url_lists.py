@@ -13,6 +13,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,7 +22,6 @@ from edge_lib.runs.files import sha256_of, whole_folder, write_json
 from edge_lib.sources.arrow import SkippedNames
 from edge_lib.sources.csv_files import read_csv
 from edge_lib.sources.download.base import SUMMARY
-from edge_lib.sources.download.sampling import sample_rows
 from edge_lib.sources.download.url_list import FACTS, FOLDER, ROWS, UrlList
 from edge_lib.sources.files import match_files
 from edge_lib.sources.parquet import is_parquet, open_parquet
@@ -30,6 +30,7 @@ from edge_lib.sources.tabular import column_names, read_named
 
 SUFFIXES = {".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
 COMPRESSED = {".gz", ".bz2", ".zst"}
+LARGEST = 1_000_000_000  # rows that numpy draws from
 
 
 @dataclass(frozen=True)
@@ -191,3 +192,18 @@ def _check_urls(urls: pa.ChunkedArray, file: Path, form: ListFormat) -> None:
     if len(texts) and not pc.any(pc.match_substring_regex(texts, r"^\w+://")).as_py():
         text = texts[0].as_py()[:80]
         raise ConfigError(f"{file}: column {form.url!r} has no URLs, but {text!r}")
+
+
+def sample_rows(parts: Iterable[pa.Table], total: int, rows: int, seed: int) -> Iterator[pa.Table]:
+    """`rows` of the `total` rows of all parts, each subset as likely as another.
+
+    A part gets as many as a draw from all that are left gives it, so no list of rows is kept.
+    """
+    if total >= LARGEST:
+        raise ConfigError(f"rows: the list has {total:,} rows; name fewer of its files")
+    generator, wanted = np.random.default_rng(seed), min(rows, total)
+    for part in parts:
+        count = generator.hypergeometric(wanted, total - wanted, len(part)) if len(part) else 0
+        numbers = generator.choice(len(part), count, replace=False, shuffle=False)
+        yield part.take(pa.array(np.sort(numbers), pa.int64()))
+        total, wanted = total - len(part), wanted - count

@@ -59,7 +59,8 @@ def count(things: Things, rng: np.random.Generator) -> Pair:
         templates = ("how many digits are there?", "how many numbers do you see?")
         return _fill(rng, templates), DIGITS[len(things)]
     if draw < 0.6:
-        name = _pick_colour(things, rng)
+        # in most cases one that is in the scene
+        name = _pick(things, rng).colour if rng.random() < 0.8 else str(rng.choice(list(COLOURS)))
         templates = ("how many digits are {}?", "how many {} digits are there?")
         return _fill(rng, templates, name), DIGITS[sum(t.colour == name for t in things)]
     value = _pick(things, rng).digit if rng.random() < 0.7 else int(rng.integers(10))
@@ -135,11 +136,6 @@ def neighbour(things: Things, thing: Thing, direction: str) -> Thing | None:
 
 def _pick(things: Things, rng: np.random.Generator) -> Thing:
     return things[int(rng.integers(len(things)))]
-
-
-def _pick_colour(things: Things, rng: np.random.Generator) -> str:
-    """In most cases one that is in the scene."""
-    return _pick(things, rng).colour if rng.random() < 0.8 else str(rng.choice(list(COLOURS)))
 
 
 def _is_unique(things: Things, **attributes) -> bool:

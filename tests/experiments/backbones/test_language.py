@@ -8,14 +8,17 @@ from edge_lib.config import ConversationsConfig, LanguageBackboneConfig, TrainCo
 from edge_lib.data.chat import IGNORE
 from edge_lib.data.chat_batches import ChatBatches
 from edge_lib.data.chat_store import tokenize
-from edge_lib.experiments.backbones.language import CurriculumBatches, LanguageReader
+from edge_lib.experiments.backbones.language import (
+    CurriculumBatches,
+    LanguageReader,
+    learn_tokenizer,
+)
 from edge_lib.experiments.backbones.text_scenes import (
     CellTokens,
     curriculum_scenes,
     describe_cells,
     text_scenes,
 )
-from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
 from edge_lib.sources.scenes.conversations import scene_conversations, scenes_with_questions
 from edge_lib.sources.scenes.generate import random_scenes
 from edge_lib.sources.scenes.question_kinds import CELL_NAMES

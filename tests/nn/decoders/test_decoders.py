@@ -5,8 +5,7 @@ import torch
 
 from edge_lib.config import DecoderConfig
 from edge_lib.data.vocabulary import BOS, EOS, PAD
-from edge_lib.nn.decoders.base import Cache
-from edge_lib.nn.decoders.plain import PlainDecoder
+from edge_lib.nn.decoders.base import Cache, PlainDecoder
 from edge_lib.nn.decoders.trm import RecursiveDecoder
 
 WIDTH, VOCABULARY = 24, 30  # of the prefix; tokens

@@ -4,7 +4,7 @@ from itertools import accumulate
 
 import pytest
 
-from edge_lib.experiments.backbones.tokenizer import learn_tokenizer
+from edge_lib.experiments.backbones.language import learn_tokenizer
 from edge_lib.serving.generation.text_stream import TextStream
 
 

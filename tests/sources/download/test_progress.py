@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from edge_lib.runs import progress
-from edge_lib.sources.download.progress import url_progress
+from edge_lib.sources.download.url_processes import url_progress
 
 
 @pytest.fixture(autouse=True)

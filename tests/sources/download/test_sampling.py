@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from edge_lib.config import ConfigError
-from edge_lib.sources.download.sampling import sample_rows
+from edge_lib.sources.download.url_lists import sample_rows
 
 
 def sample(sizes, rows, seed=0):

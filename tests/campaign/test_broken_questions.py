@@ -26,7 +26,7 @@ from edge_lib.sources import load_table
 
 pytestmark = pytest.mark.campaign
 
-SIZES = {"train": 2000, "val": 60, "test": 200}
+SIZES = {"train": 1000, "val": 40, "test": 150}
 QA = (
     "qa.plain.width=32 qa.plain.heads=2 qa.plain.layers=2 qa.questions_per_image=1 "
     "qa.curriculum=null qa.train.batch_size=64 qa.train.max_steps=400 qa.train.eval_every=200 "

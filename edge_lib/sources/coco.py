@@ -107,12 +107,13 @@ def _karpathy_rows(
 ) -> Iterator[dict]:
     """The rows of dataset_*.json. COCO's images are in the folders of 2014, or all in one."""
     nested = any(Path(folder, _nested(image)).is_file() for image in images[:SAMPLE])
-    for image in images:
+    for number, image in enumerate(images):
         if image.get("split") in KARPATHY[split]:
             name = image.get("filename") and _nested(image) if nested else image.get("filename")
             sentences = _listed(image.get("sentences"))
             texts = [s.get("raw") if isinstance(s, dict) else None for s in sentences]
-            yield _row(image, Path(str(name or "")).stem, name, texts, skipped)
+            stem = Path(str(name or f"image {number}")).stem
+            yield _row(image, stem, name, texts, skipped)
 
 
 def _objects(entries: object, kind: str, skipped: SkippedNames) -> list[dict]:

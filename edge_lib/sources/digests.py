@@ -32,6 +32,7 @@ BATCH = 256  # cells in memory at once
 # A file that changed a moment ago may change again without a new time, as file systems have coarse
 # clocks: its digest is not remembered yet.
 UNSETTLED_NS = 100_000_000
+NO_CONTENT = None, "", hashlib.sha256().hexdigest()[:32]  # files that are missing or empty
 COLUMNS = "path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, digest TEXT"
 
 Stamp = tuple[bytes, int, int, int]  # path, size, time of the content and of the entry in ns
@@ -93,7 +94,7 @@ def cell_digests(table: Table, column: str, cache_dir: Path) -> list[str | None]
         batch = rows[start : start + BATCH]
         for row, cell in zip(batch, table.cells(column, batch), strict=True):
             digests[row] = _digest_cell(cell)
-    return [digest or None for digest in digests]
+    return [None if digest in NO_CONTENT else digest for digest in digests]
 
 
 def _digest_cell(cell) -> str:

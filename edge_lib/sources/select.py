@@ -12,7 +12,7 @@ from datasets import ClassLabel, Features
 from edge_lib.config import ConfigError
 from edge_lib.config.base import Section
 from edge_lib.data.columns import check_columns, is_list
-from edge_lib.data.stored import label_names
+from edge_lib.data.stored import label_names, valid_texts
 from edge_lib.data.texts import refuse_json
 
 MEDIA = ("image", "audio")
@@ -64,7 +64,7 @@ def select_columns(table: pa.Table, columns: Columns, where: object) -> pa.Table
     """The named columns: pictures and sounds as they are, captions as lists, the rest as texts."""
     selected = {}
     for name, several in columns.items():
-        values = [column_values(table, column) for column in several]
+        values = [valid_texts(column_values(table, column)) for column in several]
         if name in SEVERAL:
             lists = [*map(_as_lists, values, (f"{where}: column {c!r}" for c in several))]
             chunks = pa.chunked_array([chunk for column in lists for chunk in column.chunks], TEXTS)

@@ -169,15 +169,17 @@ def test_coco_counts_what_it_cannot_use_of_karpathys_file(images, load, tmp_path
     content["images"][0]["sentences"] = [{"raw": "a text"}, "odd", {"raw": None}, None]
     content["images"][1]["sentences"] = "odd"
     content["images"][2]["filename"] = 5
+    del content["images"][4]["filename"]
     content["images"].append("odd")
     table = load(write(tmp_path / "dataset_coco.json", content), images)
     assert len(table.captions) == 1 + 4 * 5
-    assert widths(table) == [10, 11, None, 13, 14, 15]
+    assert widths(table) == [10, 11, None, 13, None, 15]
     assert table.skipped == {
         "not an object": ["image 10"],
         "a caption that is not a text": [f"COCO_train2014_{0:012}"],
         "no caption": [f"COCO_train2014_{1:012}"],
         "image does not decode": ["5"],
+        "no image": ["image 4"],
     }
 
 

@@ -469,6 +469,34 @@ def test_table_reads_other_arrow_types(pictures, load, images, captions):
     assert [image.size[0] for image in table.images(range(2))] == [10, 11]
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["text", "list"])
+def test_table_skips_texts_of_parquet_that_are_not_utf8(pictures, load, several):
+    def texts(*values):
+        return pa.array(values, pa.binary()).view(pa.string())
+
+    captions = texts(b"a", b"\xff", b"c", b"d")
+    if several:
+        captions = pa.ListArray.from_arrays(list(range(5)), captions)
+    columns = {"image": texts(b"0.png", b"1.png", b"\xc3(.png", b"3.png"), "caption": captions}
+    pq.write_table(
+        pa.table(columns | {"key": texts(b"k", b"l", b"m", b"\xe9")}), pictures / "a.parquet"
+    )
+    table = load(pictures / "a.parquet", id_column="key")
+    assert (table.captions, table.ids) == (["a", "c", "d"], ["k", "l", "m", "3"])
+    assert [image and image.size[0] for image in table.images(range(4))] == [10, 11, None, 13]
+    assert table.skipped == {"no caption": ["l"], "no image": ["m"]}
+
+
+def test_table_keeps_the_rows_of_empty_files_apart(pictures, load):
+    for name in ("0.png", "1.png", "2.png"):
+        (pictures / name).write_bytes(b"")  # as a download that failed leaves it
+    cells = ["0.png", "1.png", "2.png", "3.png", "data:,"]
+    table = load(write(pictures / "a.csv", [{"image": c, "caption": c} for c in cells]))
+    assert table.column("texts") == [[name] for name in cells]
+    assert [image is None for image in table.images(range(5))] == [True, True, True, False, True]
+    assert table.skipped == {"no image": ["0", "1", "2", "4"]}
+
+
 def test_table_reads_halves_of_emojis(pictures, load):
     (pictures / "a.jsonl").write_text('{"image": "0.png", "caption": "a \\ud83d"}\n')
     assert load(pictures / "a.jsonl").captions == ["a ?"]

@@ -24,12 +24,11 @@ PACKAGES = (
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, memory, load and GPU, then the versions of the packages that are installed."""
+    """Processor, memory and GPU, then the versions of the packages that are installed."""
     machine = {
         "processor": processor(),
         "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "load of the last minute": f"{os.getloadavg()[0]:.1f}",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
     }

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -31,15 +32,17 @@ def check_arguments(config: BenchConfig) -> None:
 
 def run_benchmarks(config: BenchConfig, folder: Path) -> Iterator[tuple[str, Numbers]]:
     """Name and numbers of each benchmark, which are also written to NAME.json; those that were
-    measured before are read from there. One that failed has an `error`.
+    measured before are read from there. One that failed has an `error`; `load` is that of the
+    minute before.
     """
     folder.mkdir(exist_ok=True)
     for name, arguments in config.chosen.items():
         path = folder / f"{name}.json"
         numbers = json.loads(path.read_text()) if path.exists() else {"error": "not measured"}
         if "error" in numbers:
-            numbers = measure_apart(name, name, timeout=config.timeout, **arguments)
-            write_json(path, numbers)
+            load = os.getloadavg()[0]
+            measured = measure_apart(name, name, timeout=config.timeout, **arguments)
+            write_json(path, numbers := measured | {"load": load})
         yield name, numbers
 
 

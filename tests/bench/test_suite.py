@@ -22,6 +22,7 @@ def measured(monkeypatch):
         return {"error": "TimeoutError: late"} if failed else {"value": float(len(calls))}
 
     monkeypatch.setattr(suite, "measure_apart", measure_apart)
+    monkeypatch.setattr(suite.os, "getloadavg", lambda: (0.5, 2.0, 3.0))
     return calls
 
 
@@ -29,11 +30,12 @@ def test_suite_keeps_results_and_repeats_only_what_failed(tmp_path, measured):
     config = BenchConfig(benchmarks={"store": {"rounds": 1}, "trm": {}, "vlm": None}, timeout=9)
     first = dict(suite.run_benchmarks(config, tmp_path / "benchmarks"))
     assert measured == [("store", "store", 9, {"rounds": 1}), ("trm", "trm", 9, {})]
-    assert first == {"store": {"value": 1.0}, "trm": {"error": "TimeoutError: late"}}
+    error = {"error": "TimeoutError: late", "load": 0.5}
+    assert first == {"store": {"value": 1.0, "load": 0.5}, "trm": error}
     again = dict(suite.run_benchmarks(config, tmp_path / "benchmarks"))
     assert [call[0] for call in measured] == ["store", "trm", "trm"]
-    assert again == {"store": {"value": 1.0}, "trm": {"value": 3.0}}
-    assert json.loads((tmp_path / "benchmarks/trm.json").read_text()) == {"value": 3.0}
+    assert again == first | {"trm": {"value": 3.0, "load": 0.5}}
+    assert json.loads((tmp_path / "benchmarks/trm.json").read_text()) == again["trm"]
 
 
 def test_suite_keeps_infinite_and_missing_numbers(tmp_path, monkeypatch):

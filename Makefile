@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 1000
 OPEN_CLIP := open-clip-torch==3.3.0
 
 .PHONY: align stamps trimodal backbones trm-qa trm-tuning trm-study vlm mrl-ablation perceiver-ablation binding \
-	fusion-ablation evaluate search layers benchmarks tiny-align test test-fast campaign lab showcase
+	fusion-ablation evaluate search layers benchmarks practice tiny-align test test-fast campaign lab showcase
 
 align: .venv/ready
 	@mkdir -p runs
@@ -26,8 +26,9 @@ evaluate: NOTEBOOK := 07_evaluate
 search: NOTEBOOK := 08_search
 layers: NOTEBOOK := 11_layers
 benchmarks: NOTEBOOK := 09_benchmarks
+practice: NOTEBOOK := 12_practice
 
-backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation binding evaluate search layers benchmarks: .venv/ready
+backbones trimodal trm-qa trm-study vlm mrl-ablation perceiver-ablation binding evaluate search layers benchmarks practice: .venv/ready
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/$(NOTEBOOK).ipynb runs/$(NOTEBOOK).ipynb
 
@@ -47,7 +48,7 @@ tiny-align: .venv/ready
 	sed 's|ORG/NAME|tiny-align|' runs/tiny-align/checkpoints/best/README.md \
 		> edge_lib/assets/tiny-align/README.md
 
-showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_ablation 05_perceiver_ablation 06_vlm 07_evaluate 08_search 09_benchmarks 11_layers)
+showcase: $(addprefix showcase-,01_align 02_trimodal 03_trm_qa trm_study 04_mrl_ablation 05_perceiver_ablation 06_vlm 07_evaluate 08_search 09_benchmarks 11_layers 12_practice)
 
 FIGURES := recall_by_dim swap_probe tsne retrieval fusion gate_weights audio_retrieval kept weights confusions \
 	recall costs cost_curves training by_kind answers attention four paired pareto steps chains scenes \

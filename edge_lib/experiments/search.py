@@ -16,7 +16,7 @@ from edge_lib.data.skipped import Skipped
 from edge_lib.data.table import Table
 from edge_lib.features.store import FeatureStore
 from edge_lib.models import Aligner
-from edge_lib.search import MatryoshkaIndex
+from edge_lib.search import MatryoshkaIndex, MixedIndex
 
 MAX_SCORES = 1 << 24  # cosines in memory at once
 
@@ -160,6 +160,38 @@ def query_pairs(rows: dict[str, np.ndarray], gallery: str) -> list[tuple[str, st
         for name, own in rows.items()
         if name != gallery and np.isin(own, rows[gallery]).any()
     ]
+
+
+def mixed_scores(
+    embeddings: dict[str, Tensor], rows: dict[str, np.ndarray], dims: Sequence[int], top: int
+) -> pd.DataFrame:
+    """Each item of `embed_table` searches one gallery of all modalities but for itself, as it is,
+    centered, and centered and standardized.
+
+    Columns: query (its modality), center, standardize, right (share whose first result is an item
+    of the same row in another modality), other (share of other modalities among the first `top`).
+    """
+    index = MixedIndex(embeddings, dims)
+    options = [(False, False), (True, False), (True, True)]
+    parts = [(name, *option) for name in embeddings for option in options]
+    scores = [_mixed_scores(index, rows, top, *part) for part in parts]
+    columns = ["query", "center", "standardize", "right", "other"]
+    return pd.DataFrame([part + s for part, s in zip(parts, scores, strict=True)], columns=columns)
+
+
+def _mixed_scores(
+    index: MixedIndex, rows: dict[str, np.ndarray], top: int, query: str, *options: bool
+) -> tuple[float, float]:
+    """`right` and `other` of the items of one modality."""
+    hits = index.search(index.parts[query], top + 1, query, None, *options)
+    modality, place = (part.numpy() for part in index.locate(hits.rows))
+    other = modality != index.names.index(query)
+    itself = ~other & (place == np.arange(len(place))[:, None])
+    itself[:, -1] |= ~itself.any(1)  # equal items may come before it
+    result_rows = np.concatenate([*rows.values()])[hits.rows]
+    right = other & (result_rows == rows[query][:, None])
+    first = (~itself).argmax(1)
+    return float(right[np.arange(len(right)), first].mean()), float(other[~itself].mean())
 
 
 def near_duplicates(

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from edge_lib.config import ConfigError
 from edge_lib.data.image import decode_image
+from edge_lib.serving.centered import CenteredRows
 
 SIDE = 256  # of a thumbnail
 THUMBNAILS = 1024  # that are kept, of about 10 kB
@@ -73,19 +74,38 @@ class SearchIndex:
             raise ConfigError(f"index: {self._path} was embedded by another model; {hint}")
 
     def search(
-        self, vector: np.ndarray, k: int, dim: int | None = None, modality: str | None = None
+        self,
+        vector: np.ndarray,
+        k: int,
+        dim: int | None = None,
+        modality: str | None = None,
+        center: str | None = None,
     ) -> list[Hit]:
         """The nearest rows (at most k) of an embedding (D,), best first; lower rows first where
-        cosines are equal. modality: of the rows, None for any. KeyError for one without rows,
-        and for another dim than of `dims`.
+        cosines are equal. modality: of the rows, None for any. center: the modality of the query,
+        for cosines without the mean of each modality. KeyError or ValueError for a modality without
+        rows, KeyError for another dim than of `dims`.
         """
         dim = max(self.dims) if dim is None else dim
         rows = np.arange(len(self)) if modality is None else self._rows[modality]
-        query = vector[:dim] / max(np.linalg.norm(vector[:dim]), 1e-12)
-        scores = self._vectors[:, :dim] @ query / self._norms[dim].clip(1e-12)
+        if center is None:
+            scores = self._cosines(vector, dim)
+        else:
+            scores = self._centered.cosines(vector, dim, self.modalities.index(center))
         scores = scores.round(6)  # BLAS adds equal rows in different orders
         best = _largest(scores[rows], k)
         return [self._hit(int(row), float(scores[row])) for row in rows[best]]
+
+    def _cosines(self, vector: np.ndarray, dim: int) -> np.ndarray:
+        query = vector[:dim] / max(np.linalg.norm(vector[:dim]), 1e-12)
+        return self._vectors[:, :dim] @ query / self._norms[dim].clip(1e-12)
+
+    @cached_property
+    def _centered(self) -> CenteredRows:
+        kinds = np.empty(len(self), np.int64)
+        for number, rows in enumerate(self._rows.values()):
+            kinds[rows] = number
+        return CenteredRows(self._vectors, kinds)
 
     def _hit(self, row: int, score: float) -> Hit:
         values = {name: self._table[name][row].as_py() for name in ("id", "text", "modality")}

@@ -237,6 +237,47 @@ def test_nearest_cosines_leave_out_the_row_itself():
     assert np.isnan(search.nearest_cosines(MatryoshkaIndex(rows[:1], [2]), rows[:1]))
 
 
+# --- several modalities ---------------------------------------------------------------------------
+
+
+def test_mixed_scores_equal_brute_force():
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal((30, 8))
+    parts = {"vision": shared + 3 * np.eye(8)[0], "text": shared[:20] - 3 * np.eye(8)[1]}
+    parts["text"][5] = parts["text"][6]  # equal items, of which one comes before the other
+    rows = {"vision": np.arange(30), "text": np.arange(20)}
+    vectors = {name: torch.from_numpy(x).float() for name, x in parts.items()}
+    table = search.mixed_scores(vectors, rows, [4, 8], 3)
+    assert table["query"].tolist() == ["vision"] * 3 + ["text"] * 3
+    unit = {name: x / np.linalg.norm(x, axis=1, keepdims=True) for name, x in parts.items()}
+    kinds, gallery_rows = np.repeat(["vision", "text"], [30, 20]), np.r_[0:30, 0:20]
+    for score in table.itertuples():
+        left = {n: x - x.mean(0) * score.center for n, x in unit.items()}
+        left = {n: x / (unit[n].std(0) if score.standardize else 1) for n, x in left.items()}
+        items = np.concatenate(
+            [x / np.linalg.norm(x, axis=1, keepdims=True) for x in left.values()]
+        )
+        right, other = [], []
+        for row in rows[score.query]:
+            own = np.flatnonzero((kinds == score.query) & (gallery_rows == row))[0]
+            order = [n for n in np.argsort(-(items @ items[own]), kind="stable") if n != own][:3]
+            right.append(kinds[order[0]] != score.query and gallery_rows[order[0]] == row)
+            other += [kinds[n] != score.query for n in order]
+        assert score.right == pytest.approx(np.mean(right), abs=0.05)
+        assert score.other == pytest.approx(np.mean(other), abs=0.02)
+    centered = table[table.center & ~table.standardize]
+    assert centered.right.min() > table[~table.center].right.max() + 0.3
+
+
+def test_mixed_scores_of_galleries_smaller_than_the_list():
+    rows = {"vision": np.array([4, 7]), "text": np.array([7])}
+    parts = {"vision": torch.eye(3)[:2], "text": torch.tensor([[0.1, 1.0, 0.2]])}
+    table = search.mixed_scores(parts, rows, [3], 10)
+    as_it_is = table[~table.center].set_index("query")
+    assert as_it_is.right.to_dict() == {"vision": 0.5, "text": 1}
+    assert as_it_is.other.to_dict() == {"vision": 0.5, "text": 1}
+
+
 # --- labels --------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""04, 05, 07 and 11 executed by papermill, on grids of two points and a table of a few rows."""
+"""04, 05, 07, 11 and 12 executed by papermill, on grids of two points and a table of a few rows."""
 
 import json
 from math import nan
@@ -13,6 +13,8 @@ from untrained_aligner import save_untrained_aligner
 
 from edge_lib.config import ROOT, load_config
 from edge_lib.features.extract import write_features
+from edge_lib.runs import Run
+from edge_lib.runs.points import make_points
 
 SMALL = (
     "data.scenes.train_size=64 data.scenes.val_size=16 data.scenes.test_size=40 "
@@ -129,6 +131,45 @@ def test_layers_report_agreement_and_recall_of_three_pairs(tmp_path, tiny_vision
     assert metrics["layers.chosen.r1"] == ranking.loc[ranking.knn.idxmax()].recall
     assert metrics["layers.best.r1"] == ranking.recall.max()
     assert_figures_have_alt_text(notebook, 2)
+
+
+def test_practice_tests_what_is_best_on_val_against_the_base(tmp_path, tiny_vision):
+    grids = {
+        "base": {},
+        "learning rate": {"train.lr": [1e-6, 1e-2]},
+        "three captions": {"data.captions_per_row": [3]},
+    }
+    path = write_config(tmp_path, "params/tiny/practice.yaml", grids)
+    overrides = f"{SMALL} vision.encoder={tiny_vision} data.cache_dir={tmp_path}/cache "
+    overrides += "sweep.seeds=[0,1] train.batch_size=15 train.max_steps=12 loss.dims=[16] "
+    overrides += "evaluate.dims=[16] train.eval_every=6 train.log_every=4"
+    metrics, notebook = execute_sweep("12_practice", tmp_path, path, overrides)
+    assert (metrics["points.done"], metrics["points.failed"]) == (8, 0)
+    recall, val = {}, {}
+    for point in make_points(path, overrides):
+        key, history = (point.grid, point.config.train.lr), Run(point.folder).history()
+        both = [
+            f"{split}_to_{other}.r1" for split, other in (("vision", "text"), ("text", "vision"))
+        ]
+        val.setdefault(key, []).append(history[[f"val.{way}" for way in both]].mean(axis=1).max())
+        recall.setdefault(key, []).append(sum(point.metrics()[f"test.{way}"] for way in both) / 2)
+    rates = {rate: sum(val["learning rate", rate]) for rate in (1e-6, 1e-2)}
+    best = {"learning rate": max(rates, key=rates.get), "three captions": 1e-3}
+    for grid, rate in best.items():
+        gains = [b - a for a, b in zip(recall["base", 1e-3], recall[grid, rate], strict=True)]
+        assert metrics[f"practice.{grid}.r1"] == pytest.approx(sum(recall[grid, rate]) / 2)
+        assert metrics[f"practice.{grid}.gain"] == pytest.approx(100 * sum(gains) / 2, abs=1e-9)
+    summary = pd.read_csv(tmp_path / "run/summary.csv", index_col="grid")
+    assert summary.index.tolist() == ["base", "learning rate", "three captions"]
+    assert summary.setting["learning rate"] == f"train.lr={best['learning rate']}"
+    assert figures(tmp_path) == {"recall"}
+    assert_figures_have_alt_text(notebook, 1)
+
+
+def test_practice_grids_train_on_the_same_scenes_for_as_many_steps():
+    base, *others = (point.config for point in make_points("params/tiny/practice.yaml"))
+    for config in others:
+        assert (config.train.max_steps, config.data.scenes) == (400, base.data.scenes)
 
 
 def write_contrasts(folder):

@@ -112,8 +112,8 @@ class FakeIndex:
     def __len__(self):
         return 3
 
-    def search(self, vector, k, dim, modality=None):
-        self.queries.append((vector, k, dim, modality))
+    def search(self, vector, k, dim, modality=None, center=None):
+        self.queries.append((vector, k, dim, modality, center))
         return [FakeHit(n, 1 - n / 10, f"row-{n}", None, "vision", n == 0) for n in range(3)][:k]
 
     def picture(self, row):

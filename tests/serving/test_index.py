@@ -15,7 +15,7 @@ from edge_lib.config import ConfigError
 from edge_lib.experiments.embed import EmbeddingColumns, embed_source
 from edge_lib.models import Aligner
 from edge_lib.models.saving import model_digest
-from edge_lib.search import MatryoshkaIndex
+from edge_lib.search import MatryoshkaIndex, MixedIndex
 from edge_lib.serving.index import SearchIndex
 
 KINDS = ["vision", "text", "vision", "audio", "text"] * 20
@@ -91,6 +91,36 @@ def test_index_equals_the_matryoshka_index(index, dim):
         hits = index.search(query, 30, dim)
         np.testing.assert_allclose([h.score for h in hits], scores, atol=2e-3)
         assert len({h.row for h in hits} & {*rows.tolist()}) >= 28
+
+
+@pytest.mark.parametrize("dim", [4, 16])
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_index_centers_as_the_mixed_index_does(tmp_path, dim, dtype):
+    """Modalities apart from one another, a row of zeros, and one modality with a single row."""
+    shifts = {"vision": 3 * np.eye(16)[0], "text": -3 * np.eye(16)[1], "audio": np.zeros(16)}
+    vectors = VECTORS + np.array([shifts[kind] for kind in KINDS], np.float32)
+    vectors[2] = 0
+    kinds = ["audio" if n == 3 else "text" if k == "audio" else k for n, k in enumerate(KINDS)]
+    index = SearchIndex(write_index(tmp_path / "index.parquet", vectors, kinds, dtype=dtype))
+    parts = {name: vectors[rows] for name, rows in index._rows.items()}
+    mixed, order = MixedIndex(parts, [4, 16]), np.concatenate([*index._rows.values()])
+    queries = np.random.default_rng(1).standard_normal((5, 16)).astype(np.float32)
+    for modality in ("vision", "text"):
+        for query in queries:
+            hits = {hit.row: hit.score for hit in index.search(query, 100, dim, center=modality)}
+            scores, rows = mixed.search(query[None], 100, modality, dim, center=True)
+            expected = dict(zip(order[rows[0]].tolist(), scores[0].tolist(), strict=True))
+            assert hits == pytest.approx(expected, abs=0.03 if dtype == "int8" else 3e-3)
+            assert (hits[2], hits[3]) == (0, 0)
+
+
+def test_index_centers_nothing_to_a_score_of_zero(tmp_path):
+    vectors = np.tile(VECTORS[:1], (6, 1))
+    index = SearchIndex(write_index(tmp_path / "index.parquet", vectors, ["text"] * 6))
+    for query in (VECTORS[0], np.zeros(16, np.float32), VECTORS[1]):
+        assert [hit.score for hit in index.search(query, 6, center="text")] == [0] * 6
+    with pytest.raises(ValueError, match="vision"):
+        index.search(VECTORS[0], 6, center="vision")
 
 
 def test_index_gives_zero_vectors_no_score(tmp_path):

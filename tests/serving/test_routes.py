@@ -64,7 +64,7 @@ def test_search_gives_hits_and_their_pictures(client, service):
     hits = client.get("/search", params={"q": "abc", "k": 2, "dim": 2}).json()["hits"]
     assert [(hit["row"], hit["picture"]) for hit in hits] == [(0, "/search/pictures/0"), (1, None)]
     vector, *rest = service.index.queries[-1]
-    assert (vector[0], *rest) == (3, 2, 2, None)
+    assert (vector[0], *rest) == (3, 2, 2, None, None)
     assert client.get(hits[0]["picture"]).headers["content-type"] == "image/jpeg"
 
 
@@ -75,3 +75,15 @@ def test_search_takes_one_item(client, service):
     assert service.index.queries[-1][0].tolist() == [220, 30, 30, 1]
     for body in ({}, {"texts": "a", "images": PICTURE}, {"texts": ["a", "b"]}):
         assert client.post("/search", json=body).status_code == 400
+
+
+def test_search_centers_by_the_modality_of_the_query(client, service):
+    client.post("/search", json={"images": PICTURE, "center": True})
+    assert service.index.queries[-1][4] == "vision"
+    client.post("/search", data={"center": "true"}, files={"images": ("a.png", PNG)})
+    assert service.index.queries[-1][4] == "vision"
+    count = len(service.index.queries)
+    answer = client.get("/search", params={"q": "abc", "center": "true"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "center")
+    assert "no text whose mean is known" in answer.json()["error"]["message"]
+    assert len(service.index.queries) == count

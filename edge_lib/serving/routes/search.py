@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from edge_lib.serving.bodies import parse, read_one
 from edge_lib.serving.errors import ApiError
+from edge_lib.serving.inputs import MODALITIES
 from edge_lib.serving.media import in_thread
 from edge_lib.serving.openapi import body
 from edge_lib.serving.routes.dependencies import ServiceOf, unless_gone
@@ -30,10 +31,11 @@ async def search_text(
     k: Annotated[int | None, Query(description="hits")] = None,
     dim: Annotated[int | None, Query(description="size of the embeddings")] = None,
     modality: Annotated[ItemKind | None, Query(description="of the hits")] = None,
+    center: Annotated[bool, Query(description="without the mean of each modality")] = False,
 ) -> SearchResponse:
-    values = {"texts": [q], "k": k, "dim": dim, "modality": modality}
+    values = {"texts": [q], "k": k, "dim": dim, "modality": modality, "center": center}
     for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
-        if name not in {"q", "k", "dim", "modality"}:
+        if name not in {"q", "k", "dim", "modality", "center"}:
             raise ApiError(400, f"{name}: unknown parameter", param=name)
         if count > 1:
             raise ApiError(400, f"{name}: given more than once", param=name)
@@ -69,10 +71,14 @@ async def _search(request: Request, service: Service, query: SearchRequest) -> S
     if query.modality and query.modality not in index.modalities:
         allowed = ", ".join(index.modalities)
         raise ApiError(400, f"the index holds {allowed}", param="modality")
-    vectors = [*(await embed_fields(request, service, query)).values()]
+    vectors = await embed_fields(request, service, query)
     if len(vectors) != 1:
         raise ApiError(400, "give one text, picture or sound")
-    hits = await in_thread(index.search, vectors[0][0], query.k, dim, query.modality)
+    [(field, [vector])] = vectors.items()
+    center = MODALITIES[field] if query.center else None
+    if center and center not in index.modalities:
+        raise ApiError(400, f"the index has no {center} whose mean is known", param="center")
+    hits = await in_thread(index.search, vector, query.k, dim, query.modality, center)
     return SearchResponse(hits=[_body(hit) for hit in hits])
 
 

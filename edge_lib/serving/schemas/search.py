@@ -20,6 +20,7 @@ class SearchRequest(Body):
     k: Annotated[int, Field(ge=1), at_most("max_hits")] = Field(10, description="hits")
     dim: Dim | None = None
     modality: ItemKind | None = Field(None, description="of the hits; any by default")
+    center: bool = Field(False, description="cosines without the mean of each modality")
 
 
 class HitBody(BaseModel):

@@ -49,7 +49,7 @@ def test_page_searches_again_at_another_size(visit):
 
 def test_page_shows_more_results_below_those_that_it_shows(visit):
     class Many(Index):
-        def search(self, vector, k, dim, modality=None):
+        def search(self, vector, k, dim, modality=None, center=None):
             (hit,) = super().search(vector, 1, dim, modality)
             return [replace(hit, row=n, has_picture=False) for n in range(min(k, 30))]
 
@@ -66,7 +66,7 @@ def test_page_shows_more_results_below_those_that_it_shows(visit):
 
 def test_page_offers_no_more_results_after_a_failed_search(visit):
     class Failing(Index):
-        def search(self, vector, k, dim, modality=None):
+        def search(self, vector, k, dim, modality=None, center=None):
             if k > 12:
                 raise ApiError(400, "no more", "no_more")
             (hit,) = super().search(vector, 1, dim, modality)

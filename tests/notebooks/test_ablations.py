@@ -169,7 +169,7 @@ def test_practice_tests_what_is_best_on_val_against_the_base(tmp_path, tiny_visi
 def test_practice_grids_train_on_the_same_scenes_for_as_many_steps():
     base, *others = (point.config for point in make_points("params/tiny/practice.yaml"))
     for config in others:
-        assert (config.train.max_steps, config.data.scenes) == (400, base.data.scenes)
+        assert (config.train.max_steps, config.data.scenes) == (300, base.data.scenes)
 
 
 def write_contrasts(folder):

@@ -65,7 +65,7 @@ def open_page(browser, url: str, **options):
 class Index(FakeIndex):
     """Row 0 has a picture: blue. Scores fall with the size."""
 
-    def search(self, vector, k, dim, modality=None):
+    def search(self, vector, k, dim, modality=None, center=None):
         hits = super().search(vector, k, dim, modality)
         return [replace(hit, score=hit.score * dim / 4) for hit in hits]
 

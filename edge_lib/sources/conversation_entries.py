@@ -142,7 +142,7 @@ def _text(text: object, items: Items) -> str:
 def _mark_first_question(turns: list[dict]) -> None:
     """Many conversations about one image do without its placeholder."""
     for turn in turns:
-        if turn["role"] == "user" and turn["content"]:
+        if turn["role"] == "user" and turn["content"].strip():
             turn["content"] = f"{PLACEHOLDERS['image']}\n{turn['content']}"
             return
 

@@ -6,7 +6,7 @@ from edge_lib.config import ROOT, DataConfig
 from edge_lib.data.table import Table
 from edge_lib.sources.conversation_files import choose_columns
 from edge_lib.sources.conversation_rows import COLUMNS, ConversationRows
-from edge_lib.sources.entries import BATCH_ROWS
+from edge_lib.sources.entries import BATCH_ROWS, batch_rows
 from edge_lib.sources.hub import cache_files, open_split
 from edge_lib.sources.parsed import SkippedEntry, parsed_table
 
@@ -21,7 +21,7 @@ def load(config: DataConfig, split: str) -> Table:
 
     def parse() -> Iterator[dict | SkippedEntry]:
         rows, table = ConversationRows("hub", source.column), dataset.data.table.select(used)
-        entries = (row for batch in table.to_batches(BATCH_ROWS) for row in batch.to_pylist())
+        entries = (row for batch in table.to_batches(BATCH_ROWS) for row in batch_rows(batch))
         yield from rows.read(((f"{split}-{n}", row) for n, row in enumerate(entries)), ROOT)
         yield from rows.images()
 

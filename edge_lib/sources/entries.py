@@ -28,7 +28,17 @@ def read_entries(path: Path, choose_columns: Callable[[pa.Schema], list[str]]) -
         return
     with open_parquet(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=choose_columns(file.schema_arrow)):
-            yield from batch.to_pylist()
+            yield from batch_rows(batch)
+
+
+def batch_rows(batch: pa.RecordBatch) -> list[dict | SkippedEntry]:
+    """The rows of a batch; a SkippedEntry for one with a text that is not UTF-8."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        if len(batch) == 1:
+            return [SkippedEntry("", "not UTF-8")]
+    return [row for n in range(len(batch)) for row in batch_rows(batch.slice(n, 1))]
 
 
 def json_entries(path: Path) -> Iterator[object]:

@@ -65,8 +65,11 @@ def write_llava(folder, split, good, broken):
     files = Files(folder / "pictures" / split, ".jpg")
     entries, bad = json_entries(files, good, broken, "conversations", llava_turns)
     for entry in entries:
-        if isinstance(entry, dict) and isinstance(entry.get("image"), str):
-            entry["image"] = f"{split}/{entry['image']}"
+        image = entry.get("image") if isinstance(entry, dict) else None
+        if isinstance(image, str):
+            entry["image"] = f"{split}/{image}"
+        elif isinstance(image, list):
+            entry["image"] = [f"{split}/{name}" for name in image]
     path = folder / f"{split}.json"
     path.write_text(json.dumps(entries))
     where = f"data.conversations.source=llava data.conversations.llava.files.{split}={path} "

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conversation_helpers import assistant, load_conversations, user
+from datasets import Dataset
 
 from edge_lib.config import ConfigError, ConversationsConfig
 from edge_lib.data.conversations import read_conversations
@@ -460,6 +461,29 @@ def test_messages_are_divided_with_all_their_images(folder, encode_image):
     assert [
         {name.partition("-")[0] for name in t.ids if "jpg" not in name} for t in tables
     ] == expected
+
+
+@pytest.mark.parametrize("source", ["messages", "hub"])
+def test_messages_skip_rows_that_are_not_utf8(source, load, folder):
+    names = pa.array([b"a", b"\xff", b"c"], pa.binary()).view(pa.string())
+    table = pa.table({"id": names, "messages": [EXPECTED] * 3, "image": [f"{folder}/a.jpg"] * 3})
+    if source == "messages":
+        pq.write_table(table, folder / "chat.parquet")
+        skipped = load((folder / "chat.parquet").read_bytes(), "chat.parquet").skipped
+    else:
+        Dataset(table).save_to_disk(folder / "saved")
+        config = ConversationsConfig(source="hub", hub={"name": str(folder / "saved")})
+        skipped = load_conversations(config, folder.parent / "cache", "train").skipped
+    assert skipped == {"not UTF-8": ["chat-1" if source == "messages" else "train-1"]}
+
+
+@pytest.mark.parametrize("question", ["", " \t\n", None])
+def test_messages_skip_a_question_of_nothing_about_an_image(load, question):
+    table = load([{"image": "a.jpg", "messages": [user(question), assistant("a cat")]}])
+    assert len(read_conversations(table)) == 0
+    assert [s.reason for s in read_conversations(table).skipped.values()] == [
+        "a turn without role or text"
+    ]
 
 
 def test_messages_leave_out_empty_files(folder):

@@ -79,7 +79,8 @@ def running(name: str, folder: str) -> Iterator[tuple[str, float]]:
         try:
             while not is_ready(url := logged_url(log.name)):
                 if process.poll() is not None:
-                    raise RuntimeError(f"the server {name} ended with {process.returncode}")
+                    *_, reason = Path(log.name).read_text().splitlines() or ["no output"]
+                    raise RuntimeError(f"the server {name} ended: {reason}")
                 time.sleep(0.02)
             yield url, time.perf_counter() - start
         finally:

@@ -79,6 +79,7 @@ def measure_launched(config, folder):
 
 
 def as_another_user(function, *arguments):
+    "".encode("latin1")  # Python's own library may be this user's alone
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

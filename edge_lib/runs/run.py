@@ -54,8 +54,8 @@ class Run:
             run._make_folders()
             lock_folder(run.folder, launch.node_rank)
         except OSError as error:
-            reason = error.strerror or error
-            raise ConfigError(f"{run.folder}: cannot create the run folder: {reason}") from None
+            path, reason = error.filename or run.folder, error.strerror or error
+            raise ConfigError(f"{path}: cannot create the run folder: {reason}") from None
         write_json(run.folder / "env.json", describe_environment(config.seed))
         return run
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import load
 from torch import nn
 
 from edge_lib.config import ConfigError
@@ -77,6 +78,9 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> None:
         except pickle.UnpicklingError as error:
             raise pickle.UnpicklingError(f"{file} is no checkpoint: {error}") from None
     accelerator.load_state(str(folder))
+    random_states = folder / f"random_states_{accelerator.process_index}.pkl"
+    if random_states.exists():  # not for each of more processes than those that saved it
+        load(random_states)  # raises what Accelerate suppresses, and then goes on without them
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -68,7 +68,7 @@ def item_fingerprint(table: Table, modality: str, cache_dir: Path) -> str:
         content = json.dumps([cells[row] for row in table.item_rows(modality)])
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, hashlib.sha256(content.encode()).hexdigest()[:16])
-    return path.read_text()
+    return path.read_text(errors="replace")  # a damaged one names other features
 
 
 def has_item_fingerprint(table: Table, modality: str, cache_dir: Path) -> bool:

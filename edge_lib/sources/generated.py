@@ -34,4 +34,5 @@ def read_generated(path: Path, make_rows: Callable[[], Iterator[dict]], name: st
 def _write(path: Path, make_rows: Callable[[], Iterator[dict]]) -> None:
     if not path.exists():  # another process has just written it
         with whole_file(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(list(make_rows()), schema=SCHEMA), temporary)
+            rows = pa.Table.from_pylist(list(make_rows()), schema=SCHEMA)
+            pq.write_table(rows, temporary, write_page_checksum=True)

@@ -42,8 +42,16 @@ def read_parts(
     schema = pa.unify_schemas(kept, promote_options="permissive")
     for path in schemas:
         with open_parquet(path) as file:
-            for batch in file.iter_batches(BATCH, columns=schema.names):
+            for batch in _batches(file, path, schema.names):
                 yield path, pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+
+
+def _batches(file: pq.ParquetFile, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """ConfigError for a damaged page, if the file has checksums or does not decompress."""
+    try:
+        yield from file.iter_batches(BATCH, columns=columns)
+    except OSError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
 
 
 def parquet_schemas(files: Sequence[Path]) -> dict[Path, pa.Schema]:
@@ -63,7 +71,7 @@ def parquet_schemas(files: Sequence[Path]) -> dict[Path, pa.Schema]:
 def open_parquet(path: Path) -> pq.ParquetFile:
     """The file, which is to be closed. ConfigError if it is not Parquet."""
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise ConfigError(f"{path} is not a Parquet file: {error}") from None
 

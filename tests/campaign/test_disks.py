@@ -19,6 +19,7 @@ from fault_targets import (
 
 pytestmark = [
     pytest.mark.campaign,
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts disks and changes users: needs root"),
 ]
 

@@ -59,6 +59,7 @@ def language(small_align, aligner_folder, language_folder):
     return lambda folder: (train_vlm, config, "lora", aligner_folder, folder), trained_content
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("name", ["encoding", "alignment", "decoder", "language"])
 def test_killed_processes_leave_what_makes_the_same_result(name, processes, request, tmp_path):

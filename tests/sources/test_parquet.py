@@ -10,6 +10,7 @@ from datasets import Audio, Dataset, Features, Image, Value
 
 from edge_lib.config import ConfigError, DataConfig, TableConfig
 from edge_lib.sources import load_table, splits
+from edge_lib.sources.parquet import read_parquet
 
 
 @pytest.fixture
@@ -176,3 +177,13 @@ def test_parquet_reads_audio_without_images(tmp_path):
     assert len(clips[0]) == 8000
     assert table.skipped == {"audio does not decode": ["1"], "no audio": ["2"]}
     assert table.images([0]) == [None]
+
+
+def test_damaged_page_is_refused_where_the_file_has_checksums(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = pa.array([[f"caption {number}"] for number in range(50)])
+    pq.write_table(pa.table({"texts": texts}), path, compression=None, write_page_checksum=True)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"caption 17", b"caption 18"))
+    with pytest.raises(ConfigError, match=r"a\.parquet is damaged: .*CRC"):
+        read_parquet([path], "damaged", tmp_path / "cache")

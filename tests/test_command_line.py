@@ -1,5 +1,7 @@
 """`edge-glass` and `python -m edge_lib`: help, dispatch and errors."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -51,6 +53,27 @@ def test_make_stamps_runs_the_notebook_on_real_pictures():
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "papermill notebooks/01_align.ipynb runs/stamps_01_align.ipynb" in printed
     assert "-p config params/stamps/align.yaml" in printed
+
+
+@pytest.mark.parametrize(
+    ("on_path", "installs"),
+    [
+        (["uv"], "uv pip install --python .venv/bin/python --compile-bytecode"),
+        ([], ".venv/bin/python -m pip install"),
+    ],
+    ids=["uv", "pip"],
+)
+def test_environment_is_built_with_what_is_on_the_path(on_path, installs, tmp_path):
+    for name in on_path:
+        (tmp_path / name).write_text("#!/bin/sh")
+        (tmp_path / name).chmod(0o755)
+    command = [shutil.which("make"), "--dry-run", "--always-make", ".venv/ready"]
+    environment = os.environ | {"PATH": str(tmp_path)}
+    options = {"cwd": ROOT, "env": environment, "text": True, "check": True}
+    lines = subprocess.run(command, capture_output=True, **options).stdout.splitlines()
+    assert lines[0].startswith("uv venv") is bool(on_path)
+    assert lines[1].startswith(installs)
+    assert lines[1].endswith('-c constraints.txt -e ".[dev]"')
 
 
 def test_unknown_command_lists_commands(capsys):

@@ -11,6 +11,7 @@ BENCHMARKS = {  # modules of edge_lib.bench, imported only when run
     "align": "the experiment of make align until R@1 0.9, beside sentence-transformers' trainer",
     "chats": "tokenising 665,000 conversations with all cores, and opening them again",
     "download": "8,000 URLs of a local server, beside img2dataset: time, memory by rows",
+    "encoders": "extraction beside sentence-transformers, transformers, open_clip; its limit",
     "export": "exported graphs, in 8 bits too, against torch: cosines, recall, size and time",
     "gpu": "one GPU: training, loss, a 7B language model, recursive decoder, search",
     "lance": "exact search in memory against LanceDB's IVF-PQ on disk: recall, time, bytes",

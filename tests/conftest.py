@@ -235,6 +235,7 @@ def small_trimodal(tiny_vision, tiny_audio, tmp_path_factory):
         "vision.width=16 audio.width=16 text.width=16 train.batch_size=16 train.epochs=2 "
         "train.eval_every=4 train.checkpoint_every=2 fusion.width=16 fusion.train.batch_size=16 "
         "fusion.train.epochs=2 fusion.train.eval_every=4 fusion.train.checkpoint_every=2 "
+        "features.precision=fp32 "
     )
     return lambda overrides="": load_config("params/tiny/trimodal.yaml", small + overrides)
 
@@ -248,6 +249,7 @@ def small_align(tiny_vision, tmp_path_factory):
         "data.scenes.val_size=16 data.scenes.test_size=16 data.scenes.swap_size=2 "
         "vision.num_latents=2 vision.width=16 text.width=16 loss.dims=[16,8] "
         "train.batch_size=16 train.epochs=2 train.eval_every=4 train.checkpoint_every=2 "
+        "features.precision=fp32 "
     )
     return lambda overrides="": load_config("params/tiny/align.yaml", small + overrides)
 

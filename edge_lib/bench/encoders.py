@@ -25,9 +25,9 @@ from edge_lib.features.store import open_store
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.sources import load_table
 
-SCENES = "data.scenes.train_size={rows} data.scenes.val_size=4 data.scenes.test_size=4 "
-SCENES += "data.scenes.swap_size=2 vision.encoder=clip-vit-base-patch32 vision.weights=random "
-SCENES += "vision.pooler=pooled data.cache_dir={folder}"
+OPTIONS = "data.scenes.train_size={rows} data.scenes.val_size=4 data.scenes.test_size=4 "
+OPTIONS += "vision.encoder=clip-vit-base-patch32 vision.weights=random "
+OPTIONS += "vision.pooler=pooled features.precision=fp32 data.cache_dir={folder}"
 MODALITIES = {"captions": "text", "images": "vision"}
 BATCH = 32  # sentence-transformers' default
 Functions = dict[str, Callable]
@@ -45,7 +45,7 @@ def encoders(captions: int = 1000, images: int = 64, rounds: int = 5) -> dict[st
 
 
 def _measure(name: str, count: int, rounds: int, folder: Path) -> dict[str, float]:
-    config = load_config("params/tiny/align.yaml", SCENES.format(rows=count, folder=folder))
+    config = load_config("params/tiny/align.yaml", OPTIONS.format(rows=count, folder=folder))
     spec, modality = config.feature_spec, MODALITIES[name]
     writer = StoreWriter(spec, modality, load_table(config.data, "train"))
     encoder = load_encoder(modality, spec.modalities[modality].encoder_config)

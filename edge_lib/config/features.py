@@ -25,12 +25,14 @@ class FeaturesConfig(Section):
     """How frozen encoders are run, and what is kept of their outputs."""
 
     online: bool = Field(False, description="encode in every training step; store nothing")
-    batch_size: Positive = 128
+    batch_size: Positive = Field(128, description="of a forward pass; on a CPU at most 32")
     shard_rows: Positive = 4096
     backend: Literal["torch", "onnx"] = Field(
         "torch", description="onnx: onnxruntime on the CPU; needs edge-glass[export]"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        "fp32", description="auto: bf16 where the processor multiplies in it, else fp32"
+    )
     dtype: Literal["float16", "float32"] = Field("float16", description="of stored features")
     tokens: TokensConfig = TokensConfig()
     num_processes: Positive | None = Field(None, description="launch.num_processes if null")
@@ -41,7 +43,7 @@ class FeaturesConfig(Section):
 
     @model_validator(mode="after")
     def _onnx_runs(self):
-        if self.backend == "onnx" and (self.online or self.precision != "fp32"):
+        if self.backend == "onnx" and (self.online or self.precision not in ("fp32", "auto")):
             raise ValueError("backend onnx needs precision fp32 and online false")
         if self.backend == "onnx" and not all(map(find_spec, ("onnxruntime", "onnxscript"))):
             raise ValueError("backend onnx needs the packages of edge-glass[export]")

@@ -10,12 +10,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from edge_lib.data.image import TRANSPARENT
 from edge_lib.data.skipped import Skipped
-from edge_lib.features.encoder import Encoder, prepare_items
+from edge_lib.features.encoder import UNIT, Encoder, prepare_items
 from edge_lib.features.items import Items
 from edge_lib.runs.parent import end_with_parent
 
 CANNOT_PREPARE = "cannot be prepared for the encoder"
-UNIT = 32  # items that a process prepares at a time; with whole batches most have nothing to do
 
 
 @dataclass

@@ -5,9 +5,10 @@ import os
 import pytest
 
 from edge_lib.config import FeaturesConfig, FeatureSpec
-from edge_lib.features import reading
+from edge_lib.features import reading, store_writer
 from edge_lib.features.encoder import load_encoder
 from edge_lib.features.store_writer import StoreWriter
+from edge_lib.features.text import TextEncoder
 from edge_lib.features.vision import VisionEncoder
 
 
@@ -47,6 +48,22 @@ def test_store_does_not_depend_on_how_batches_are_prepared(
     whole = write_store("whole", modality)
     monkeypatch.setattr(reading, "UNIT", unit)
     assert write_store("parts", modality, num_workers=num_workers) == whole
+
+
+def test_forward_passes_on_a_cpu_take_a_few_captions_of_like_length(write_store, monkeypatch):
+    prepare, batches = TextEncoder.prepare, []
+
+    def record(self, texts):
+        batches.append([len(text) for text in texts])
+        return prepare(self, texts)
+
+    monkeypatch.setattr(TextEncoder, "prepare", record)
+    monkeypatch.setattr(store_writer, "UNIT", 4)
+    write_store("store", "text", batch_size=24, shard_rows=24)
+    assert max(map(len, batches)) == 4
+    shard = [length for batch in batches[:6] for length in batch]
+    assert len(shard) == 24
+    assert shard == sorted(shard)
 
 
 def test_processes_live_for_all_shards_of_a_store(write_store, monkeypatch, tmp_path):

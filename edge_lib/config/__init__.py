@@ -14,7 +14,7 @@ from edge_lib.config.errors import ConfigError
 from edge_lib.config.evaluate import CandidatesConfig, CompareConfig, ContrastConfig, EvaluateConfig
 from edge_lib.config.experiment import ExperimentConfig
 from edge_lib.config.features import FeaturesConfig, FeatureSpec
-from edge_lib.config.fusion import FusionConfig
+from edge_lib.config.fusion import DamageConfig, FusionConfig
 from edge_lib.config.language import LanguageConfig, LoRAConfig
 from edge_lib.config.loading import load_config
 from edge_lib.config.loss import LossConfig

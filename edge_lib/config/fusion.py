@@ -2,14 +2,23 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
-from edge_lib.config.base import Count, DropoutRate, NonEmpty, Positive, Section
+from edge_lib.config.base import Count, DropoutRate, Fraction, NonEmpty, Positive, Section
 from edge_lib.config.modalities import ModalityName
 from edge_lib.config.registry import FUSIONS, one_of
 from edge_lib.config.train import TrainConfig
 
 FusionName = Annotated[str, one_of(FUSIONS)]
+
+
+class DamageConfig(Section):
+    """Damage to features of training rows; each damaged item draws the strength of each kind."""
+
+    share: Fraction = Field(0.3, description="of the rows, for each modality on its own")
+    noise: NonNegativeFloat = Field(2.0, description="highest, in standard deviations; 0: none")
+    dropped: DropoutRate = Field(0.8, description="highest share of tokens, in one run; 0: none")
+    energy: Fraction = Field(0.1, description="lowest factor of what differs from the mean; 1: all")
 
 
 class FusionConfig(Section):
@@ -25,6 +34,11 @@ class FusionConfig(Section):
     num_heads: Positive = 4
     modality_dropout: DropoutRate = Field(
         0.2, description="share of training rows that keep only one modality"
+    )
+    damage: DamageConfig | None = Field(
+        None,
+        description="of features in training, which then takes a degraded split's rows as well; "
+        "null: whole rows alone",
     )
     train: TrainConfig = TrainConfig()
 

@@ -1,10 +1,11 @@
 """Training batches of rows that have at least two modalities."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from edge_lib.config import MODALITIES, ConfigError, TrainConfig
 from edge_lib.data.encoder_output import EncoderOutput, Features
@@ -141,6 +142,21 @@ class AlignmentBatches(StepDataset):
         items = self.items[name].pick(rows, draws[::count].repeat(count), turns)
         items[rng.random(len(items)) < self.text_dropout] = -1
         return items
+
+
+class AlternateBatches(Dataset):
+    """Batches of several sets in turn, in each epoch as many as the first set has."""
+
+    def __init__(self, sets: Sequence[AlignmentBatches]):
+        self.sets, self.steps_per_epoch = sets, sets[0].steps_per_epoch
+
+    def __getitem__(self, step: int) -> Batch:
+        own, turn = divmod(step, len(self.sets))
+        return replace(self.sets[turn][own], step=step)
+
+    def ids(self, step: int) -> list[str]:
+        own, turn = divmod(step, len(self.sets))
+        return self.sets[turn].ids(own)
 
 
 def _drop_items(items: RowItems, modality: str, share: float, seed: int) -> RowItems:

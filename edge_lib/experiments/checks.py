@@ -13,7 +13,7 @@ from edge_lib.config.checks import train_sections
 from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.qa_batches import QABatches
 from edge_lib.data.table import Table
-from edge_lib.experiments.trimodal import fusion_table
+from edge_lib.experiments.trimodal import fusion_tables
 from edge_lib.experiments.vlm_checks import CHAT_SPLITS, check_split
 from edge_lib.experiments.vlm_features import prefix_spec
 from edge_lib.features.encoder import check_output
@@ -78,7 +78,8 @@ def _checks(config: ExperimentConfig, open_table: OpenTable) -> Iterator[Callabl
         yield partial(_check_rows, config, open_table, config.train)
         yield partial(_check_groups, config, open_table)
     if config.fusion:
-        yield partial(_check_rows, config, partial(fusion_table, config.data), config.fusion.train)
+        for table in fusion_tables(config.data, "train"):
+            yield partial(_check_rows, config, lambda _, own=table: own, config.fusion.train)
 
 
 def _check_column(open_table: OpenTable, split: str, modality: str) -> None:

@@ -1,7 +1,7 @@
 """Notebook 02: train fusions on the heads of an aligner; test them on subsets of the modalities.
 
-The heads stay frozen; the target is another modality's embedding. Where the source has degraded
-splits, fusions train on them, to learn which modality to rely on.
+The heads stay frozen; the target is another modality's embedding. To learn which modality to rely
+on, fusions train on damaged features and, in turn, on the source's degraded rows, if it has some.
 """
 
 from pathlib import Path
@@ -12,8 +12,16 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from edge_lib.config import DataConfig, ExperimentConfig, LossConfig
-from edge_lib.data.alignment_batches import AlignmentBatches, Batch
+from edge_lib.config import (
+    DamageConfig,
+    DataConfig,
+    ExperimentConfig,
+    FusionConfig,
+    LossConfig,
+)
+from edge_lib.data.alignment_batches import AlignmentBatches, AlternateBatches, Batch
+from edge_lib.data.damage import DamagedFeatures
+from edge_lib.data.encoder_output import Features
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
 from edge_lib.features.store import FeatureStore, open_store
@@ -71,10 +79,35 @@ class FusionTask(nn.Module):
         self.fuser.save_pretrained(folder)
 
 
-def fusion_table(data: DataConfig, split: str) -> Table:
-    """The degraded split, if the source has one, else the split itself."""
-    degraded = f"{DEGRADED}{split}"
-    return load_table(data, degraded if degraded in splits(data) else split)
+def fusion_tables(data: DataConfig, split: str) -> list[Table]:
+    """The split and, if the source has one, its degraded split."""
+    names = split, f"{DEGRADED}{split}"
+    return [load_table(data, name) for name in names if name in splits(data)]
+
+
+def training_features(config: ExperimentConfig) -> list[tuple[Table, dict[str, Features]]]:
+    """Those of whole rows. With `fusion.damage`, these are damaged, and rows of the degraded split
+    follow, if the source has one: with one of the inputs degraded, for each, and with all.
+    """
+    tables, fusion = fusion_tables(config.data, "train"), config.fusion
+    if not fusion.damage:
+        return [(tables[0], open_features(config.feature_spec, tables[0]))]
+    whole, *degraded = [open_features(config.feature_spec, table) for table in tables]
+    sets = [(tables[0], whole | damaged_features(whole, fusion, fusion.damage))]
+    for features in degraded:
+        singles = [whole | {name: features[name]} for name in fusion.modalities]
+        sets += [(tables[1], own) for own in [*singles, features]]
+    return sets
+
+
+def damaged_features(
+    features: dict[str, Features], fusion: FusionConfig, config: DamageConfig
+) -> dict[str, Features]:
+    """Those of the fused modalities, each with a damage of its own."""
+    return {
+        name: DamagedFeatures(features[name], config, number)
+        for number, name in enumerate(fusion.modalities)
+    }
 
 
 def train_fusions(
@@ -84,9 +117,8 @@ def train_fusions(
 
     folders: seed -> its run folder. Returns the seconds of training.
     """
-    train, val = fusion_table(config.data, "train"), fusion_table(config.data, "val")
-    spec, fusion = config.feature_spec, config.fusion
-    aligner, features = Aligner.from_pretrained(aligner_folder), open_features(spec, train)
+    spec, fusion, val = config.feature_spec, config.fusion, fusion_tables(config.data, "val")[-1]
+    aligner, training = Aligner.from_pretrained(aligner_folder), training_features(config)
     stores = {name: open_store(spec, name, val) for name in (*fusion.modalities, fusion.target)}
 
     def evaluate(task: FusionTask) -> dict[str, float]:
@@ -97,10 +129,10 @@ def train_fusions(
     seconds, data = 0, config.data
     for seed, folder in folders.items():
         options = data.missing, data.hard_negatives, *process_rank(), data.captions_per_row
-        batches = AlignmentBatches(train, features, fusion.train, seed, *options)
+        sets = [AlignmentBatches(*own, fusion.train, seed, *options) for own in training]
         set_seed(seed)
         task = FusionTask(Fuser(aligner, fusion), config.loss, seed)
-        result = fit(task, batches, fusion.train, Run(folder), evaluate, seed)
+        result = fit(task, AlternateBatches(sets), fusion.train, Run(folder), evaluate, seed)
         seconds += result["seconds.train"]
     return {"seconds.fusion": seconds}
 
@@ -116,9 +148,7 @@ def fused_recall(
     inputs, recall, rows.
     """
     sequences, target, rows = embed_rows(fuser, table, stores)
-    name, records = fuser.config.target, []
-    firsts = _first_items(table, name, stores[name])
-    labels = table.item_labels(name, np.array([firsts[row] for row in rows], np.int64))
+    labels, records = _target_labels(fuser, table, stores, rows), []
     for names in inputs:
         present = {name: torch.full((len(rows),), name in names) for name in sequences}
         fused = fuser(sequences, present)
@@ -159,17 +189,68 @@ def _first_items(table: Table, modality: str, store: FeatureStore) -> dict[int, 
     return dict(zip(rows, items[first], strict=True))
 
 
+def damage_conditions(
+    fusion: FusionConfig, whole: dict[str, FeatureStore], degraded: dict[str, FeatureStore]
+) -> dict[str, dict[str, Features]]:
+    """Features of whole rows by condition: with one modality's features damaged; with the input of
+    one or all from the degraded split. degraded: its stores, or the same if there is none.
+    """
+    config = (fusion.damage or DamageConfig()).model_copy(update={"share": 1.0})
+    damaged, conditions = damaged_features(whole, fusion, config), {"whole": whole}
+    for name in fusion.modalities:
+        conditions[f"{name} features"] = whole | {name: damaged[name]}
+    if degraded is not whole:
+        for name in fusion.modalities:
+            conditions[f"{name} input"] = whole | {name: degraded[name]}
+        conditions["all inputs"] = degraded
+    return conditions
+
+
 @torch.no_grad()
 def gate_weights(
-    fuser: Fuser, table: Table, conditions: dict[str, dict[str, FeatureStore]]
+    fusers: dict[tuple[str, int], Fuser],
+    table: Table,
+    conditions: dict[str, dict[str, Features]],
 ) -> pd.DataFrame:
-    """The gated fusion's weights by condition: columns condition, modality, row, weight."""
-    gated, records = fuser.fusions["gated"], []
+    """What the gated fusion of each fuser does with each row: columns training, seed (which name
+    the fuser), condition, row, a weight for each modality, and hit: the target is retrieved first.
+    """
+    parts, some = {}, next(iter(fusers.values()))
     for condition, stores in conditions.items():
-        sequences, _, rows = embed_rows(fuser, table, stores)
+        sequences, target, rows = embed_rows(some, table, stores)
         present = {name: torch.ones(len(rows), dtype=torch.bool) for name in sequences}
-        weights = gated(sequences, present).weights.float().cpu()
-        for name, column in zip(gated.modalities, weights.unbind(1), strict=True):
-            part = {"condition": condition, "modality": name, "row": rows, "weight": column.numpy()}
-            records.append(pd.DataFrame(part))
-    return pd.concat(records, ignore_index=True)
+        labels = _target_labels(some, table, stores, rows)
+        for key, fuser in fusers.items():
+            fused = fuser.fusions["gated"](sequences, present)
+            ranks = retrieval_ranks(fused.embedding.float().cpu(), target, labels, labels)
+            weights = pd.DataFrame(fused.weights.float().cpu(), rows, fuser.config.modalities)
+            parts[*key, condition] = weights.assign(hit=ranks < 1)
+    names = ["training", "seed", "condition", "row"]
+    return pd.concat(parts, names=names).reset_index()
+
+
+def gate_shifts(weights: pd.DataFrame) -> pd.DataFrame:
+    """By condition of `damage_conditions`: how far the damaged modality's weight falls from that
+    in whole rows, R@1, and what training "with damage" adds to the R@1 "without"; with the
+    standard deviation over seeds. weights: of `gate_weights`.
+    """
+    means = (
+        weights.drop(columns="row").groupby(["condition", "training", "seed"], sort=False).mean()
+    )
+    rows = {}
+    for condition in weights["condition"].unique():
+        damaged, plain = (means.loc[condition, name] for name in ("with damage", "without"))
+        name, gain = condition.split()[0], damaged["hit"] - plain["hit"]
+        shift = {"r1": damaged["hit"].mean(), "gain": gain.mean(), "gain_sd": gain.std()}
+        if name in weights:
+            fall = means.loc["whole", "with damage"][name] - damaged[name]
+            shift |= {"fall": fall.mean(), "fall_sd": fall.std()}
+        rows[condition] = shift
+    return pd.DataFrame(rows).T
+
+
+def _target_labels(fuser: Fuser, table: Table, stores: dict, rows: np.ndarray) -> np.ndarray:
+    """(N,) of the rows' targets, equal for equal ones."""
+    name = fuser.config.target
+    firsts = _first_items(table, name, stores[name])
+    return table.item_labels(name, np.array([firsts[row] for row in rows], np.int64))

@@ -14,7 +14,12 @@ from edge_lib.models.saving import PretrainedModel, read_weights
 from edge_lib.nn.fusion import Fused, build_fusion
 from edge_lib.runs.tensors import save_tensors
 
-TRAINING = {"seeds", "modality_dropout", "train"}  # keys that a trained fuser does not need
+TRAINING = {
+    "seeds",
+    "modality_dropout",
+    "damage",
+    "train",
+}  # keys that a trained fuser does not need
 
 
 class Fuser(PretrainedModel, nn.Module):

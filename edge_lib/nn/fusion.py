@@ -118,14 +118,15 @@ class CrossAttentionFusion(Fusion):
 class GatedFusion(Fusion):
     """A weight for each modality and column; the weights of the present modalities sum to 1.
 
-    After the gated multimodal unit (Arevalo et al. 2017, arXiv 1702.01992). `Fused.weights` are
-    means over columns; the prefix concatenates the weighted sequences.
+    After the gated multimodal unit (Arevalo et al. 2017, arXiv 1702.01992). A score that all
+    columns of a modality share gets the gradient of all of them, so that a gate closes within few
+    steps. `Fused.weights` are means over columns; the prefix concatenates the weighted sequences.
     """
 
     def __init__(self, modalities: Sequence[str], dim: int, dim_hidden: int):
         super().__init__(modalities, dim)
         count = len(self.modalities)
-        self.gate = _mlp(count * dim, dim_hidden, count * dim)
+        self.gate = _mlp(count * dim, dim_hidden, count * (1 + dim))
         mixers = {name: _mlp(dim, dim_hidden, dim) for name in self.modalities}
         self.mix = nn.ModuleDict(mixers)
 
@@ -134,7 +135,8 @@ class GatedFusion(Fusion):
         parts, masks = self.inputs(sequences, present)
         exists = torch.stack([mask[:, 0] for mask in masks], dim=1)  # (B, M)
         means = torch.stack([part.mean(1) for part in parts], dim=1)  # (B, M, D)
-        scores = self.gate(means.flatten(1)).view_as(means)
+        scores = self.gate(means.flatten(1)).unflatten(1, (len(parts), -1))
+        scores = scores[..., :1] + scores[..., 1:]
         # the lowest number, not -inf: a row without any modality gets equal weights and not NaN
         lowest = torch.finfo(scores.dtype).min
         weights = scores.masked_fill(~exists[..., None], lowest).softmax(dim=1)

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from edge_lib.plots.style import (
-    COLUMN,
     GREY,
     MODALITY_STYLES,
     PAGE,
@@ -53,36 +52,52 @@ def fusion_bars(recall: pd.DataFrame):
 
 @styled
 def gate_weights(weights: pd.DataFrame):
-    """Weights of gated fusion: a box for each condition and modality.
+    """Weights of gated fusion: a panel for each training, in it a box for each condition and
+    modality, over the rows of all seeds, and the R@1 of the condition.
 
-    weights: columns condition, modality, row, weight. The table: condition, modality, mean, sd,
-    rows.
+    weights: columns training, seed, condition, row, hit, and one for each modality. The table:
+    training, condition, modality, mean, sd, rows, recall.
     """
-    table = weights.groupby(["condition", "modality"], sort=False)["weight"]
-    table = table.agg(mean="mean", sd="std", rows="count").reset_index()
-    conditions, names = (list(table[column].unique()) for column in ("condition", "modality"))
-    means = [f"{row.modality} {row.mean:.2f} ({row.condition})" for row in table.itertuples()]
+    long = weights.melt(["training", "seed", "condition", "row", "hit"], var_name="modality")
+    table = long.groupby(["training", "condition", "modality"], sort=False).agg(
+        mean=("value", "mean"), sd=("value", "std"), rows=("row", "nunique"), recall=("hit", "mean")
+    )
+    table = table.reset_index()
+    trainings, conditions, names = (list(table[c].unique()) for c in table.columns[:3])
+    means = [f"{r.modality} {r.mean:.2f} ({r.condition}, {r.training})" for r in table.itertuples()]
     alt = f"Box plots of fusion weights; means: {listed(means)}."
-    figure, [[axes]] = subplots(alt, 1, 1, COLUMN, 0.9 + 0.55 * len(conditions))
-    for number, name in enumerate(names):
-        part = weights[weights["modality"] == name].groupby("condition")["weight"]
-        colour = modality_style(name)[0]
-        boxes = axes.boxplot(
-            [part.get_group(condition) for condition in conditions],
-            positions=[i + 0.36 * (number - (len(names) - 1) / 2) for i in range(len(conditions))],
-            widths=0.3,
-            orientation="horizontal",
-            patch_artist=True,
-            showfliers=False,
-            manage_ticks=False,
-            medianprops={"color": "black"},
-        )
-        for box in boxes["boxes"]:
-            box.set_facecolor(colour)
-        axes.plot([], [], "s", color=colour, label=name)
-    axes.axvline(1 / len(names), color=GREY, ls=":")
+    height = 0.9 + 0.55 * len(conditions)
+    figure, [panels] = subplots(alt, 1, len(trainings), PAGE, height, sharex=True, sharey=True)
+    for axes, training in zip(panels, trainings, strict=True):
+        part = long[long["training"] == training]
+        for number, name in enumerate(names):
+            shift = 0.36 * (number - (len(names) - 1) / 2)
+            _weight_boxes(axes, part[part["modality"] == name], conditions, name, shift)
+        recall = part.groupby("condition")["hit"].mean()
+        for place, condition in enumerate(conditions):
+            axes.text(1.02, place, f"R@1 {recall[condition]:.2f}", va="center", fontsize=8)
+        axes.axvline(1 / len(names), color=GREY, ls=":")
+        axes.set(title=training, xlim=(0, 1.25), xlabel="weight (mean over columns)")
+        axes.set_xticks([0, 0.5, 1])
     axes.set_yticks(range(len(conditions)), conditions)
-    axes.set_xlabel("weight (mean over columns)")
     axes.invert_yaxis()
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(names))
     return figure, table
+
+
+def _weight_boxes(axes, weights: pd.DataFrame, conditions: list[str], name: str, shift: float):
+    """The boxes of one modality, beside the place of each condition."""
+    groups, colour = weights.groupby("condition")["value"], modality_style(name)[0]
+    boxes = axes.boxplot(
+        [groups.get_group(condition) for condition in conditions],
+        positions=[place + shift for place in range(len(conditions))],
+        widths=0.3,
+        orientation="horizontal",
+        patch_artist=True,
+        showfliers=False,
+        manage_ticks=False,
+        medianprops={"color": "black"},
+    )
+    for box in boxes["boxes"]:
+        box.set_facecolor(colour)
+    axes.plot([], [], "s", color=colour, label=name)

@@ -4,10 +4,11 @@ import json
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from edge_lib.data.alignment_batches import AlignmentBatches
+from edge_lib.data.alignment_batches import AlignmentBatches, AlternateBatches
 from edge_lib.experiments.align import (
     AlignmentTask,
     embed_saved,
@@ -16,11 +17,14 @@ from edge_lib.experiments.align import (
 )
 from edge_lib.experiments.trimodal import (
     FusionTask,
+    damage_conditions,
     embed_rows,
     fused_recall,
-    fusion_table,
+    fusion_tables,
+    gate_shifts,
     gate_weights,
     train_fusions,
+    training_features,
 )
 from edge_lib.features.extract import extract_features, write_features
 from edge_lib.features.online import open_features
@@ -256,13 +260,88 @@ def test_fuser_paths_are_relative_to_the_working_directory(fuser, tmp_path, monk
     assert all(torch.equal(v, loaded.state_dict()[n]) for n, v in fuser.state_dict().items())
 
 
-def test_fusion_table_is_the_degraded_split_where_one_exists(config, small_align):
-    assert fusion_table(config.data, "test").name == "scenes degraded-test"
-    assert fusion_table(small_align().data, "test").name == "scenes test"
+def test_fusion_tables_add_the_degraded_split_where_one_exists(config, small_align):
+    names = [table.name for table in fusion_tables(config.data, "test")]
+    assert names == ["scenes test", "scenes degraded-test"]
+    assert [table.name for table in fusion_tables(small_align().data, "test")] == ["scenes test"]
+
+
+def test_damage_null_trains_fusions_on_whole_rows_alone(small_trimodal, config):
+    config = small_trimodal("features.dtype=float32 fusion.damage=null")
+    ((table, features),) = training_features(config)
+    assert table.name == "scenes train"
+    assert {name: store.folder for name, store in features.items()} == {
+        name: store.folder for name, store in stores_of(config, "train").items()
+    }
+
+
+def test_damage_trains_fusions_with_each_and_all_inputs_degraded_as_well(config):
+    whole, degraded = stores_of(config, "train"), stores_of(config, "degraded-train")
+    sets = training_features(config)
+    assert [len(table) for table, _ in sets] == [96, 32, 32, 32]
+    sources = [
+        [features[name].folder == degraded[name].folder for name in ("vision", "audio")]
+        for _, features in sets[1:]
+    ]
+    assert sources == [[True, False], [False, True], [True, True]]
+    batch = AlignmentBatches(*sets[1], config.train, 0)[0]
+    for name, store in (("vision", degraded["vision"]), ("audio", whole["audio"])):
+        assert torch.equal(batch.features[name].pooled, store.gather(batch.rows).pooled)
+
+
+def test_alternate_batches_take_turns_and_keep_their_step(config):
+    tables = fusion_tables(config.data, "train")
+    sets = [
+        AlignmentBatches(table, open_features(config.feature_spec, table), config.train, 0)
+        for table in tables
+    ]
+    alternate = AlternateBatches(sets)
+    assert alternate.steps_per_epoch == 6
+    for step, (own, turn) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]):
+        batch = alternate[step]
+        np.testing.assert_array_equal(batch.rows, sets[turn][own].rows)
+        assert batch.step == step
+        assert alternate.ids(step) == sets[turn].ids(own)
+
+
+def test_damage_is_of_the_fused_modalities_of_a_share_of_whole_rows(small_trimodal):
+    config = small_trimodal("features.dtype=float32 fusion.damage.share=0.5")
+    table, features = training_features(config)[0]
+    damaged = AlignmentBatches(table, features, config.train, 0)[0]
+    plain = AlignmentBatches(table, stores_of(config, "train"), config.train, 0)[0]
+    same = {
+        name: (damaged.features[name].pooled == plain.features[name].pooled).all(1)
+        for name in plain.features
+    }
+    assert same["text"].all()
+    assert 0 < same["vision"].sum() < 16
+    assert 0 < same["audio"].sum() < 16
+    assert not torch.equal(same["vision"], same["audio"])
+
+
+def test_damage_conditions_damage_one_modality_or_take_it_from_the_degraded_split(config):
+    whole, degraded = stores_of(config, "test"), stores_of(config, "degraded-test")
+    conditions = damage_conditions(config.fusion, whole, degraded)
+    singles = ["vision features", "audio features", "vision input", "audio input"]
+    assert list(conditions) == ["whole", *singles, "all inputs"]
+    items = np.arange(5)
+    for condition, stores in conditions.items():
+        changed = {
+            name
+            for name, store in whole.items()
+            if not torch.equal(stores[name].gather(items).pooled, store.gather(items).pooled)
+        }
+        expected = {"vision", "audio"} if condition == "all inputs" else {condition.split()[0]}
+        assert changed == expected - {"whole"}
+    again = damage_conditions(config.fusion, whole, degraded)["audio features"]["audio"]
+    features = conditions["audio features"]["audio"].gather(items)
+    assert torch.equal(again.gather(items).pooled, features.pooled)
+    undegraded = damage_conditions(config.fusion, whole, whole)
+    assert list(undegraded) == ["whole", "vision features", "audio features"]
 
 
 def test_recall_of_heads_is_that_of_the_aligner(config, fuser):
-    table = fusion_table(config.data, "test")
+    table = fusion_tables(config.data, "test")[-1]
     stores = stores_of(config, "degraded-test")
     recall = fused_recall(fuser, table, stores, [("vision",), ("vision", "audio")])
     assert set(recall.strategy) == {"concat", "cross_attention", "gated", "heads"}
@@ -278,7 +357,7 @@ def test_rows_that_lack_a_modality_are_left_out_of_fusion(config, fuser):
     stores = stores_of(config, "degraded-test")
     stores["audio"].valid = stores["audio"].valid.copy()
     stores["audio"].valid[[0, 5]] = False
-    table = fusion_table(config.data, "test")
+    table = fusion_tables(config.data, "test")[-1]
     sequences, target, rows = embed_rows(fuser, table, stores, batch_size=3)
     assert rows.tolist() == [r for r in range(16) if r not in (0, 5)]
     whole, all_targets, _ = embed_rows(fuser, table, stores_of(config, "degraded-test"))
@@ -286,12 +365,38 @@ def test_rows_that_lack_a_modality_are_left_out_of_fusion(config, fuser):
     torch.testing.assert_close(target, all_targets[rows])
 
 
-def test_gate_weights_sum_to_one_in_each_row_and_condition(config, fuser):
-    stores = stores_of(config, "degraded-test")
-    weights = gate_weights(fuser, fusion_table(config.data, "test"), {"a": stores, "b": stores})
-    sums = weights.groupby(["condition", "row"]).weight.sum()
-    assert len(sums) == 32
-    np.testing.assert_allclose(sums, 1, atol=1e-5)
+def test_gate_weights_sum_to_one_and_hits_give_the_recall_of_the_gated_fusion(config, fuser):
+    table, stores = fusion_tables(config.data, "test")[-1], stores_of(config, "degraded-test")
+    conditions = {"a": stores, "b": stores_of(config, "test")}
+    weights = gate_weights({("x", 0): fuser, ("x", 1): fuser}, table, conditions)
+    assert len(weights) == 2 * 2 * 16
+    np.testing.assert_allclose(weights.vision + weights.audio, 1, atol=1e-5)
+    recall = fused_recall(fuser, table, stores, [("vision", "audio")])
+    (gated,) = recall[recall.strategy == "gated"].recall
+    hits = weights[weights.condition == "a"].groupby("seed").hit.mean()
+    assert hits.tolist() == [gated, gated]
+
+
+def test_gate_shifts_are_differences_seed_by_seed():
+    rows = [
+        ("with damage", 0, "whole", 0.6, 1.0),
+        ("with damage", 1, "whole", 0.5, 0.8),
+        ("without", 0, "whole", 0.5, 0.9),
+        ("without", 1, "whole", 0.5, 0.9),
+        ("with damage", 0, "audio input", 0.8, 0.7),
+        ("with damage", 1, "audio input", 0.9, 0.8),
+        ("without", 0, "audio input", 0.5, 0.5),
+        ("without", 1, "audio input", 0.5, 0.4),
+    ]
+    weights = pd.DataFrame(rows, columns=["training", "seed", "condition", "vision", "hit"])
+    shifts = gate_shifts(weights.assign(row=0, audio=1 - weights.vision))
+    assert shifts.index.tolist() == ["whole", "audio input"]
+    np.testing.assert_allclose(shifts.r1, [0.9, 0.75])
+    np.testing.assert_allclose(shifts.gain, [0, 0.3])
+    np.testing.assert_allclose(shifts.gain_sd, [0.1 * 2**0.5, 0.1 * 2**0.5])
+    assert np.isnan(shifts.fall["whole"])
+    assert shifts.fall["audio input"] == pytest.approx(0.3)
+    assert shifts.fall_sd["audio input"] == pytest.approx(0.1 * 2**0.5)
 
 
 def test_two_processes_train_fusions_like_one(small_trimodal, tmp_path, config):
@@ -299,7 +404,7 @@ def test_two_processes_train_fusions_like_one(small_trimodal, tmp_path, config):
     for processes in (1, 2):
         config = small_trimodal(
             f"launch.num_processes={processes} features.dtype=float32 fusion.modality_dropout=0 "
-            "fusion.train.max_steps=2"
+            "fusion.damage=null fusion.train.max_steps=2"
         )
         folder = tmp_path / str(processes)
         for name in ("aligner", "checkpoints", "logs"):

@@ -121,14 +121,15 @@ def test_gated_weights_of_present_modalities_sum_to_one():
 
 
 def test_gated_fusion_equals_its_formula():
-    """The sum over modalities of softmax(gate) * mix(mean)."""
+    """The sum over modalities of softmax(shared score + score of the column) * mix(mean)."""
     torch.manual_seed(0)
     fusion = build_fusion("gated", CONFIG, D)
     inputs, present = sequences(), presence(("vision", "audio"))
     means = torch.stack(
         [fusion.norms[name](inputs[name]).mean(1) for name in CONFIG.modalities], dim=1
     )
-    gates = fusion.gate(means.flatten(1)).view(B, 2, D).softmax(1)
+    scores = fusion.gate(means.flatten(1)).view(B, 2, 1 + D)
+    gates = (scores[..., :1] + scores[..., 1:]).softmax(1)
     mixed = torch.stack(
         [fusion.mix[name](fusion.norms[name](inputs[name])).mean(1) for name in CONFIG.modalities],
         dim=1,

@@ -45,6 +45,16 @@ def test_fusion_beats_the_better_single_modality(executed):
     assert executed[2]["fusion.concat.r1_sd"] >= 0
 
 
+def test_gates_turn_to_the_modality_that_is_intact(executed):
+    metrics = executed[2]
+    falls = [metrics[f"gates.{name}_features.fall"] for name in ("vision", "audio")]
+    assert sum(falls) > 0.02
+    assert metrics["gates.vision_features.gain"] > 0.03
+    assert metrics["gates.all_inputs.gain"] > 0.03
+    assert metrics["gates.whole.gain"] > -0.1
+    assert {"gates.vision_input.fall", "gates.audio_input.gain_sd"} <= metrics.keys()
+
+
 def test_cards_have_the_metrics_of_heads_and_fusions(executed):
     run, _, metrics = executed
     heads = card_values(run / "checkpoints/best")

@@ -110,14 +110,20 @@ def test_fusion_bars_draw_means_over_seeds():
     )
 
 
-def test_gate_weights_summarises_conditions_and_modalities():
-    rows = [("clean", "vision", 0.6), ("clean", "audio", 0.4)]
-    weights = spread(["condition", "modality", "weight"], rows).rename(columns={"seed": "row"})
+def test_gate_weights_summarises_trainings_conditions_and_modalities():
+    rows = [("damaged", "clean", True, 0.6), ("plain", "clean", False, 0.5)]
+    columns = ["training", "condition", "hit", "vision"]
+    weights = spread(columns, rows)
+    weights = weights.assign(audio=1 - weights.vision, row=7)
     figure, table = plots.gate_weights(weights)
-    np.testing.assert_allclose(table["mean"], [0.6, 0.4])
-    assert table["rows"].tolist() == [2, 2]
+    np.testing.assert_allclose(table["mean"], [0.6, 0.5, 0.4, 0.5])
+    np.testing.assert_allclose(table["sd"], [0.2 / 2**0.5] * 4)
+    assert table["recall"].tolist() == [1, 0, 1, 0]
+    assert table["rows"].tolist() == [1] * 4
+    assert [axes.get_title() for axes in figure.axes] == ["damaged", "plain"]
     assert figure.alt == (
-        "Box plots of fusion weights; means: vision 0.60 (clean) and audio 0.40 (clean)."
+        "Box plots of fusion weights; means: vision 0.60 (clean, damaged), vision 0.50 (clean, "
+        "plain), audio 0.40 (clean, damaged) and audio 0.50 (clean, plain)."
     )
 
 

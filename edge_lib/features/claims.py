@@ -66,7 +66,8 @@ class Claims:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        paths = sorted(folder.glob(".claim-*"), key=_generation)
+        names = (name for name in os.listdir(folder) if name.startswith(".claim-"))
+        paths = sorted(map(folder.joinpath, names), key=_generation)
         self._newest = {path.stem.removeprefix(".claim-"): path for path in paths}
 
     def take(self, part: str, take_over: bool = False) -> Claim | None:

@@ -37,7 +37,7 @@ class Tasks(Protocol):
     visible_seconds: float  # until a file that one wrote is seen here
 
     def ended(self) -> Iterable[str]:
-        """A line for each task that has failed or was requeued since the last call."""
+        """A line for each task that has failed since the last call."""
 
     def close(self) -> None:
         """End them."""

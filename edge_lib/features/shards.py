@@ -53,6 +53,11 @@ def shard_names(folder: Path) -> dict[int, str]:
     return {int(name.split("-")[1]): name for name in shards}
 
 
+def has_shard(folder: Path, shard: int) -> bool:
+    """`shard in shard_names(folder)`, of which the others are not looked at."""
+    return any(name.startswith(f"shard-{shard:05d}-") for name in os.listdir(folder))
+
+
 def is_whole(path: Path) -> bool:
     """Whether a shard matches its checksum; one that does not is removed."""
     try:

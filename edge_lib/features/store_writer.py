@@ -20,6 +20,7 @@ from edge_lib.features.reading import BatchLoader, PreparedBatch
 from edge_lib.features.shard_report import ShardReport
 from edge_lib.features.shard_rows import ShardRows
 from edge_lib.features.shards import (
+    has_shard,
     is_whole,
     map_shard,
     save_shard,
@@ -91,7 +92,8 @@ class StoreWriter:
         take_over: also shards of processes that died. The bar counts the items of all processes.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        total, claimed = self.num_items(self.missing()), self._claim_shard(take_over)
+        missing = self.missing()
+        total, claimed = self.num_items(missing), self._claim_shard(missing, take_over)
         if not claimed:
             return False
         workers = self.spec.features.num_workers
@@ -101,17 +103,17 @@ class StoreWriter:
                 shard, claim = claimed
                 with claim:
                     self._write(shard, get_loader(), claim, bar)
-                encoded = total - self.num_items(self.missing())
-                bar.update(max(0, encoded - bar.n))
-                claimed = self._claim_shard(take_over)
+                missing = self.missing()
+                bar.update(max(0, total - self.num_items(missing) - bar.n))
+                claimed = self._claim_shard(missing, take_over)
         return True
 
-    def _claim_shard(self, take_over: bool) -> tuple[int, Claim] | None:
+    def _claim_shard(self, missing: list[int], take_over: bool) -> tuple[int, Claim] | None:
         """A missing shard for this process."""
         claims = Claims(self.folder)
-        for shard in self.missing():
+        for shard in missing:
             if claim := claims.take(f"{shard:05d}", take_over):
-                if shard in self.missing():
+                if not has_shard(self.folder, shard):
                     return shard, claim
                 claim.release()  # another process has just written it
         return None

@@ -134,8 +134,14 @@ def test_sharing_takes_over_from_a_hung_process_after_the_lease(make_writer, mon
     writer = make_writer("cache")
     writer.folder.mkdir(parents=True)
     claims.Claims(writer.folder).take("00003")  # of this process, which lives, but renews no more
-    monkeypatch.setattr(claims, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(extract, "REPORT_SECONDS", 0.2)
+    monkeypatch.setattr(extract, "REPORT_SECONDS", 0)
+    holders = StoreWriter.holders
+
+    def then_end_the_lease(writer):
+        monkeypatch.setattr(claims, "LEASE_SECONDS", 0)
+        return holders(writer)
+
+    monkeypatch.setattr(StoreWriter, "holders", then_end_the_lease)
     share(writer)
     assert writer.is_complete()
     host = claims._machine()["host"]

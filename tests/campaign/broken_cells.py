@@ -34,19 +34,18 @@ def caption_of(red, green, blue):
     return f"{NUMBERS[red]} red, {NUMBERS[green]} green, {NUMBERS[blue]} blue"
 
 
-def clip(seed, tone, loudness):
-    noise = np.random.default_rng(seed).normal(0, 0.003, RATE // 4).astype("f")
-    return encode(sine(0.25, RATE, 150 * 1.7**tone) * 0.4**loudness + noise, RATE)
+def clip(seed, height):
+    noise = np.random.default_rng(seed).normal(0, 0.003, RATE).astype("f")
+    return encode(sine(1, RATE, 150 * 1.3**height) + noise, RATE)
 
 
 def clips(count, seed=0):
-    """(WAV, sentence) of tones of 5 heights and 3 loudnesses."""
-    rng = np.random.default_rng(seed)
-    levels = np.stack([rng.integers(0, 5, count), rng.integers(0, 3, count)], 1).tolist()
-    words = ("loud", "soft", "faint")
+    """(WAV, sentence) of tones of 15 heights."""
+    heights = np.random.default_rng(seed).integers(0, 15, count).tolist()
+    words = ("low", "middle", "high")
     return [
-        (clip([seed, n], tone, loudness), f"a {words[loudness]} tone, {NUMBERS[tone]} high")
-        for n, (tone, loudness) in enumerate(levels)
+        (clip([seed, n], own), f"a {words[own % 3]} tone, {NUMBERS[own // 3]} treble")
+        for n, own in enumerate(heights)
     ]
 
 
@@ -57,7 +56,7 @@ def spare(n):
 
 def spare_clip(n):
     """A whole clip that is no other's."""
-    return clip([9, n], n % 5, n % 3)
+    return clip([9, n], n % 15)
 
 
 def huge_png(width, height):

@@ -1,5 +1,6 @@
 """Functions of new processes, which measure the memory, files and threads that these hold."""
 
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -29,8 +30,8 @@ def growth(measured):
 
 
 def in_new_process(function, *args):
-    with get_context("forkserver").Pool(1) as pool:
-        return pool.apply(function, args)
+    with ProcessPoolExecutor(1, get_context("forkserver")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def train_steps(train, *args, leak=0):

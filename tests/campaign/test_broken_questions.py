@@ -90,6 +90,7 @@ def test_broken_questions_are_named_and_change_no_score(source, make_config, ali
         config, folder, counts = make_config("trm_qa", QA, QUESTIONS[source], broken)
         run = Run.create(config, "qa", folder / "run")
         scores.append(measure_decoder(config, "plain", aligner_folder, run.folder)["qa.plain.em"])
+    print(f"{source}: {counts} questions broken, exact match {scores[1]:.3f}, else {scores[0]:.3f}")
     assert min(counts.values()) >= 0.01 * SIZES["train"]
     assert scores[0] > 0.4
     assert scores[1] == pytest.approx(scores[0], abs=0.07)
@@ -112,6 +113,7 @@ def test_broken_conversations_are_named_and_change_no_loss(source, make_config, 
         run = Run.create(config, "vlm", folder / "run")
         train_vlm(config, "lora", aligner_folder, run.folder)
         losses.append(run.history()["val.loss"].dropna().iloc[-1])
+    print(f"{source}: {counts} broken, loss {losses[1]:.3f}, else {losses[0]:.3f}")
     assert min(counts.values()) >= 0.01 * SIZES["train"]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
     chat, train = VLM.from_pretrained(run.checkpoints / "best").chat, config.vlm.stages["lora"]

@@ -141,8 +141,10 @@ def write_saved(folder, split, good, broken):
 
 
 def write_instructions(folder, split, good, broken):
-    """Text alone."""
-    rows = [{"question": q.removeprefix("<image>\n"), "response": a} for _, q, a in good]
+    """Half of the rows as text alone, beside the others in LLaVA's form."""
+    half = len(good) // 2
+    where, _ = write_llava(folder, split, good[:half], broken=False)
+    rows = [{"question": question, "response": answer} for _, question, answer in good[half:]]
     bad = []
     if broken:
         bad += [{"question": odd, "response": ANSWER} for odd in ODD_CONTENTS]
@@ -153,5 +155,5 @@ def write_instructions(folder, split, good, broken):
     odd = [lines[0][:20], b'{"question": "\xff", "response": "a"}'] * broken
     path = folder / f"{split}.jsonl"
     path.write_bytes(b"\n".join(lines + odd))
-    where = "data.conversations.source=instructions data.conversations.instructions.files."
-    return f"{where}{split}=[{path}] ", len(bad) + len(odd)
+    where += f"data.conversations.instructions.files.{split}=[{path}] "
+    return where, len(bad) + len(odd)

@@ -108,8 +108,7 @@ def test_broken_conversations_are_named_and_change_no_loss(source, make_config, 
         config, folder, counts = make_config("vlm", CHATS, CONVERSATIONS[source], broken)
         check_experiment(config)
         spec = prefix_spec(config, aligner_folder)
-        if source != "instructions":
-            write_features(config.data, spec, CHAT_SPLITS)
+        write_features(config.data, spec, CHAT_SPLITS)
         run = Run.create(config, "vlm", folder / "run")
         train_vlm(config, "lora", aligner_folder, run.folder)
         losses.append(run.history()["val.loss"].dropna().iloc[-1])

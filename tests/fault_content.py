@@ -1,6 +1,7 @@
 """What a fault must not change: the files of feature stores and of trainings."""
 
 from edge_lib.runs import Run
+from edge_lib.training.checkpoints import newest_checkpoint
 
 TIMES = ["seconds", "samples_per_second", "peak_mb"]
 # Accelerate's file of the counters, among them seconds; digests of all; a card with a date
@@ -15,9 +16,13 @@ def files_of(folder):
 
 
 def trained_content(folder):
-    """Of a run: the best model, the checkpoints, and what was logged but for times."""
+    """Of a run: the best model, the newest checkpoint, what was logged but for times, and what
+    killed processes left. A process may be killed before it removes older checkpoints.
+    """
     run = Run(folder)
+    kept = "best", newest_checkpoint(run.checkpoints).name
     files = files_of(run.checkpoints)
+    files = {n: c for n, c in files.items() if n.startswith((*kept, "."))}
     files = {name: c for name, c in files.items() if name.split("/")[-1] not in VARYING}
     return files | {"metrics.jsonl": run.history().drop(columns=TIMES).to_csv()}
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def full_disk_errors(path: Path) -> Iterator[None]:
 def _full_disk(error: Exception, path: Path) -> str:
     """That the disk of `path` is full, in words, if the error came of it."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return error.strerror
+        return os.strerror(error.errno)  # pyarrow's own text is longer
     full = "No space left" in str(error) or is_full_disk(path)
     return "No space left on device" if full else ""
 

@@ -113,7 +113,7 @@ pip_setting = $(or $(PIP_$(1)),$(shell $(PYTHON) -m pip config get global.$(2) 2
 .venv/ready: export UV_INDEX ?= $(call pip_setting,EXTRA_INDEX_URL,extra-index-url)
 .venv/ready: export UV_FIND_LINKS ?= $(call pip_setting,FIND_LINKS,find-links)
 VENV = uv venv --allow-existing --seed --python $(PYTHON)
-INSTALL = uv pip install --python $(BIN)/python --compile-bytecode --index-strategy unsafe-best-match
+INSTALL = uv pip install --python $(BIN)/python --index-strategy unsafe-best-match
 else
 VENV = $(PYTHON) -m venv
 INSTALL = $(BIN)/python -m pip install

@@ -58,7 +58,7 @@ def test_make_stamps_runs_the_notebook_on_real_pictures():
 @pytest.mark.parametrize(
     ("on_path", "installs"),
     [
-        (["uv"], "uv pip install --python .venv/bin/python --compile-bytecode"),
+        (["uv"], "uv pip install --python .venv/bin/python"),
         ([], ".venv/bin/python -m pip install"),
     ],
     ids=["uv", "pip"],

@@ -23,6 +23,7 @@ from edge_lib.features.encoder import load_encoder
 from edge_lib.metrics.recall import recall_table
 from edge_lib.models import Aligner
 from edge_lib.sources import load_table
+from edge_lib.training.device import local_device
 
 GROUP = 4  # rows of the built-in data that are variants of one another
 BOTH_WAYS = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
@@ -39,6 +40,8 @@ class Towers(InputModule):
         outputs = {n: self.encoders[n](**self.encoders[n].prepare(x)) for n, x in examples.items()}
         widths = {n: (x.tokens.shape[-1], x.pooled.shape[-1]) for n, x in outputs.items()}
         self.aligner = Aligner(config.modalities, config.loss.dims, widths)
+        for encoder in self.encoders.values():
+            encoder.to(local_device())
 
     def preprocess(self, inputs: list, prompt: str | None = None, **_) -> dict:
         return self.encoders["text" if isinstance(inputs[0], str) else "vision"].prepare(inputs)

@@ -15,7 +15,7 @@ from edge_lib.training.timing import seconds
 # name -> module of this package, function in it, its arguments
 PARTS = {
     "card": ("gpu", "card"),
-    "align": ("store", "store"),
+    "align": ("store", "store", 3),
     "loss": ("matryoshka", "large_batches"),
     "language_bf16": ("vlm", "large_model", None),
     "language_nf4": ("vlm", "large_model", "4bit"),

@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer import losses
 
 from edge_lib.config import ExperimentConfig
 from edge_lib.data.table import Table
-from edge_lib.features.encoder import load_encoder
+from edge_lib.features.encoder import load_encoder, resolve_precision, run_encoder
 from edge_lib.metrics.recall import recall_table
 from edge_lib.models import Aligner
 from edge_lib.sources import load_table
@@ -42,6 +42,7 @@ class Towers(InputModule):
         self.aligner = Aligner(config.modalities, config.loss.dims, widths)
         for encoder in self.encoders.values():
             encoder.to(local_device())
+        self.precision = resolve_precision(config.features.precision, local_device().type)
 
     def preprocess(self, inputs: list, prompt: str | None = None, **_) -> dict:
         return self.encoders["text" if isinstance(inputs[0], str) else "vision"].prepare(inputs)
@@ -49,7 +50,8 @@ class Towers(InputModule):
     def forward(self, features: dict, **_) -> dict:
         name = "vision" if "pixel_values" in features else "text"
         keys = ("pixel_values",) if name == "vision" else ("input_ids", "attention_mask")
-        output = self.encoders[name](**{key: features[key] for key in keys})
+        inputs = {key: features[key] for key in keys}
+        output = run_encoder(self.encoders[name], inputs, self.precision)
         return features | {"sentence_embedding": self.aligner.embed_output(name, output)}
 
     def save(self, output_path: str, *args, **kwargs) -> None:

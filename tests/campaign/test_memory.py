@@ -5,6 +5,8 @@ no more memory, files and threads are held than after the first quarter.
 import base64
 import io
 import json
+from collections import deque
+from threading import Thread
 
 import httpx
 import nbformat
@@ -113,6 +115,7 @@ def test_vlm_holds_no_more_after_2000_steps(
 def test_server_holds_no_more_after_2000_requests(tmp_path):
     build(tmp_path / "model")
     with server_process(tmp_path / "model") as (process, url):
+        Thread(target=deque, args=(process.stderr, 0)).start()  # its lines would fill the pipe
         wait_for(lambda: is_ready(url), process)
         measured, statuses = [], {}
         with httpx.Client(base_url=url, timeout=60) as client:

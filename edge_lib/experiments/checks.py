@@ -78,7 +78,8 @@ def _checks(config: ExperimentConfig, open_table: OpenTable) -> Iterator[Callabl
         yield partial(_check_rows, config, open_table, config.train)
         yield partial(_check_groups, config, open_table)
     if config.fusion:
-        for table in fusion_tables(config.data, "train"):
+        tables = fusion_tables(config.data, "train")
+        for table in tables if config.fusion.damage else tables[:1]:
             yield partial(_check_rows, config, lambda _, own=table: own, config.fusion.train)
 
 

@@ -17,7 +17,7 @@ from edge_lib.config import ROOT, LanguageConfig, ModalityConfig
 from edge_lib.features.encoder import load_encoder
 from edge_lib.nn.decoders.language import load_language
 from edge_lib.runs import Run
-from edge_lib.training.checkpoints import newest_checkpoint
+from edge_lib.training.checkpoints import DIGESTS, newest_checkpoint
 
 FILES = [*sorted((ROOT / "edge_lib").rglob("*.py")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 # messages between the processes of one launch, and its results
@@ -131,6 +131,7 @@ def test_resumed_run_runs_no_code_of_a_checkpoint(name, form, run, tmp_path):
     fit_line(run, epochs=1, ema=0.9)
     newest = newest_checkpoint(run.checkpoints)
     assert sum(file.suffix in (".bin", ".pkl", ".pt") for file in newest.iterdir()) == 5
+    (newest / DIGESTS).unlink()  # as who changes a file on purpose would do
     write_touch(newest / name, tmp_path / "touched", form)
     with suppress(Exception):
         fit_line(run, epochs=2, ema=0.9)
@@ -139,8 +140,9 @@ def test_resumed_run_runs_no_code_of_a_checkpoint(name, form, run, tmp_path):
 
 def test_resumed_run_refuses_a_checkpoint_with_code(run, tmp_path):
     fit_line(run, epochs=1)
-    file = newest_checkpoint(run.checkpoints) / "custom_checkpoint_1.pkl"
-    write_touch(file, tmp_path / "touched")
+    newest = newest_checkpoint(run.checkpoints)
+    (newest / DIGESTS).unlink()
+    write_touch(newest / "custom_checkpoint_1.pkl", tmp_path / "touched")
     with pytest.raises(pickle.UnpicklingError, match=r"custom_checkpoint_1\.pkl is no checkpoint"):
         fit_line(run, epochs=2)
 

@@ -234,9 +234,7 @@ def gate_shifts(weights: pd.DataFrame) -> pd.DataFrame:
     in whole rows, R@1, and what training "with damage" adds to the R@1 "without"; with the
     standard deviation over seeds. weights: of `gate_weights`.
     """
-    means = (
-        weights.drop(columns="row").groupby(["condition", "training", "seed"], sort=False).mean()
-    )
+    means = weights.drop(columns="row").groupby(["condition", "training", "seed"]).mean()
     rows = {}
     for condition in weights["condition"].unique():
         damaged, plain = (means.loc[condition, name] for name in ("with damage", "without"))

@@ -67,8 +67,9 @@ def test_environment_is_built_with_what_is_on_the_path(on_path, installs, tmp_pa
     for name in on_path:
         (tmp_path / name).write_text("#!/bin/sh")
         (tmp_path / name).chmod(0o755)
-    command = [shutil.which("make"), "--dry-run", "--always-make", ".venv/ready"]
-    environment = os.environ | {"PATH": str(tmp_path)}
+    flags = "--dry-run", "--always-make", "--no-print-directory"
+    command = [shutil.which("make"), *flags, ".venv/ready"]
+    environment = os.environ | {"PATH": str(tmp_path), "MAKEFLAGS": ""}  # not of a make outside
     options = {"cwd": ROOT, "env": environment, "text": True, "check": True}
     lines = subprocess.run(command, capture_output=True, **options).stdout.splitlines()
     assert lines[0].startswith("uv venv") is bool(on_path)

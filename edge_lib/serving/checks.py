@@ -6,7 +6,6 @@ from pathlib import Path
 from edge_lib.config import ConfigError
 from edge_lib.runs.files import absolute_path
 from edge_lib.runs.saved_models import saved_model
-from edge_lib.serving.index import read_metadata
 from edge_lib.serving.settings import ServeSettings
 
 
@@ -20,6 +19,8 @@ def check_start(run: str, settings: ServeSettings) -> None:
     if folder.exists() and not (folder / "onnx").is_dir():
         saved_model(folder)
     if settings.index:
+        from edge_lib.serving.index import read_metadata  # imports pyarrow
+
         read_metadata(settings.index)
     _check_port(settings.host, settings.port)
 

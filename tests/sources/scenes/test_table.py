@@ -74,7 +74,7 @@ def test_interrupted_generation_leaves_no_partial_file(small, monkeypatch, momen
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    def write_partial(table, path):
+    def write_partial(table, path, **options):
         path.write_bytes(b"PAR1 partial")
         stop()
 

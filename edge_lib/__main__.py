@@ -260,7 +260,7 @@ def main(arguments: Arguments | None = None) -> int:
     try:
         return COMMANDS[name](arguments[1:])
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(error, *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
         return 2
     except PermissionError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)

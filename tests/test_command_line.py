@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 import pytest
 
 from edge_lib import __main__ as command_line
-from edge_lib.config import ROOT
+from edge_lib.config import ROOT, ConfigError
 
 CONFIG = "params/tiny/align.yaml"
 
@@ -110,6 +110,18 @@ def test_config_error_is_one_line(arguments, message, capsys):
     printed = capsys.readouterr().err
     assert printed.startswith(message)
     assert len(printed.splitlines()) == 1
+
+
+def test_note_of_a_config_error_is_printed(monkeypatch, capsys):
+    def fail(arguments):
+        """Fail."""
+        error = ConfigError("manifest.json cannot be read")
+        error.add_note("jobs go on")
+        raise error
+
+    monkeypatch.setitem(command_line.COMMANDS, "fail", fail)
+    assert command_line.main(["fail"]) == 2
+    assert capsys.readouterr().err == "manifest.json cannot be read\njobs go on\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
@@ -30,17 +30,14 @@ from edge_lib.training.local_tasks import LocalTasks
 POLL_SECONDS = 1
 
 
-class Tasks(Protocol):
-    """Copies of a function that run at once."""
+class Tasks(AbstractContextManager, Protocol):
+    """Copies of a function that run at once, until the end of the context."""
 
     running: dict
     visible_seconds: float  # until a file that one wrote is seen here
 
     def ended(self) -> Iterable[str]:
         """A line for each task that has failed since the last call."""
-
-    def close(self) -> None:
-        """End them."""
 
 
 def run_tasks(
@@ -65,7 +62,7 @@ def run_tasks(
             tasks = SlurmTasks(function, count, log_dir, spec.features.slurm)
         else:
             tasks = LocalTasks(function, count, log_dir)
-        with closing(tasks):
+        with tasks:
             _follow(tasks, missing)
     ready = {names: writer for names, writer in writers.items() if writer.is_ready()}
     return count_items(ready), [_missing_line(w) for w in missing if not w.is_ready()]

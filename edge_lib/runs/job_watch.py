@@ -4,26 +4,26 @@
 <folder>/               output of its tasks
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_lib.config import ConfigError
-from edge_lib.runs.files import write_json
+from edge_lib.runs.files import read_json, write_json
 from edge_lib.runs.slurm import Job, Key, SlurmError, cancel, find_jobs, new_name, submit
 from edge_lib.runs.slurm_report import JobEnd, queue_summary, requeue_cause, was_requeued
 
 LOOK_SECONDS = 1, 10  # between two looks at the queue, at first and later
 STATUS_SECONDS = 60  # at least, between two lines on it
+RECORDS = f"*-{'[0-9a-f]' * 8}.json"  # of names as new_name makes them
+LISTED = 5  # at most, of the jobs that are followed
 
 
 class JobWatch:
     """The jobs of a folder that have not ended, as squeue showed them last.
 
-    As a context it cancels them when it is interrupted. After an error of this program they go on;
-    when Slurm refuses one, those of an earlier start do.
+    As a context it cancels them when it is interrupted. After an error of this program they go on.
     """
 
     def __init__(self, folder: Path, status_seconds: float = STATUS_SECONDS):
@@ -36,20 +36,19 @@ class JobWatch:
         self._answering, self._status, self._next_status = True, "", 0.0
 
     def find_earlier(self) -> dict[Key, tuple[Job, Any]]:
-        """Jobs of earlier starts that have not ended, and the records of their arrays."""
-        records = {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
+        """Jobs of earlier starts that have not ended, and the records of their arrays. ConfigError
+        for a record that is damaged.
+        """
+        records = {path.stem: read_json(path) for path in self.folder.glob(RECORDS)}
         jobs = find_jobs(records).items()
-        return {
-            key: (job, records[key[0]])
-            for key, job in jobs
-            if not job.ended and job.state != "COMPLETING"
-        }
+        return {key: (job, records[key[0]]) for key, job in jobs if not job.ended}
 
     def follow(self, jobs: Mapping[Key, Job]) -> None:
         """Also follow jobs of an earlier start."""
         self.running |= jobs
-        if jobs:
-            print(f"jobs followed from an earlier start: {len(jobs)}", flush=True)
+        if numbers := [job.number for job in jobs.values()]:
+            listed = ", ".join(numbers[:LISTED]) + (", ..." if len(numbers) > LISTED else "")
+            print(f"jobs followed from an earlier start: {len(numbers)} ({listed})", flush=True)
 
     def submit(
         self,
@@ -59,7 +58,11 @@ class JobWatch:
         record: Any,
         dependency: str = "",
     ) -> tuple[str, list[Key]]:
-        """Submit a job, or an array; returns its number, and the key of each of its jobs."""
+        """Submit a job, or an array; returns its number, and the key of each of its jobs.
+
+        ConfigError if Slurm refuses it: then those submitted here before are cancelled, while those
+        of an earlier start go on.
+        """
         self.names.append(name := new_name(default_name, options))
         path = self.folder / f"{name}.json"
         write_json(path, record)
@@ -67,6 +70,7 @@ class JobWatch:
             number = submit(functions, self.folder, name, options, dependency)
         except ConfigError:
             path.unlink()
+            self.cancel(earlier=False)
             raise
         count = len(functions)
         numbers = [f"{number}_{i}" for i in range(count)] if count > 1 else [number]
@@ -108,7 +112,7 @@ class JobWatch:
         return jobs
 
     def _report_status(self) -> None:
-        status = queue_summary(job for job in self.running.values() if job.state != "COMPLETING")
+        status = queue_summary(job for job in self.running.values() if not job.completing)
         if status not in ("", self._status) and (now := time.monotonic()) > self._next_status:
             print(f"Slurm: {status}", flush=True)
             self._status, self._next_status = status, now + self.status_seconds
@@ -127,9 +131,7 @@ class JobWatch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_) -> None:
-        if isinstance(error, ConfigError):
-            self.cancel(earlier=False)
-        elif isinstance(error, Exception):
+        if isinstance(error, Exception):
             if self.running:
                 error.add_note("the Slurm jobs go on: start this again to follow them")
         elif kind:

@@ -69,6 +69,11 @@ class Job:
         return self.state in CAUSES
 
     @property
+    def completing(self) -> bool:
+        """Whether its processes are being ended, which may write until then, or have just ended."""
+        return self.state == "COMPLETING"
+
+    @property
     def cause(self) -> str:
         """Why an ended job ended, in words."""
         return REASONS.get(self.reason) or CAUSES[self.state]

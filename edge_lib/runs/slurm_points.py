@@ -62,7 +62,9 @@ class PointJobs:
         """Follow the jobs of points that were submitted earlier; returns the other points."""
         earlier = self.watch.find_earlier()
         rest, preparations = {point.folder.name: point for point in points}, {}
-        for key, (_, record) in earlier.items():
+        for key, (job, record) in earlier.items():
+            if job.completing:  # the new job of its point waits for the lock of the folder
+                continue
             if isinstance(record, dict):
                 preparations[key] = record["prepares"]
             elif record[key[1]] in rest:

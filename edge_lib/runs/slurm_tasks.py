@@ -1,6 +1,7 @@
 """Copies of a function as tasks of Slurm arrays, which outlive the program that submits them."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,20 @@ from edge_lib.runs.lock import hold_lock
 from edge_lib.runs.slurm import Job, Key, gpu_options, max_array_size
 
 
-class SlurmTasks:
-    """`count` tasks, or those of an earlier start that have not ended."""
+class SlurmTasks(AbstractContextManager):
+    """`count` tasks, or those of an earlier start that have not ended.
+
+    At the end of its context they are cancelled, as those that still wait have nothing to do. After
+    an error of this program they go on.
+    """
 
     visible_seconds = 30
 
     def __init__(self, function: Callable, count: int, folder: Path, options: Mapping[str, Any]):
         self.watch = JobWatch(folder)
         with self.watch, hold_lock(folder / "submit.lock"):  # of two drivers one submits
-            self.watch.follow({key: job for key, (job, _) in self.watch.find_earlier().items()})
+            earlier = self.watch.find_earlier().items()
+            self.watch.follow({key: job for key, (job, _) in earlier if not job.completing})
             if not self.running:
                 self._submit([function] * count, options)
 
@@ -43,5 +49,8 @@ class SlurmTasks:
             if not end.job or end.job.state != "COMPLETED":
                 yield f"task {end.last.number} ended: {end.cause()}"
 
-    def close(self) -> None:
-        self.watch.cancel()
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind:
+            self.watch.__exit__(kind, *error)
+        else:
+            self.watch.cancel()

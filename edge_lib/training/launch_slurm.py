@@ -46,15 +46,10 @@ def launch_on_slurm(job: NodeJob, digest: str, slurm: Mapping[str, Any]) -> dict
     with sigterm_restored(), sigterm_raised():
         try:
             with launch.watch:
-                with hold_lock(job.folder / "submit.lock"):  # of two equal calls one submits
-                    launch.start(digest, options)
-                return launch.results(launch.follow())
+                return launch.run(digest, options)
         except KeyboardInterrupt:
             message = f"interrupted, Slurm job {launch.number} is cancelled; "
             interrupt = one_line_interrupt(f"{message}run the cell again to continue")
-        except SignalException:
-            launch.watch.cancel()
-            raise
     raise interrupt
 
 
@@ -66,11 +61,21 @@ class SlurmLaunch:
         self.tail = LogTail(log_path(task.log_dir, 0))
         self.watch = JobWatch(task.folder, status_seconds=0)
 
+    def run(self, digest: str, options: Mapping[str, Any]) -> dict[int, Any]:
+        """Start the job, and return its results."""
+        try:
+            with hold_lock(self.task.folder / "submit.lock"):  # of two equal calls one submits
+                self.start(digest, options)
+            return self.results(self.follow())
+        except SignalException:  # an Exception, after which the watch would let the job go on
+            self.watch.cancel()
+            raise
+
     def start(self, digest: str, options: Mapping[str, Any]) -> None:
         """Submit the job, or follow that of an earlier start."""
         earlier = self.watch.find_earlier()
         for key, (job, record) in earlier.items():
-            if record["digest"] == digest:
+            if record["digest"] == digest and not job.completing:
                 self.number = job.number
                 self.watch.follow({key: job})
                 print("it runs the code and launch.slurm of that start; cancel it to change them")

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import RLock
 
@@ -16,9 +17,9 @@ from edge_lib.runs.parent import end_with_parent, spawned_end_with_this
 from edge_lib.training.launch_context import child_environment
 
 
-class LocalTasks:
-    """`count` processes with a GPU each, which they share if there are fewer. They end when this
-    process does, however it ends. Output: <folder>/task-<number>.log
+class LocalTasks(AbstractContextManager):
+    """`count` processes with a GPU each, which they share if there are fewer. They end with its
+    context, and when this process does, however it ends. Output: <folder>/task-<number>.log
     """
 
     visible_seconds = 0
@@ -44,6 +45,9 @@ class LocalTasks:
                 del self.running[log]
                 if process.exitcode:
                     yield f"{log.stem} ended: {_cause(process.exitcode, log)}"
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def close(self) -> None:
         stop_processes(self.running.values())

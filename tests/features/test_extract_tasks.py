@@ -22,7 +22,7 @@ def config(small_align, tmp_path):
 class StepTasks:
     """Tasks of this process: each look at them runs the next of some steps."""
 
-    visible_seconds, closed = 0, False
+    visible_seconds, entered, left = 0, False, False
 
     def __init__(self, steps):
         self.steps, self.running = steps, {"task": None}
@@ -33,8 +33,11 @@ class StepTasks:
         elif line := self.steps.pop(0)():
             yield line
 
-    def close(self):
-        self.closed = True
+    def __enter__(self):
+        self.entered = True
+
+    def __exit__(self, *_):
+        self.left = True
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def run(config, monkeypatch, tmp_path):
 
         monkeypatch.setattr(extract_tasks, "LocalTasks", start)
         results = run_tasks(config.data, config.feature_spec, count, "local", tmp_path / "logs")
-        assert tasks.closed == bool(started)
+        assert tasks.entered == tasks.left == bool(started)
         return *results, started
 
     return run

@@ -88,12 +88,40 @@ def test_second_start_follows_tasks_that_run(fake, tmp_path, capsys):
     slurm = fake({0: ("RUNNING",), 1: ("COMPLETED",)})
     first = submit(tmp_path)
     assert [*first.ended()] == []
-    second = submit(tmp_path)
-    assert second.running.keys() == first.running.keys()
-    assert "jobs followed from an earlier start: 1" in capsys.readouterr().out
-    assert len(slurm.submitted) == 1
-    second.close()
+    with submit(tmp_path) as second:
+        assert second.running.keys() == first.running.keys()
+        assert "jobs followed from an earlier start: 1 (1_0)\n" in capsys.readouterr().out
+        assert len(slurm.submitted) == 1
+        assert slurm.cancelled == []
     assert slurm.cancelled == ["1_0"]
+
+
+def test_followed_tasks_are_counted_and_the_first_are_listed(fake, tmp_path, capsys):
+    fake(dict.fromkeys(range(12), ("RUNNING",)))
+    submit(tmp_path, 12)
+    submit(tmp_path, 12)
+    line = "jobs followed from an earlier start: 12 (1_0, 1_1, 1_2, 1_3, 1_4, ...)"
+    assert capsys.readouterr().out.splitlines()[1:] == [line]
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (OSError(116, "Stale file handle"), True),
+        (BrokenPipeError(), True),
+        (ConfigError("manifest.json cannot be read"), True),
+        (KeyboardInterrupt(), False),
+        (SystemExit(143), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_slurm_tasks_go_on_after_an_error_of_the_driver_alone(fake, tmp_path, error, goes_on):
+    slurm = fake({0: ("RUNNING",), 1: ("RUNNING",)})
+    with pytest.raises(type(error)) as caught, submit(tmp_path):
+        raise error
+    assert slurm.cancelled == ([] if goes_on else [slurm.submitted[0][0]])
+    notes = ["the Slurm jobs go on: start this again to follow them"] if goes_on else []
+    assert getattr(caught.value, "__notes__", []) == notes
 
 
 def test_second_start_submits_if_all_tasks_have_ended(fake, tmp_path):
@@ -161,7 +189,7 @@ def test_slurm_tasks_outlive_one_that_is_killed(tmp_path, monkeypatch):
         followed = SlurmTasks(print, 3, tmp_path, options)
         assert followed.running.keys() == tasks.running.keys()
     finally:
-        tasks.close()
+        tasks.watch.cancel()
     wait_for(lambda: not running(tasks.watch.names))
     assert not (tmp_path / "waiting").read_text()
 

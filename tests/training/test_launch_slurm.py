@@ -3,8 +3,10 @@
 import json
 import math
 import pickle
+import signal
 import subprocess
 import threading
+from functools import partial
 
 import launch_targets
 import line_targets
@@ -14,6 +16,7 @@ from fake_slurm import FakeSlurm
 from safetensors.torch import load_file
 from slurm_helpers import on_slurm
 from sweeps import wait_for
+from torch.distributed.elastic.multiprocessing import SignalException
 
 from edge_lib.config import ConfigError, TrainConfig
 from edge_lib.experiments.align import train_aligner
@@ -121,23 +124,29 @@ def test_interrupt_cancels_the_job_and_shows_one_line(launch_job, monkeypatch):
 
 
 def leave_job(folder, value):
-    """A job of an earlier start, with the name "launch-1"."""
+    """A job of an earlier start, with the name "launch-00000001"."""
     (folder / "slurm").mkdir()
     digest = digest_of(launch_targets.report, (value,), 1, 1)
-    (folder / "slurm/launch-1.json").write_text(json.dumps({"digest": digest}))
+    (folder / "slurm/launch-00000001.json").write_text(json.dumps({"digest": digest}))
     (folder / "slurm/node-0.pkl").write_bytes(pickle.dumps({0: "earlier"}))
 
 
-def test_job_of_a_killed_notebook_is_followed(launch_job, tmp_path):
+def test_job_of_a_killed_notebook_is_followed(launch_job, tmp_path, capfd):
     leave_job(tmp_path, "ab")
-    running, done = ({("launch-1", 0): (state,)} for state in ("RUNNING", "COMPLETED"))
+    running, done = ({("launch-00000001", 0): (state,)} for state in ("RUNNING", "COMPLETED"))
     assert launch_job([running, done], num_nodes=1) == {0: "earlier"}
     assert launch_job.slurm.submitted == []
+    assert "jobs followed from an earlier start: 1 (1_0)\n" in capfd.readouterr().out
 
 
-def test_job_of_another_call_is_cancelled_before_the_new_one_starts(launch_job, tmp_path):
-    leave_job(tmp_path, "other")
-    answers = [{("launch-1", 0): ("RUNNING",)}, RUNNING, DONE]
+@pytest.mark.parametrize(
+    ("call", "state"), [("other", "RUNNING"), ("other", "COMPLETING"), ("ab", "COMPLETING")]
+)
+def test_earlier_job_is_cancelled_and_ends_before_the_new_one_starts(
+    launch_job, tmp_path, call, state
+):
+    leave_job(tmp_path, call)
+    answers = [{("launch-00000001", 0): (state,)}, RUNNING, DONE]
     assert launch_job(answers, [{0: "new"}], num_nodes=1) == {0: "new"}
     assert launch_job.slurm.cancelled == ["1_0"]
     assert launch_job.slurm.submitted[0][2] == "afterany:1_0"
@@ -215,6 +224,37 @@ def test_job_goes_on_after_an_error_of_the_notebook(launch_job, monkeypatch):
         launch_job([RUNNING])
     assert caught.value.__notes__ == ["the Slurm jobs go on: start this again to follow them"]
     assert launch_job.slurm.cancelled == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"], ids=["empty", "torn", "no text"])
+def test_damaged_record_is_named_before_a_job_is_submitted(launch_job, tmp_path, content):
+    leave_job(tmp_path, "ab")
+    (tmp_path / "slurm/launch-00000001.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"slurm/launch-00000001\.json is damaged: "):
+        launch_job([RUNNING])
+    assert launch_job.slurm.submitted == launch_job.slurm.cancelled == []
+
+
+def test_file_that_is_no_record_names_no_job(launch_job, tmp_path):
+    leave_job(tmp_path, "ab")
+    (tmp_path / "slurm/launch-00000001.json").rename(tmp_path / "slurm/job.json")
+    assert launch_job([RUNNING, DONE], [{0: "new"}], num_nodes=1) == {0: "new"}
+    assert launch_job.slurm.cancelled == []
+
+
+def test_job_is_cancelled_at_sigterm_without_a_note_that_it_goes_on(launch_job, monkeypatch):
+    passed_on = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: passed_on.append(number))
+    end = partial(signal.raise_signal, signal.SIGTERM)
+    monkeypatch.setattr(launch_slurm.time, "sleep", lambda _: end())
+    try:
+        with pytest.raises(SignalException) as caught:
+            launch_job([RUNNING])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not hasattr(caught.value, "__notes__")
+    assert launch_job.slurm.cancelled == [launch_job.slurm.submitted[0][0]]
+    assert passed_on == [signal.SIGTERM]
 
 
 # --- a real Slurm --------------------------------------------------------------------------------

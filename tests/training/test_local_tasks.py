@@ -42,7 +42,8 @@ def test_task_that_dies_ends_no_other(tmp_path, monkeypatch):
         lines.extend(tasks.ended())
         return len(tasks.running) == 1
 
-    wait_for(one_is_left)
+    with tasks:
+        wait_for(one_is_left)
     logs = {path: path.read_text() for path in tmp_path.glob("task-*.log")}
     killed, raising = (
         next(path for path in logs if logs[path].startswith(f"took {name}\n"))
@@ -55,7 +56,6 @@ def test_task_that_dies_ends_no_other(tmp_path, monkeypatch):
         ]
     )
     assert (tmp_path / "fine").read_text().split()[1] in ("4", "7")  # a GPU each
-    tasks.close()
     assert not any(process.is_alive() for process in waiting)
     assert (tmp_path / "waiting").read_text() == "terminated"
 

@@ -15,10 +15,15 @@ KB_PER_TURN = 4  # a leak that is seen
 
 
 def held(process=None):
-    """Bytes in memory, open files and threads of a process, by default this one."""
+    """Bytes in memory, open files and threads of a process, by default this one.
+
+    Without pages of files, which the system drops when it needs room: of an encoder's weights they
+    are read when they are first used, as the rows of words that no text had before.
+    """
     process = process or psutil.Process()
     with process.oneshot():
-        return process.memory_info().rss, process.num_fds(), process.num_threads()
+        memory = process.memory_info()
+        return memory.rss - memory.shared, process.num_fds(), process.num_threads()
 
 
 def growth(measured):

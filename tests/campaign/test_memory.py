@@ -112,7 +112,6 @@ def test_vlm_holds_no_more_after_2000_steps(
     assert_steady(in_new_process(train_steps, *call), STEPS)
 
 
-@pytest.mark.xfail(reason="5.5 KB a request, of an unknown cause")
 def test_server_holds_no_more_after_2000_requests(tmp_path):
     build(tmp_path / "model")
     with server_process(tmp_path / "model") as (process, url):

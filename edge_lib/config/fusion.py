@@ -15,7 +15,7 @@ FusionName = Annotated[str, one_of(FUSIONS)]
 class DamageConfig(Section):
     """Damage to features of training rows; each damaged item draws the strength of each kind."""
 
-    share: Fraction = Field(0.3, description="of the rows, for each modality on its own")
+    share: Fraction = Field(0.1, description="of the rows, for each modality on its own")
     noise: NonNegativeFloat = Field(2.0, description="highest, in standard deviations; 0: none")
     dropped: DropoutRate = Field(0.8, description="highest share of tokens, in one run; 0: none")
     energy: Fraction = Field(0.1, description="lowest factor of what differs from the mean; 1: all")

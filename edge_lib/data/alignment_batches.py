@@ -145,18 +145,26 @@ class AlignmentBatches(StepDataset):
 
 
 class AlternateBatches(Dataset):
-    """Batches of several sets in turn, in each epoch as many as the first set has."""
+    """Batches of a main set; each `every`-th one is of one of the other sets, which take turns."""
 
-    def __init__(self, sets: Sequence[AlignmentBatches]):
-        self.sets, self.steps_per_epoch = sets, sets[0].steps_per_epoch
+    def __init__(self, main: AlignmentBatches, others: Sequence[AlignmentBatches], every: int):
+        self.main, self.others, self.every = main, others, every
+        self.steps_per_epoch = main.steps_per_epoch
 
     def __getitem__(self, step: int) -> Batch:
-        own, turn = divmod(step, len(self.sets))
-        return replace(self.sets[turn][own], step=step)
+        batches, own = self._locate(step)
+        return replace(batches[own], step=step)
 
     def ids(self, step: int) -> list[str]:
-        own, turn = divmod(step, len(self.sets))
-        return self.sets[turn].ids(own)
+        batches, own = self._locate(step)
+        return batches.ids(own)
+
+    def _locate(self, step: int) -> tuple[AlignmentBatches, int]:
+        """The set of a step and the step's number in it."""
+        if not self.others or (step + 1) % self.every:
+            return self.main, step
+        own, turn = divmod(step // self.every, len(self.others))
+        return self.others[turn], own
 
 
 def _drop_items(items: RowItems, modality: str, share: float, seed: int) -> RowItems:

@@ -1,7 +1,8 @@
 """Notebook 02: train fusions on the heads of an aligner; test them on subsets of the modalities.
 
 The heads stay frozen; the target is another modality's embedding. To learn which modality to rely
-on, fusions train on damaged features and, in turn, on the source's degraded rows, if it has some.
+on, fusions train on damaged features and, in each fourth batch, on rows of the degraded split, if
+the source has one.
 """
 
 from pathlib import Path
@@ -33,6 +34,8 @@ from edge_lib.sources import load_table, splits
 from edge_lib.sources.split_names import DEGRADED
 from edge_lib.training.device import process_rank
 from edge_lib.training.fit import fit
+
+DEGRADED_EVERY = 4  # batches; more degraded rows cost recall of whole ones (docs/training.md)
 
 
 class FusionTask(nn.Module):
@@ -129,10 +132,13 @@ def train_fusions(
     seconds, data = 0, config.data
     for seed, folder in folders.items():
         options = data.missing, data.hard_negatives, *process_rank(), data.captions_per_row
-        sets = [AlignmentBatches(*own, fusion.train, seed, *options) for own in training]
+        whole, *degraded = [
+            AlignmentBatches(*own, fusion.train, seed, *options) for own in training
+        ]
+        batches = AlternateBatches(whole, degraded, DEGRADED_EVERY)
         set_seed(seed)
         task = FusionTask(Fuser(aligner, fusion), config.loss, seed)
-        result = fit(task, AlternateBatches(sets), fusion.train, Run(folder), evaluate, seed)
+        result = fit(task, batches, fusion.train, Run(folder), evaluate, seed)
         seconds += result["seconds.train"]
     return {"seconds.fusion": seconds}
 

@@ -289,19 +289,27 @@ def test_damage_trains_fusions_with_each_and_all_inputs_degraded_as_well(config)
         assert torch.equal(batch.features[name].pooled, store.gather(batch.rows).pooled)
 
 
-def test_alternate_batches_take_turns_and_keep_their_step(config):
-    tables = fusion_tables(config.data, "train")
-    sets = [
-        AlignmentBatches(table, open_features(config.feature_spec, table), config.train, 0)
-        for table in tables
-    ]
-    alternate = AlternateBatches(sets)
-    assert alternate.steps_per_epoch == 6
-    for step, (own, turn) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]):
+def test_each_fourth_batch_is_of_another_set_in_turn_and_keeps_its_step(config):
+    features = stores_of(config, "degraded-train")
+    table = load_table(config.data, "degraded-train")
+    main, *others = [AlignmentBatches(table, features, config.train, seed) for seed in range(3)]
+    alternate = AlternateBatches(main, others, 4)
+    assert alternate.steps_per_epoch == main.steps_per_epoch
+    steps = {3: (others[0], 0), 7: (others[1], 0), 11: (others[0], 1), 15: (others[1], 1)}
+    for step in range(16):
+        batches, own = steps.get(step, (main, step))
         batch = alternate[step]
-        np.testing.assert_array_equal(batch.rows, sets[turn][own].rows)
+        np.testing.assert_array_equal(batch.rows, batches[own].rows)
         assert batch.step == step
-        assert alternate.ids(step) == sets[turn].ids(own)
+        assert alternate.ids(step) == batches.ids(own)
+
+
+def test_alternate_batches_without_other_sets_are_those_of_the_main_one(config):
+    table = load_table(config.data, "train")
+    main = AlignmentBatches(table, stores_of(config, "train"), config.train, 0)
+    alternate = AlternateBatches(main, [], 4)
+    for step in (2, 3, 7):
+        np.testing.assert_array_equal(alternate[step].rows, main[step].rows)
 
 
 def test_damage_is_of_the_fused_modalities_of_a_share_of_whole_rows(small_trimodal):

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from edge_lib.config import ConfigError
 from edge_lib.sources.files import open_decompressed
-from edge_lib.sources.parquet import is_parquet, open_parquet
+from edge_lib.sources.parquet import is_parquet, open_parquet, read_batches
 from edge_lib.sources.parsed import SkippedEntry
 
 LINES = {".jsonl", ".ndjson"}
@@ -21,13 +21,15 @@ _loads = partial(json.loads, parse_constant=lambda _: None)  # NaN, as pandas ha
 def read_entries(path: Path, choose_columns: Callable[[pa.Schema], list[str]]) -> Iterator[object]:
     """The entries of a json or jsonl file, or the rows of Parquet.
 
-    choose_columns: the schema of a Parquet file -> the columns to read.
+    choose_columns: the schema of a Parquet file -> the columns to read. Raises ConfigError for a
+    file that is damaged.
     """
     if not is_parquet(path):
         yield from json_entries(path)
         return
     with open_parquet(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=choose_columns(file.schema_arrow)):
+        columns = choose_columns(file.schema_arrow)
+        for batch in read_batches(file, path, BATCH_ROWS, columns):
             yield from batch_rows(batch)
 
 

@@ -42,15 +42,19 @@ def read_parts(
     schema = pa.unify_schemas(kept, promote_options="permissive")
     for path in schemas:
         with open_parquet(path) as file:
-            for batch in _batches(file, path, schema.names):
+            for batch in read_batches(file, path, BATCH, schema.names):
                 yield path, pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
 
-def _batches(file: pq.ParquetFile, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """ConfigError for a damaged page, if the file has checksums or does not decompress."""
+def read_batches(
+    file: pq.ParquetFile, path: Path, rows: int, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Batches of at most so many rows. ConfigError for a damaged page, if the file has checksums or
+    the page cannot be read.
+    """
     try:
-        yield from file.iter_batches(BATCH, columns=columns)
-    except OSError as error:
+        yield from file.iter_batches(rows, columns=columns)
+    except (OSError, pa.ArrowInvalid) as error:
         raise ConfigError(f"{path} is damaged: {error}") from None
 
 

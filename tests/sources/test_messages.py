@@ -515,3 +515,12 @@ def test_messages_errors_name_the_config_key(load, folder):
     config = ConversationsConfig(source="messages", messages={"files": files})
     with pytest.raises(ConfigError, match=rf"{key}files has no split 'val', only \['train'\]"):
         load_conversations(config, folder, "val")
+
+
+def test_damaged_page_of_messages_is_refused_with_its_file(load, folder):
+    path, options = folder / "chat.parquet", {"compression": None, "write_page_checksum": True}
+    pq.write_table(pa.table({"messages": [EXPECTED]}), path, use_dictionary=False, **options)
+    damaged = path.read_bytes().replace(b"a cat", b"a bat")
+    error = r"messages\.files\.train: .*chat\.parquet is damaged: .*CRC"
+    with pytest.raises(ConfigError, match=error):
+        load(damaged, path.name)

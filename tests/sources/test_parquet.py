@@ -187,3 +187,13 @@ def test_damaged_page_is_refused_where_the_file_has_checksums(tmp_path):
     path.write_bytes(content.replace(b"caption 17", b"caption 18"))
     with pytest.raises(ConfigError, match=r"a\.parquet is damaged: .*CRC"):
         read_parquet([path], "damaged", tmp_path / "cache")
+
+
+def test_page_with_impossible_values_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"texts": [[text] for text in "abcabcab"]}), path, compression=None)
+    content, indices = path.read_bytes(), bytes([0b00100100, 0b01001001])  # 0, 1, 2, 0, 1, 2, 0, 1
+    assert content.count(indices) == 1
+    path.write_bytes(content.replace(indices, b"\xff\xff"))
+    with pytest.raises(ConfigError, match=r"a\.parquet is damaged: .*dictionary"):
+        read_parquet([path], "damaged", tmp_path / "cache")

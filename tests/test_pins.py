@@ -5,6 +5,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import chain
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -15,11 +16,17 @@ PINS = {canonicalize_name(name): version for name, version in (x.split("==") for
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 TRACKERS = {canonicalize_name(name) for name in EXTRAS["track"]}  # of which one is installed
+SYSTEMS = [  # values of markers, where the pins are installed
+    {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": "x86_64"},
+    {"platform_system": "Darwin", "sys_platform": "darwin", "platform_machine": "arm64"},
+]
 PLATFORM = re.compile(r"nvidia-|cuda-|triton$|pip$|setuptools$|edge-glass$")  # torch chooses these
 
 
-def needed():
-    """{(package, requirement)} of all that ours need, directly or not, as it is installed here."""
+def needed(system):
+    """(package, requirement) of all that ours need on a system, directly or not, as it is installed
+    here.
+    """
     own = [*PROJECT["dependencies"], *chain(*EXTRAS.values())]
     waiting, seen = [("edge-glass", Requirement(text)) for text in own], set()
     while waiting:
@@ -37,7 +44,7 @@ def needed():
         waiting += [
             (name, other)
             for other in others
-            if not other.marker or any(other.marker.evaluate({"extra": e}) for e in extras)
+            if not other.marker or any(other.marker.evaluate({"extra": e} | system) for e in extras)
         ]
     return sorted(seen)
 
@@ -58,8 +65,9 @@ def test_installed_packages_have_the_pinned_versions():
     assert len(installed) > 0.8 * len(PINS)
 
 
-def test_pins_meet_all_requirements():
-    requirements = [(package, Requirement(text)) for package, text in needed()]
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system["platform_system"])
+def test_pins_meet_all_requirements(system):
+    requirements = [(package, Requirement(text)) for package, text in needed(system)]
     missing = {r.name for _, r in requirements if canonicalize_name(r.name) not in PINS}
     assert missing == set()
     unmet = [

@@ -70,7 +70,8 @@ def _damaged_file(checkpoint: Path) -> str:
 
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> None:
     """Restore what `save_checkpoint` saved. UnpicklingError for a file with more than tensors,
-    numbers and texts: a pickle may run code.
+    numbers and texts: a pickle may run code. Checkpoints of `train.sharding` are trusted, as torch
+    and DeepSpeed unpickle other files of theirs.
     """
     for file in sorted(folder.glob("custom_checkpoint_*.pkl")):
         try:

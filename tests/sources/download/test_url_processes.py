@@ -1,4 +1,4 @@
-"""Progress of URL downloads."""
+"""The progress that processes of a URL download report."""
 
 import sys
 from collections import Counter

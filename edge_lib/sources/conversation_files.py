@@ -72,7 +72,9 @@ def load_llava(config: DataConfig, split: str) -> Table:
 
 
 def load_messages(config: DataConfig, split: str) -> Table:
-    """As `load_llava`."""
+    """One row per conversation of the files of a split; paths of images are relative to
+    `messages.images`, or to the file.
+    """
     source, key = config.conversations.messages, f"{KEY}.messages"
     paths = files_of_split(source.files, split, f"{key}.files")
     images = source.images and existing_folder(source.images, f"{key}.images")

@@ -10,8 +10,17 @@ from torch.nn.functional import one_hot
 from edge_lib.config import DataConfig, TrainConfig
 from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.encoder_output import EncoderOutput
-from edge_lib.experiments.align import alignment_batches, embed_table, item_labels
+from edge_lib.experiments.align import (
+    alignment_batches,
+    embed_table,
+    item_labels,
+    measure_aligner,
+)
+from edge_lib.features.encoder import run_encoder
+from edge_lib.features.store import open_store
 from edge_lib.metrics.recall import recall_table
+from edge_lib.models import Aligner
+from edge_lib.sources import load_table
 
 
 class ImageStore:
@@ -70,3 +79,23 @@ def test_batch_has_the_shared_image_of_each_row(shared):
     images = batch.features["vision"].pooled.argmax(1)
     assert images.tolist() == (batch.rows % 4).tolist() == batch.labels["vision"].tolist()
     assert batch.present["vision"].all()
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["bf16", "fp32"])
+def test_aligner_encodes_as_its_features_were_with_auto(
+    small_align, tiny_text, tmp_path, monkeypatch, native
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    auto = f"features.precision=auto text.encoder={tiny_text} data.cache_dir={tmp_path}/cache "
+    config = small_align(auto + "features.dtype=float32 train.epochs=1")
+    assert measure_aligner(config, tmp_path)["steps"] == 6
+    aligner = Aligner.from_pretrained(tmp_path / "checkpoints/best")
+    table = load_table(config.data, "test")
+    stored = open_store(config.feature_spec, "vision", table).gather(range(8)).pooled
+    images, encoder = table.images(range(8)), aligner.encoder("vision")
+    inputs = encoder.prepare(images)
+    bf16, fp32 = (run_encoder(encoder, inputs, name).pooled for name in ("bf16", "fp32"))
+    used, other = (bf16, fp32) if native else (fp32, bf16)
+    assert torch.equal(aligner.encode("vision", images).pooled, used)
+    assert (stored - used).norm() < 0.1 * (used - other).norm()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def sleep_through_interrupts(path: str) -> None:
     child = subprocess.Popen(SLEEP)
     Path(path).write_text(f"{os.getpid()} {child.pid}")
     time.sleep(600)
+
+
+def start_a_thread(path: str, seconds: float = 0) -> str:
+    """A thread that hangs keeps the process from ending; the function sleeps for so long."""
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(seconds)
+    return "returned"
 
 
 def fail(kind: str) -> None:

@@ -13,7 +13,8 @@ from edge_lib.config.bench import BENCHMARKS
 
 
 def run(name: str) -> dict[str, float | str]:
-    """The numbers of one benchmark."""
+    """The numbers of one benchmark, measured in this process."""
+    import_module("edge_lib.bench.tools").limit_threads()
     return getattr(import_module(f"edge_lib.bench.{name}"), name)()
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-import torch
-
 from edge_lib.bench.tools import ratios
 from edge_lib.config import ExperimentConfig, load_config
 from edge_lib.experiments.align import AlignmentTask, prepare_alignment
@@ -38,7 +36,6 @@ def align(goal: float = 0.9, overrides: str = "") -> dict[str, float]:
     """
     from edge_lib.bench.align_rival import train_rival
 
-    torch.set_num_threads(2)
     times, recalls = {}, {}
     with TemporaryDirectory() as folder:
         config = load_config(CONFIG, f"data.cache_dir={folder} {overrides}")

@@ -2,8 +2,9 @@
 
 `X.ours` and `X.RIVAL` are the costs (time, memory) of ours and of a rival, `X.RIVAL.ratio` is
 rival / ours, as the median over the rounds, and `X.RIVAL.ratio_min` the lowest of them. A rival
-named `ours_...` is a variant of ours. One named `limit` is the least that the work takes, such as
-its matrix products alone.
+named `ours_...` is a variant of ours, such as one without its cache, or a plain way that is written
+here and installed from nowhere: neither counts as a rival. One named `limit` is the least that the
+work takes, such as its matrix products alone.
 """
 
 from collections.abc import Mapping

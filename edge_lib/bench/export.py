@@ -40,7 +40,6 @@ def export(train: int = 3000, test: int = 1000, rounds: int = 5) -> dict[str, fl
     """Of an aligner trained on so many scenes: cosines to torch, R@1 of `test` twins, size and
     items per second of each modality; and seconds to extract the features of the twins.
     """
-    torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
         scenes = SCENES.format(train=train, test=test, folder=folder)
         config = load_config("params/tiny/trimodal.yaml", scenes)

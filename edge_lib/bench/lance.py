@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,7 +38,6 @@ SCENES += f"data.scenes.test_size={QUERIES} data.cache_dir={{folder}}"
 
 def lance() -> dict[str, float]:
     """Seconds of 64 searches one after the other, recall of the 10 best, and bytes."""
-    torch.set_num_threads(2)
     rows, queries = (x.cpu() for x in embeddings(ROWS, QUERIES, WIDTH))
     trained = measure(*trained_embeddings(), partitions=64, probes=(4, 16))
     return measure(rows, queries, partitions=256, probes=(10, 50)) | {
@@ -72,7 +70,7 @@ def measure(
         result = {"seconds.build.ivf_pq": seconds(partial(_create_index, table, partitions))}
         searches: dict[str, Callable] = {
             "ours": partial(_search_ours, index, queries),
-            "coarse_to_fine": partial(_search_ours, index, queries, index.dims),
+            "ours_coarse_to_fine": partial(_search_ours, index, queries, index.dims),
         }
         for number in probes:
             searches[f"ivf_pq{number}"] = partial(_search, table, queries, number, None)

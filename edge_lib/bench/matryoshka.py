@@ -73,7 +73,6 @@ def _inputs(batch: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 def _step(name: str, batch: int, chunk: int, dtype: torch.dtype = torch.float32) -> Callable:
     """A function that runs forward and backward of one of the losses."""
-    torch.set_num_threads(2)
     small = _inputs(32, dtype)  # libraries allocate their workspace now, before the measurement
     torch.autograd.grad(matryoshka_losses(*small, DIMS, chunk)[name](), small)
     inputs = _inputs(batch, dtype)
@@ -100,7 +99,6 @@ def matryoshka(rounds: int = 5) -> dict[str, float | str]:
     """Forward and backward of Matryoshka InfoNCE at six dims up to 4096. `limit` is the three
     products of the largest dim alone.
     """
-    torch.set_num_threads(2)
     if torch.cuda.is_available():
         return matryoshka_errors() | large_batches()
     names = list(matryoshka_losses(*_inputs(1), DIMS, chunk=1))

@@ -27,10 +27,10 @@ from edge_lib.training.timing import seconds
 LENGTHS = (64, 128, 256, 512, 1024, 1536)
 WIDTH, HEADS, BATCH = 256, 8, 8
 SETTINGS = {
-    "mean": {"pooler": "mean"},
-    "attention": {"pooler": "attention"},
+    "ours_mean": {"pooler": "mean"},
+    "ours_attention": {"pooler": "attention"},
     "ours": {"pooler": "perceiver", "num_latents": 16, "num_layers": 1},
-    "perceiver_64x2": {"pooler": "perceiver", "num_latents": 64, "num_layers": 2},
+    "ours_perceiver_64x2": {"pooler": "perceiver", "num_latents": 64, "num_layers": 2},
 }
 
 
@@ -49,7 +49,6 @@ class SelfAttentionPooler(nn.Module):
 
 def pooler_step(name: str, length: int) -> Callable[[], None]:
     """A function that runs forward and backward of a pooler on tokens (BATCH, length, WIDTH)."""
-    torch.set_num_threads(2)
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "self_attention":
@@ -118,5 +117,5 @@ def cost_curves(result: dict[str, float]) -> pd.DataFrame:
             rows.setdefault((int(length[1:]), variant), {})[metric] = value
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tokens", "variant"])
     table = table.reset_index()
-    names = table["variant"].replace({"ours": "perceiver_16x1"}).str.replace("_", " ")
-    return table.assign(variant=names)
+    names = table["variant"].replace({"ours": "perceiver_16x1"}).str.removeprefix("ours_")
+    return table.assign(variant=names.str.replace("_", " "))

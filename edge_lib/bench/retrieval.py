@@ -64,7 +64,6 @@ def retrieval(rows: int = ROWS, rounds: int = 5) -> dict[str, float]:
     """Seconds of exact and coarse-to-fine search, for one query and a batch; recall; memory.
     `limit` is the product of the first SMALL columns alone.
     """
-    torch.set_num_threads(2)
     x, queries = embeddings(rows, QUERIES)
     dims, columns = [SMALL, WIDTH], x[:, :SMALL].contiguous()
     index, small = MatryoshkaIndex(x, dims), MatryoshkaIndex(x, dims, "int8")

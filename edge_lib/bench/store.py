@@ -2,7 +2,7 @@
 
 Batches, heads, loss and optimizer are the same; only the source of the features differs: a store of
 all tokens, one of `REDUCED` tokens, or the encoders. The `limit` is a step on features that are in
-memory already; `encoders_alone` encodes inputs that are prepared already.
+memory already; `ours_encoders_alone` encodes inputs that are prepared already.
 
 On a CPU this runs `params/tiny/align.yaml`; on a GPU `params/full/align.yaml` with random weights
 (speed does not depend on their values) and scenes instead of PixMo.
@@ -63,7 +63,7 @@ def store(rounds: int = 5) -> dict[str, float]:
 def feature_specs(config: ExperimentConfig) -> dict[str, FeatureSpec]:
     """A store, one of reduced tokens, and encoding in every step."""
     spec = config.feature_spec
-    changes = {"ours": {}, "ours_reduced": {"tokens": REDUCED}, "online": {"online": True}}
+    changes = {"ours": {}, "ours_reduced": {"tokens": REDUCED}, "ours_online": {"online": True}}
     return {
         name: replace(spec, features=spec.features.model_copy(update=change))
         for name, change in changes.items()
@@ -112,10 +112,10 @@ def training_steps(
     def step_of(name: str) -> Callable[[], None]:
         return lambda: step(batches[name][next(numbers)])
 
-    encode = _prepared(batches["online"], config.train.batch_size)
+    encode = _prepared(batches["ours_online"], config.train.batch_size)
     bounds = {
         "limit": lambda: step(in_memory),
-        "encoders_alone": lambda: step(replace(in_memory, features=encode())),
+        "ours_encoders_alone": lambda: step(replace(in_memory, features=encode())),
     }
     return {name: step_of(name) for name in specs} | bounds
 

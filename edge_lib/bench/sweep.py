@@ -28,13 +28,13 @@ def sweep(overrides: str = "") -> dict[str, float]:
         small = f"{SMALL} data.cache_dir={folder}/cache {overrides}"
         config = load_config(CONFIG, small)
         write_features(config.data, config.feature_spec)
-        for name, fork in {"new_processes": False, "ours": True}.items():
+        for name, fork in {"ours_new_processes": False, "ours": True}.items():
             start, used = time.perf_counter(), children_seconds()
             metrics[name] = run_points(config, f"{small} sweep.folder={folder}/{name}", fork)
             seconds[name] = [time.perf_counter() - start]
             cpu_seconds[name] = [children_seconds() - used]
     result = ratios("seconds", seconds) | ratios("cpu_seconds", cpu_seconds)
-    same = metrics["ours"] == metrics["new_processes"]
+    same = metrics["ours"] == metrics["ours_new_processes"]
     return result | {"points": len(metrics["ours"]), "same_metrics": float(same)}
 
 

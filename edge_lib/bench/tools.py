@@ -13,13 +13,15 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 import psutil
 import torch
 
+from edge_lib.runs.parent import end_with, spawned_end_with_this
 from edge_lib.training.timing import seconds
 
+THREADS = 2  # of torch
 GRACE = 20  # seconds that a process gets to end its own processes and to remove its files
 
 
@@ -86,35 +88,58 @@ def _run(module: str, function: str, args: tuple, kwargs: dict) -> dict[str, flo
 
 def in_new_process(function: Callable, *args, timeout: float | None = None):
     """What `function(*args)` returns or raises in a new process; TimeoutError after so many
-    seconds, when the process and those that it started have ended.
+    seconds. The process and those that it started have then ended; they also end with this one.
     """
-    interruptible = {"initializer": signal.signal, "initargs": (signal.SIGINT, _interrupt)}
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, **interruptible) as pool:
-        process = psutil.Process(pool.submit(os.getpid).result())
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, initializer=_prepare) as pool:
+        with spawned_end_with_this(end_with):
+            started = pool.submit(os.getpid)
+        process = psutil.Process(started.result())
         future = pool.submit(function, *args)
         try:
             if wait([future], timeout).not_done:
                 raise TimeoutError(f"not finished after {timeout:g} s")
             return future.result()
         finally:  # also if this process is interrupted
-            if not future.done():
-                _stop(process, future)
+            with suppress(psutil.NoSuchProcess):
+                _end(process, pool, future)
+
+
+def _prepare() -> None:
+    signal.signal(signal.SIGINT, _interrupt)
+    limit_threads()
+
+
+def limit_threads() -> None:
+    """Let torch use the threads that both sides of a benchmark have on a CPU."""
+    torch.set_num_threads(THREADS)
 
 
 def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-def _stop(process: psutil.Process, future: Future) -> None:
-    """Interrupt a process, so that it cleans up; kill what remains of it and its own."""
+def _end(process: psutil.Process, pool: ProcessPoolExecutor, future: Future) -> None:
+    """Interrupt a process whose function has not ended, so that it cleans up; kill it where it has
+    not ended after GRACE seconds, and in any case the processes that it started.
+    """
     own = process.children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    if wait([future], GRACE).not_done:
+    if not future.done():
+        process.send_signal(signal.SIGINT)
+    pool.shutdown(wait=False)  # the process ends when its function and threads have ended
+    deadline = perf_counter() + GRACE
+    while _runs(process) and perf_counter() < deadline:
+        sleep(0.02)
+    with suppress(psutil.NoSuchProcess):
         own += [*process.children(recursive=True), process]
     for each in own:
         with suppress(psutil.NoSuchProcess):
             each.kill()
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process runs; asked without waitpid, whose answer multiprocessing needs."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def _peaks(function: Callable, cases: list[tuple]) -> list[float]:

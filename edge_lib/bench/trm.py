@@ -24,10 +24,9 @@ PREFIX, QUESTION, NEW, VOCABULARY = 64, 16, 64, 512
 
 def trm(batch: int = 8, width: int = 256, rounds: int = 5) -> dict[str, float]:
     """Seconds of generation with and without the cache, and whether the tokens are the same."""
-    torch.set_num_threads(2)
     decoder, (prefix, mask, question) = _decoder(width).eval(), _inputs(batch, width)
     cached = partial(decoder.generate, prefix, mask, question, NEW)
-    functions = {"ours": cached, "without_cache": partial(cached, use_cache=False)}
+    functions = {"ours": cached, "ours_without_cache": partial(cached, use_cache=False)}
     tokens, rival_tokens = (function() for function in functions.values())
     result = compare("seconds.generate64", functions, rounds)
     same = float(torch.equal(tokens, rival_tokens))

@@ -2,7 +2,7 @@
 
 The parent's signals cannot be relied on: SIGKILL runs no code, and what Linux sends on a parent's
 death is asked for by torch only after seconds of imports, in which the parent may end. This module
-imports nothing else, for the same reason.
+imports nothing else when it is imported, for the same reason.
 """
 
 import ctypes
@@ -12,15 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing import active_children, current_process, parent_process
+from contextlib import contextmanager, suppress
+from multiprocessing import current_process, parent_process
 
 SECONDS = 0.5  # between two looks at the parent
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def end_with(parent: int) -> None:
-    """Let this process and its children end within a second of process `parent`, which started it.
+    """Let this process and all that it started end within a second of process `parent`, which
+    started it.
 
     A parent that has already ended counts, as this process then has another one.
     """
@@ -43,19 +44,24 @@ def end_with_spawner(parent: int) -> None:
 
 
 class _Spawner:
-    """Calls end_with_spawner where it is unpickled."""
+    """Calls a function with the id of this process where it is unpickled."""
+
+    def __init__(self, function: Callable[[int], None]):
+        self.function = function
 
     def __reduce__(self):
-        return end_with_spawner, (os.getpid(),)
+        return self.function, (os.getpid(),)
 
 
 @contextmanager
-def spawned_end_with_this() -> Iterator[None]:
+def spawned_end_with_this(how: Callable[[int], None] = end_with_spawner) -> Iterator[None]:
     """Let processes that are spawned meanwhile end with this one, before they import torch: they
     unpickle the configuration of this process before the function that they call.
+
+    how: `end_with` for processes that start others by themselves, which then end as well.
     """
     config = current_process()._config
-    config["spawner"] = _Spawner()
+    config["spawner"] = _Spawner(how)
     try:
         yield
     finally:
@@ -69,6 +75,9 @@ def _end_unless(alive: Callable[[], bool]) -> None:
 def _watch(alive: Callable[[], bool]) -> None:
     while alive():
         time.sleep(SECONDS)
-    for child in active_children():
-        child.kill()
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     os._exit(1)

@@ -24,7 +24,7 @@ def result():
 
 
 def test_searches_that_look_at_every_row_find_the_exact_ones(result):
-    assert result["recall10.coarse_to_fine"] == 1
+    assert result["recall10.ours_coarse_to_fine"] == 1
     assert result["recall10.ivf_pq2_refined"] == 1
 
 

@@ -106,14 +106,23 @@ lab: .venv/ready # on copies, so that working in them leaves the repository as i
 	cp -n notebooks/*.ipynb runs/lab/
 	$(BIN)/jupyter lab runs/lab
 
-# uv, where it is on the path, builds the same environment sooner; it reads no settings of pip
-ifneq ($(shell command -v uv 2>/dev/null),)
-pip_setting = $(or $(PIP_$(1)),$(shell $(PYTHON) -m pip config get global.$(2) 2>/dev/null))
+# uv, where it is on the path, builds the same environment sooner; `make UV=` uses pip instead.
+# uv reads no settings of pip: those of indexes, certificates and constraints are passed on.
+UV := $(shell command -v uv 2>/dev/null)
+ifneq ($(UV),)
+comma := ,
+space := $() $()
+pip_config = $(shell $(PYTHON) -m pip config get $(1).$(2) 2>/dev/null)
+pip_setting = $(strip $(or $(PIP_$(1)),$(call pip_config,install,$(2)),$(call pip_config,global,$(2))))
 .venv/ready: export UV_DEFAULT_INDEX ?= $(call pip_setting,INDEX_URL,index-url)
 .venv/ready: export UV_INDEX ?= $(call pip_setting,EXTRA_INDEX_URL,extra-index-url)
-.venv/ready: export UV_FIND_LINKS ?= $(call pip_setting,FIND_LINKS,find-links)
-VENV = uv venv --allow-existing --seed --python $(PYTHON)
-INSTALL = uv pip install --python $(BIN)/python --index-strategy unsafe-best-match
+.venv/ready: export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(call pip_setting,FIND_LINKS,find-links))
+.venv/ready: export UV_NO_INDEX ?= $(call pip_setting,NO_INDEX,no-index)
+.venv/ready: export UV_CONSTRAINT ?= $(call pip_setting,CONSTRAINT,constraint)
+.venv/ready: export SSL_CERT_FILE ?= $(call pip_setting,CERT,cert)
+# as a path, since uv takes a name such as python3 for a version
+VENV = $(UV) venv --allow-existing --seed --python "$(shell command -v $(PYTHON))"
+INSTALL = $(UV) pip install --python $(BIN)/python --index-strategy unsafe-best-match
 else
 VENV = $(PYTHON) -m venv
 INSTALL = $(BIN)/python -m pip install

@@ -54,14 +54,14 @@ class _Spawner:
 
 
 @contextmanager
-def spawned_end_with_this(how: Callable[[int], None] = end_with_spawner) -> Iterator[None]:
+def spawned_end_with_this(start: Callable[[int], None] = end_with_spawner) -> Iterator[None]:
     """Let processes that are spawned meanwhile end with this one, before they import torch: they
     unpickle the configuration of this process before the function that they call.
 
-    how: `end_with` for processes that start others by themselves, which then end as well.
+    start: what such a process calls; `end_with` where it starts others, which then end as well.
     """
     config = current_process()._config
-    config["spawner"] = _Spawner(how)
+    config["spawner"] = _Spawner(start)
     try:
         yield
     finally:

@@ -75,9 +75,15 @@ def _end_unless(alive: Callable[[], bool]) -> None:
 def _watch(alive: Callable[[], bool]) -> None:
     while alive():
         time.sleep(SECONDS)
+    try:
+        _kill_children()
+    finally:
+        os._exit(1)
+
+
+def _kill_children() -> None:
     import psutil
 
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    os._exit(1)

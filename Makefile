@@ -108,7 +108,7 @@ lab: .venv/ready # on copies, so that working in them leaves the repository as i
 
 # uv, where it is on the path, builds the same environment sooner; `make UV=` uses pip instead.
 # uv reads no settings of pip: those of indexes, certificates and constraints are passed on.
-UV := $(shell command -v uv 2>/dev/null)
+UV := $(if $(shell command -v uv 2>/dev/null),uv)
 ifneq ($(UV),)
 comma := ,
 space := $() $()

@@ -5,6 +5,7 @@ on, fusions train on damaged features and, in each fourth batch, on rows of the 
 the source has one.
 """
 
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from edge_lib.config import (
     LossConfig,
 )
 from edge_lib.data.alignment_batches import AlignmentBatches, AlternateBatches, Batch
-from edge_lib.data.damage import DamagedFeatures
+from edge_lib.data.damage import Damage, DamagedBatches, DamagedFeatures
 from edge_lib.data.encoder_output import Features
 from edge_lib.data.table import Table
 from edge_lib.features.online import open_features
@@ -82,35 +83,35 @@ class FusionTask(nn.Module):
         self.fuser.save_pretrained(folder)
 
 
-def fusion_tables(data: DataConfig, split: str) -> list[Table]:
+def fusion_splits(data: DataConfig, split: str) -> list[str]:
     """The split and, if the source has one, its degraded split."""
-    names = split, f"{DEGRADED}{split}"
-    return [load_table(data, name) for name in names if name in splits(data)]
+    return [name for name in (split, f"{DEGRADED}{split}") if name in splits(data)]
+
+
+def fusion_tables(data: DataConfig, split: str) -> list[Table]:
+    """Those of `fusion_splits`."""
+    return [load_table(data, name) for name in fusion_splits(data, split)]
 
 
 def training_features(config: ExperimentConfig) -> list[tuple[Table, dict[str, Features]]]:
-    """Those of whole rows. With `fusion.damage`, these are damaged, and rows of the degraded split
-    follow, if the source has one: with one of the inputs degraded, for each, and with all.
+    """Those of whole rows. With `fusion.damage`, rows of the degraded split follow, if the source
+    has one: with one of the inputs degraded, for each, and with all.
     """
     tables, fusion = fusion_tables(config.data, "train"), config.fusion
     if not fusion.damage:
         return [(tables[0], open_features(config.feature_spec, tables[0]))]
     whole, *degraded = [open_features(config.feature_spec, table) for table in tables]
-    sets = [(tables[0], whole | damaged_features(whole, fusion, fusion.damage))]
+    sets = [(tables[0], whole)]
     for features in degraded:
         singles = [whole | {name: features[name]} for name in fusion.modalities]
         sets += [(tables[1], own) for own in [*singles, features]]
     return sets
 
 
-def damaged_features(
-    features: dict[str, Features], fusion: FusionConfig, config: DamageConfig
-) -> dict[str, Features]:
-    """Those of the fused modalities, each with a damage of its own."""
-    return {
-        name: DamagedFeatures(features[name], config, number)
-        for number, name in enumerate(fusion.modalities)
-    }
+def training_damages(fusion: FusionConfig, features: dict[str, Features]) -> dict[str, Damage]:
+    """Those to the fused modalities of whole rows; none without `fusion.damage`."""
+    names = fusion.modalities if fusion.damage else ()
+    return {name: Damage(features[name], fusion.damage) for name in names}
 
 
 def train_fusions(
@@ -123,6 +124,7 @@ def train_fusions(
     spec, fusion, val = config.feature_spec, config.fusion, fusion_tables(config.data, "val")[-1]
     aligner, training = Aligner.from_pretrained(aligner_folder), training_features(config)
     stores = {name: open_store(spec, name, val) for name in (*fusion.modalities, fusion.target)}
+    damages = training_damages(fusion, training[0][1])
 
     def evaluate(task: FusionTask) -> dict[str, float]:
         recall = fused_recall(task.fuser, val, stores, [tuple(fusion.modalities)])
@@ -135,7 +137,7 @@ def train_fusions(
         whole, *degraded = [
             AlignmentBatches(*own, fusion.train, seed, *options) for own in training
         ]
-        batches = AlternateBatches(whole, degraded, DEGRADED_EVERY)
+        batches = AlternateBatches(DamagedBatches(whole, damages), degraded, DEGRADED_EVERY)
         set_seed(seed)
         task = FusionTask(Fuser(aligner, fusion), config.loss, seed)
         result = fit(task, batches, fusion.train, Run(folder), evaluate, seed)
@@ -156,8 +158,7 @@ def fused_recall(
     sequences, target, rows = embed_rows(fuser, table, stores)
     labels, records = _target_labels(fuser, table, stores, rows), []
     for names in inputs:
-        present = {name: torch.full((len(rows),), name in names) for name in sequences}
-        fused = fuser(sequences, present)
+        fused = fuser(sequences, _presence(sequences, names))
         queries = {strategy: x.embedding.float().cpu() for strategy, x in fused.items()}
         if len(names) == 1:
             queries["heads"] = sequences[names[0]].mean(1).float().cpu()
@@ -196,16 +197,19 @@ def _first_items(table: Table, modality: str, store: FeatureStore) -> dict[int, 
 
 
 def damage_conditions(
-    fusion: FusionConfig, whole: dict[str, FeatureStore], degraded: dict[str, FeatureStore]
+    fusion: FusionConfig,
+    whole: dict[str, FeatureStore],
+    degraded: dict[str, FeatureStore] | None = None,
 ) -> dict[str, dict[str, Features]]:
     """Features of whole rows by condition: with one modality's features damaged; with the input of
-    one or all from the degraded split. degraded: its stores, or the same if there is none.
+    one or all from the degraded split. degraded: its stores, if there is one.
     """
     config = (fusion.damage or DamageConfig()).model_copy(update={"share": 1.0})
-    damaged, conditions = damaged_features(whole, fusion, config), {"whole": whole}
-    for name in fusion.modalities:
-        conditions[f"{name} features"] = whole | {name: damaged[name]}
-    if degraded is not whole:
+    conditions = {"whole": whole}
+    for number, name in enumerate(fusion.modalities):
+        damaged = DamagedFeatures(whole[name], config, number)
+        conditions[f"{name} features"] = whole | {name: damaged}
+    if degraded:
         for name in fusion.modalities:
             conditions[f"{name} input"] = whole | {name: degraded[name]}
         conditions["all inputs"] = degraded
@@ -224,7 +228,7 @@ def gate_weights(
     parts, some = {}, next(iter(fusers.values()))
     for condition, stores in conditions.items():
         sequences, target, rows = embed_rows(some, table, stores)
-        present = {name: torch.ones(len(rows), dtype=torch.bool) for name in sequences}
+        present = _presence(sequences, sequences)
         labels = _target_labels(some, table, stores, rows)
         for key, fuser in fusers.items():
             fused = fuser.fusions["gated"](sequences, present)
@@ -251,6 +255,14 @@ def gate_shifts(weights: pd.DataFrame) -> pd.DataFrame:
             shift |= {"fall": fall.mean(), "fall_sd": fall.std()}
         rows[condition] = shift
     return pd.DataFrame(rows).T
+
+
+def _presence(sequences: dict[str, Tensor], names: Container[str]) -> dict[str, Tensor]:
+    """(N,) bool for each modality: that all rows have those of `names` alone."""
+    return {
+        name: part.new_full((len(part),), name in names, dtype=torch.bool)
+        for name, part in sequences.items()
+    }
 
 
 def _target_labels(fuser: Fuser, table: Table, stores: dict, rows: np.ndarray) -> np.ndarray:

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from edge_lib.data.alignment_batches import AlignmentBatches, AlternateBatches
+from edge_lib.data.damage import DamagedBatches
 from edge_lib.experiments.align import (
     AlignmentTask,
     embed_saved,
@@ -17,6 +19,7 @@ from edge_lib.experiments.align import (
 )
 from edge_lib.experiments.trimodal import (
     FusionTask,
+    _presence,
     damage_conditions,
     embed_rows,
     fused_recall,
@@ -24,6 +27,7 @@ from edge_lib.experiments.trimodal import (
     gate_shifts,
     gate_weights,
     train_fusions,
+    training_damages,
     training_features,
 )
 from edge_lib.features.extract import extract_features, write_features
@@ -31,8 +35,13 @@ from edge_lib.features.online import open_features
 from edge_lib.features.store import open_stores
 from edge_lib.models import Aligner, Fuser
 from edge_lib.nn.losses import info_nce
+from edge_lib.runs import Run
 from edge_lib.sources import load_table
+from edge_lib.training.checkpoints import newest_checkpoint
 from edge_lib.training.launch import launch
+from edge_lib.training.progress import Reporter
+
+WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -312,11 +321,12 @@ def test_alternate_batches_without_other_sets_are_those_of_the_main_one(config):
         np.testing.assert_array_equal(alternate[step].rows, main[step].rows)
 
 
-def test_damage_is_of_the_fused_modalities_of_a_share_of_whole_rows(small_trimodal):
+def test_damage_is_of_the_fused_modalities_of_a_share_of_whole_rows(small_trimodal, config):
     config = small_trimodal("features.dtype=float32 fusion.damage.share=0.5")
     table, features = training_features(config)[0]
-    damaged = AlignmentBatches(table, features, config.train, 0)[0]
-    plain = AlignmentBatches(table, stores_of(config, "train"), config.train, 0)[0]
+    batches = AlignmentBatches(table, features, config.train, 0)
+    plain = batches[0]
+    damaged = DamagedBatches(batches, training_damages(config.fusion, features))[0]
     same = {
         name: (damaged.features[name].pooled == plain.features[name].pooled).all(1)
         for name in plain.features
@@ -344,7 +354,7 @@ def test_damage_conditions_damage_one_modality_or_take_it_from_the_degraded_spli
     again = damage_conditions(config.fusion, whole, degraded)["audio features"]["audio"]
     features = conditions["audio features"]["audio"].gather(items)
     assert torch.equal(again.gather(items).pooled, features.pooled)
-    undegraded = damage_conditions(config.fusion, whole, whole)
+    undegraded = damage_conditions(config.fusion, whole)
     assert list(undegraded) == ["whole", "vision features", "audio features"]
 
 
@@ -407,12 +417,39 @@ def test_gate_shifts_are_differences_seed_by_seed():
     assert shifts.fall_sd["audio input"] == pytest.approx(0.1 * 2**0.5)
 
 
+def test_gate_shifts_of_one_seed_have_no_spread():
+    rows = [
+        ("with damage", 0, "whole", 0.6, 1.0),
+        ("without", 0, "whole", 0.5, 0.9),
+        ("with damage", 0, "vision features", 0.3, 0.8),
+        ("without", 0, "vision features", 0.5, 0.5),
+    ]
+    weights = pd.DataFrame(rows, columns=["training", "seed", "condition", "vision", "hit"])
+    (shift,) = gate_shifts(weights.assign(row=0)).dropna(subset=["fall"]).itertuples()
+    assert (shift.Index, shift.fall, shift.gain) == (
+        "vision features",
+        pytest.approx(0.3),
+        pytest.approx(0.3),
+    )
+    assert np.isnan([shift.fall_sd, shift.gain_sd]).all()
+
+
+def test_presence_is_on_the_device_of_the_sequences():
+    sequences = {name: torch.empty(3, 2, 4, device="meta") for name in ("vision", "audio")}
+    assert {mask.device.type for mask in _presence(sequences, ["audio"]).values()} == {"meta"}
+    sequences = {name: torch.empty(3, 2, 4) for name in sequences}
+    assert {name: mask.tolist() for name, mask in _presence(sequences, ["audio"]).items()} == {
+        "vision": [False] * 3,
+        "audio": [True] * 3,
+    }
+
+
 def test_two_processes_train_fusions_like_one(small_trimodal, tmp_path, config):
     trained = []
     for processes in (1, 2):
         config = small_trimodal(
             f"launch.num_processes={processes} features.dtype=float32 fusion.modality_dropout=0 "
-            "fusion.damage=null fusion.train.max_steps=2"
+            "fusion.damage.share=0.5 fusion.train.max_steps=4"
         )
         folder = tmp_path / str(processes)
         for name in ("aligner", "checkpoints", "logs"):
@@ -424,6 +461,30 @@ def test_two_processes_train_fusions_like_one(small_trimodal, tmp_path, config):
     one, two = (fuser.state_dict() for fuser in trained)
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-3)
+
+
+def test_fusions_with_damage_resume_exactly(small_trimodal, config, tmp_path, monkeypatch):
+    """A training that stops after a checkpoint, and goes on."""
+    config = small_trimodal("features.dtype=float32 fusion.train.max_steps=6")
+    untrained(config).save_pretrained(tmp_path / "aligner")
+    runs = [Run.create(config, "x", tmp_path / name) for name in ("whole", "halves")]
+    whole, halves = [(config, tmp_path / "aligner", {7: run.folder}) for run in runs]
+    train_fusions(*whole)
+
+    def report_and_stop(self, *values, report=Reporter.step):
+        report(self, *values)
+        if self.progress.step == 5:
+            raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "step", report_and_stop)
+        with pytest.raises(InterruptedError):
+            train_fusions(*halves)
+    assert newest_checkpoint(runs[1].checkpoints).name == "step-00000004"
+    train_fusions(*halves)
+    one, two = (load_file(newest_checkpoint(run.checkpoints) / WEIGHTS) for run in runs)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_embed_saved_is_embed_table_of_the_loaded_aligner(config, tmp_path):

@@ -13,7 +13,7 @@ from edge_lib.config.checks import train_sections
 from edge_lib.data.alignment_batches import AlignmentBatches
 from edge_lib.data.qa_batches import QABatches
 from edge_lib.data.table import Table
-from edge_lib.experiments.trimodal import fusion_tables
+from edge_lib.experiments.trimodal import fusion_splits
 from edge_lib.experiments.vlm_checks import CHAT_SPLITS, check_split
 from edge_lib.experiments.vlm_features import prefix_spec
 from edge_lib.features.encoder import check_output
@@ -78,9 +78,9 @@ def _checks(config: ExperimentConfig, open_table: OpenTable) -> Iterator[Callabl
         yield partial(_check_rows, config, open_table, config.train)
         yield partial(_check_groups, config, open_table)
     if config.fusion:
-        tables = fusion_tables(config.data, "train")
-        for table in tables if config.fusion.damage else tables[:1]:
-            yield partial(_check_rows, config, lambda _, own=table: own, config.fusion.train)
+        names = fusion_splits(config.data, "train")
+        for split in names if config.fusion.damage else names[:1]:
+            yield partial(_check_rows, config, open_table, config.fusion.train, split)
 
 
 def _check_column(open_table: OpenTable, split: str, modality: str) -> None:
@@ -89,9 +89,11 @@ def _check_column(open_table: OpenTable, split: str, modality: str) -> None:
         raise ConfigError(f"{modality}: no row of {table.name} has {column}")
 
 
-def _check_rows(config: ExperimentConfig, open_table: OpenTable, train: TrainConfig) -> None:
-    """The rows of the training table fill a batch, in whole groups for hard negatives."""
-    table = open_table("train")
+def _check_rows(
+    config: ExperimentConfig, open_table: OpenTable, train: TrainConfig, split: str = "train"
+) -> None:
+    """The rows of the split fill a batch, in whole groups for hard negatives."""
+    table = open_table(split)
     items = {name: _encodable(table, name) for name in config.modalities}
     data = config.data
     options = data.missing, data.hard_negatives, 0, 1, data.captions_per_row

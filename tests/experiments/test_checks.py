@@ -115,6 +115,37 @@ def test_check_names_missing_files_and_columns(make_parquet, tmp_path):
     ]
 
 
+def test_check_names_all_problems_of_a_config_with_fusions(small_trimodal, tmp_path):
+    splits = ("train", "val", "test")
+    files = " ".join(f"data.parquet.{s}={tmp_path}/{s}.parquet" for s in splits)
+    found = problems(small_trimodal(f"data.source=parquet {files} train.precision=fp16"))
+    assert found == [
+        "train.precision=fp16 needs a GPU; use fp32 or bf16",
+        *(f"data.parquet.{s}: no file matches {tmp_path}/{s}.parquet" for s in splits),
+    ]
+
+
+def test_check_opens_each_table_once(small_trimodal, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        checks, "load_table", lambda data, split: opened.append(split) or load_table(data, split)
+    )
+    check_experiment(small_trimodal(SILENT))
+    assert sorted(opened) == ["degraded-train", "test", "train", "val"]
+
+
+@pytest.mark.parametrize("damage", ["{share: 0.3}", "null"])
+def test_check_needs_a_batch_of_degraded_rows_where_these_are_trained_on(small_trimodal, damage):
+    overrides = f"fusion.train.batch_size=48 fusion.damage={damage}"
+    assert problems(small_trimodal(SILENT + overrides)) == (
+        []
+        if damage == "null"
+        else [
+            "scenes degraded-train: usable rows: 32 do not fill one batch of 48; reduce batch_size"
+        ]
+    )
+
+
 def test_check_compares_features_with_those_a_run_started_with(make_parquet, tmp_path):
     """Before encoding; a run that has not started accepts any, and is left as it is."""
     config, run = make_parquet("data.hard_negatives=false"), Run(tmp_path / "run")

@@ -40,7 +40,7 @@ def interrupt(write_notebook, tmp_path):
         process = subprocess.Popen(command, preexec_fn=handle, **options)
         wait_for((tmp_path / "started").exists)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=180)
         assert process.returncode == 1
         return output
 

@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer import losses
 
 from edge_lib.config import ExperimentConfig
 from edge_lib.data.table import Table
-from edge_lib.features.encoder import load_encoder, resolve_precision, run_encoder
+from edge_lib.features.encoder import load_encoder, run_encoder
 from edge_lib.metrics.recall import recall_table
 from edge_lib.models import Aligner
 from edge_lib.sources import load_table
@@ -42,7 +42,7 @@ class Towers(InputModule):
         self.aligner = Aligner(config.modalities, config.loss.dims, widths)
         for encoder in self.encoders.values():
             encoder.to(local_device())
-        self.precision = resolve_precision(config.features.precision, local_device().type)
+        self.precision = config.features.precision
 
     def preprocess(self, inputs: list, prompt: str | None = None, **_) -> dict:
         return self.encoders["text" if isinstance(inputs[0], str) else "vision"].prepare(inputs)

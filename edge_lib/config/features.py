@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edge_lib.config.base import Count, Positive, Section
+from edge_lib.config.base import Count, Positive, Precision, Section
 from edge_lib.config.modality import ModalityConfig
 from edge_lib.config.slurm import SlurmOptions
 
@@ -25,13 +25,17 @@ class FeaturesConfig(Section):
     """How frozen encoders are run, and what is kept of their outputs."""
 
     online: bool = Field(False, description="encode in every training step; store nothing")
-    batch_size: Positive = Field(128, description="of a forward pass; on a CPU at most 32")
+    batch_size: Positive = Field(
+        128, description="of a forward pass of extraction; on a CPU at most 32"
+    )
     shard_rows: Positive = 4096
     backend: Literal["torch", "onnx"] = Field(
         "torch", description="onnx: onnxruntime on the CPU; needs edge-glass[export]"
     )
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
-        "fp32", description="auto: bf16 where the processor multiplies in it, else fp32"
+    precision: Literal[Precision, "auto"] = Field(
+        "fp32",
+        description="auto: bf16 where this machine multiplies in it, else fp32; with section "
+        "aligner, that of its training",
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of stored features")
     tokens: TokensConfig = TokensConfig()
@@ -48,6 +52,23 @@ class FeaturesConfig(Section):
         if self.backend == "onnx" and not all(map(find_spec, ("onnxruntime", "onnxscript"))):
             raise ValueError("backend onnx needs the packages of edge-glass[export]")
         return self
+
+    @model_validator(mode="after")
+    def _precision_is_resolved(self):
+        """Once for all that reads the config: other machines that take part may differ."""
+        if self.precision == "auto":
+            self.precision = "fp32" if self.backend == "onnx" else native_precision()
+        return self
+
+
+def native_precision() -> Precision:
+    """bf16 if the first GPU multiplies in it, or on a machine without GPUs the CPU; else fp32."""
+    import torch  # takes a second, and most configs name a precision
+
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    flags = torch.cpu.get_capabilities()
+    return "bf16" if flags.get("avx512_bf16") or flags.get("amx_bf16") else "fp32"
 
 
 @dataclass(frozen=True)

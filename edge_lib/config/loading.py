@@ -7,6 +7,7 @@ and the nearest spelling.
 """
 
 import difflib
+from contextlib import suppress
 from functools import reduce
 from operator import attrgetter
 from pathlib import Path
@@ -16,9 +17,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from edge_lib.config.aligner import AlignerSource
 from edge_lib.config.base import from_root
 from edge_lib.config.errors import ConfigError, Layer, explain
 from edge_lib.config.experiment import ExperimentConfig
+from edge_lib.config.features import FeaturesConfig
 from edge_lib.config.modalities import MODALITIES
 from edge_lib.config.overrides import Overrides, parse_overrides, reason
 from edge_lib.config.unused import unused_sections
@@ -31,13 +34,7 @@ def load_config(path: str | Path, overrides: Overrides = "", *needed: str) -> Ex
     needed: dotted keys that must be set, such as "qa" for a notebook that trains it; "modalities"
     stands for any of vision, audio and text.
     """
-    layers = _read_layers(from_root(path))
-    layers += [("overrides", content) for content in parse_overrides(overrides)]
-    merged = reduce(_merge, (content for _, content in layers))
-    try:
-        values = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
-    except OmegaConfBaseException as error:  # an unknown ${reference}
-        raise ConfigError(f"{layers[-1][0]}: {error.full_key}: {reason(error)}") from None
+    values, layers = _read_values(path, overrides)
     try:
         config = ExperimentConfig.model_validate(values)
     except ValidationError as error:
@@ -45,10 +42,34 @@ def load_config(path: str | Path, overrides: Overrides = "", *needed: str) -> Ex
         raise ConfigError("\n".join(lines)) from None
     if unused := [*unused_sections(config, layers)]:
         raise ConfigError("\n".join(unused))
+    if config.aligner and config.aligner.config:
+        _resolve_precision(config.aligner)
     if missing := [key for key in needed if not attrgetter(key)(config)]:
         names = ", ".join(missing).replace("modalities", " or ".join(MODALITIES))
         raise ConfigError(f"{path}: this needs {names}, which the config lacks")
     return config
+
+
+def _read_values(path: str | Path, overrides: Overrides) -> tuple[dict, list[Layer]]:
+    """The merged values of a file and overrides, not validated, and the layers they come from."""
+    layers = _read_layers(from_root(path))
+    layers += [("overrides", content) for content in parse_overrides(overrides)]
+    merged = reduce(_merge, (content for _, content in layers))
+    try:
+        return OmegaConf.to_container(OmegaConf.create(merged), resolve=True), layers
+    except OmegaConfBaseException as error:  # an unknown ${reference}
+        raise ConfigError(f"{layers[-1][0]}: {error.full_key}: {reason(error)}") from None
+
+
+def _resolve_precision(source: AlignerSource) -> None:
+    """Override `features.precision: auto` of an aligner's config by its value here, so that all
+    processes and machines that read the config around it name the same run.
+    """
+    with suppress(ConfigError, ValidationError):  # raised when that config is loaded
+        features = _read_values(source.config, source.overrides)[0].get("features")
+        if isinstance(features, dict) and features.get("precision") == "auto":
+            precision = FeaturesConfig.model_validate(features).precision
+            source.overrides = f"{source.overrides} features.precision={precision}".strip()
 
 
 def _read_layers(path: Path, children: tuple[Path, ...] = ()) -> list[Layer]:

@@ -169,7 +169,8 @@ def _encode(
     encoder: Encoder, items: Items, numbers: np.ndarray, features: FeaturesConfig
 ) -> tuple[list[int], list[Tensor]]:
     """The items that could be encoded, and their vectors of `run_layers`."""
-    batches = np.split(numbers, range(features.batch_size, len(numbers), features.batch_size))
+    size = encoder.batch_size(features.batch_size)
+    batches = np.split(numbers, range(size, len(numbers), size))
     loader = BatchLoader(items, encoder, features.num_workers)
     encoded, parts = [], []
     with progress_bar(f"{items.table.name} {items.modality}", len(numbers), " items") as bar:

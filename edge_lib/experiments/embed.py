@@ -105,8 +105,8 @@ def write_embeddings(
     """Embed all items of some splits that the aligner has a head for, into a Parquet file (see
     above), which appears whole or not at all.
 
-    dims: sizes of the embedding, the largest by default. features: how encoders run, by default as
-    when the aligner was trained. num_processes: to encode; more than one are launched. Returns
+    dims: sizes of the embedding, the largest by default. features: how extraction runs, in the
+    aligner's precision. num_processes: to encode; more than one are launched. Returns
     {"train/vision": {"embedded": n, "skipped": k}, ...}. Raises ConfigError for dims that the
     aligner lacks, and tables without items for it.
 
@@ -115,8 +115,7 @@ def write_embeddings(
         >>> write_embeddings(aligner, data, ["train"], "pictures.parquet", dims=[64])
     """
     columns, path, counts = EmbeddingColumns.of(aligner, dims, dtype), _output_path(out), {}
-    features = features or FeaturesConfig(precision=aligner.precision)
-    spec = aligner.feature_spec(features, data.cache_dir)
+    spec = aligner.feature_spec(features or FeaturesConfig(), data.cache_dir)
     stores = _open_writers(spec, data, splits)
     if num_processes == 1:
         write_stores([*stores.values()], spec)

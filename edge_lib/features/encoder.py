@@ -40,6 +40,14 @@ class Encoder(nn.Module):
         self.revision = config.revision
         self.random = config.weights == "random"
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def batch_size(self, limit: int) -> int:
+        """How many items a forward pass takes, of `limit` at most."""
+        return min(UNIT, limit) if self.device.type == "cpu" else limit
+
     def prepare(self, items) -> dict[str, torch.Tensor]:
         """Decoded items -> the keyword arguments of `forward`."""
         raise NotImplementedError
@@ -147,16 +155,6 @@ def run_encoder(
     return average_squares(output, window) if window > 1 and encoder.has_grid else output
 
 
-def resolve_precision(precision: str, device: str) -> str:
-    """`auto` is bf16 where the device multiplies in it, else fp32. device: cpu, cuda or onnx."""
-    if precision != "auto":
-        return precision
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    flags = torch.cpu.get_capabilities() if device == "cpu" else {}
-    return "bf16" if flags.get("avx512_bf16") or flags.get("amx_bf16") else "fp32"
-
-
 def run_layers(
     encoder: Encoder, inputs: dict[str, torch.Tensor], precision: str
 ) -> list[torch.Tensor]:
@@ -167,8 +165,7 @@ def run_layers(
 
 def _run(encoder: Encoder, function: Callable, inputs: dict[str, torch.Tensor], precision: str):
     """A function of the encoder's inputs, on its device."""
-    device = next(encoder.parameters()).device
+    device = encoder.device
     inputs = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
-    precision = resolve_precision(precision, device.type)
     with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
         return function(**inputs)

@@ -37,7 +37,7 @@ class OnlineFeatures:
         self.items, self.encoder, self.augment = items, encoder, augment
         self.precision, self.window = precision, window
         self.blank = load_registered(MODALITIES[items.modality].blank)()
-        self.device = next(encoder.parameters()).device
+        self.device = encoder.device
         self.valid = np.ones(len(items), dtype=bool)  # until an item fails to decode
 
     def __len__(self) -> int:

@@ -21,13 +21,13 @@ import torch
 from edge_lib.config import FeatureSpec
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
-from edge_lib.features.encoder import resolve_precision
 from edge_lib.features.shards import map_shard, shard_names
 from edge_lib.features.weights import encoder_fingerprint
 from edge_lib.sources.digests import item_fingerprint
-from edge_lib.training.device import local_device
 
-FORMAT = 4  # raise it when the content of shards, or what happens to items before encoding, changes
+# Raise it when the content of shards, or what happens to items before encoding, changes. Rounding
+# in the last bits, as other batches or layouts of the same computation give, does not count.
+FORMAT = 4
 
 
 class FeatureStore:
@@ -89,12 +89,11 @@ class FeatureStore:
 def store_folder(spec: FeatureSpec, modality: str, table: Table) -> Path:
     """Where the features of a table's modality are stored."""
     config, features = spec.modalities[modality], spec.features
-    device = "onnx" if features.backend == "onnx" else local_device().type
     facts = {
         "format": FORMAT,
         "items": item_fingerprint(table, modality, spec.cache_dir),
         "encoder": encoder_fingerprint(config.encoder_config),
-        "precision": resolve_precision(features.precision, device),
+        "precision": features.precision,
         "dtype": features.dtype,
         "shard_rows": features.shard_rows,
         "tokens": config.keeps_tokens and features.tokens.model_dump(),

@@ -14,7 +14,7 @@ from edge_lib.config import ConfigError, FeatureSpec
 from edge_lib.data.encoder_output import EncoderOutput
 from edge_lib.data.table import Table
 from edge_lib.features.claims import Claim, Claims
-from edge_lib.features.encoder import UNIT, Encoder, run_encoder
+from edge_lib.features.encoder import Encoder, run_encoder
 from edge_lib.features.items import Items
 from edge_lib.features.reading import BatchLoader, PreparedBatch
 from edge_lib.features.shard_report import ShardReport
@@ -123,7 +123,7 @@ class StoreWriter:
         start, stop = self.shard_range(shard)
         started = time.perf_counter()
         rows, report = ShardRows(start, stop, config), ShardReport()
-        size = config.batch_size if torch.cuda.is_available() else min(UNIT, config.batch_size)
+        size = loader.encoder.batch_size(config.batch_size)
         batches = self.items.batches(start, stop, size)
         for numbers, batch in zip(batches, loader.load(batches), strict=True):
             self._encode(batch, loader.encoder, rows)

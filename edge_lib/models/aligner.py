@@ -130,14 +130,16 @@ class Aligner(PretrainedModel, nn.Module):
     def feature_spec(
         self, features: FeaturesConfig, cache_dir: Path, names: Collection[str] | None = None
     ) -> FeatureSpec:
-        """How to store features of these modalities, by default all, for the heads. ConfigError as
-        in `check_encoder`.
+        """How to store features of these modalities, by default all, for the heads: as in their
+        training, but for onnxruntime in its fp32. ConfigError as in `check_encoder`.
         """
         kept = {name: m for name, m in self.modalities.items() if names is None or name in names}
         for name in kept:
             self.check_encoder(name)
         tokens = features.tokens.model_copy(update={"window": self.token_window})
-        return FeatureSpec(kept, features.model_copy(update={"tokens": tokens}), cache_dir)
+        precision = "fp32" if features.backend == "onnx" else self.precision
+        encoding = {"tokens": tokens, "precision": precision}
+        return FeatureSpec(kept, features.model_copy(update=encoding), cache_dir)
 
     def _no_embeddings(self) -> Tensor | TokenVectors:
         if not self.late_interaction:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from edge_lib.config import ROOT, ConfigError, ExperimentConfig, load_config
 
@@ -180,3 +181,33 @@ def test_sections_of_sources_stay_where_another_is_chosen(write):
         (own, "'data.conversations.instructions={files: {train: [a.jsonl]}}'"),
     ]:
         load_config(path, overrides)
+
+
+@pytest.mark.parametrize("bf16", [True, False], ids=["bf16", "fp32"])
+def test_precision_of_the_aligner_is_that_of_the_machine_that_loads_the_config(
+    write, monkeypatch, bf16
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
+    own = write("align.yaml", "name: own\nfeatures: {precision: auto}\n")
+    path = write("reader.yaml", f"name: reader\naligner: {{config: {own}, overrides: seed=3}}\n")
+    config = load_config(path)
+    trained = load_config(own, "seed=3").digest()
+    assert load_config(own, config.aligner.overrides).digest() == trained
+    saved = write("config.yaml", config.to_yaml())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not bf16})
+    assert load_config(own, "seed=3").digest() != trained
+    again = load_config(saved)
+    assert again.digest() == config.digest()
+    assert load_config(own, again.aligner.overrides).digest() == trained
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["name: x\n", "name: x\nfeatures: {precision: bf16}\n", "features: [1]\n", "a: [\n", None],
+    ids=["default", "named", "list", "not YAML", "missing"],
+)
+def test_overrides_of_the_aligner_stay_where_its_precision_is_not_auto(write, content):
+    own = write("align.yaml", content) if content else "missing.yaml"
+    path = write("reader.yaml", f"name: reader\naligner: {{config: {own}}}\n")
+    assert load_config(path).aligner.overrides == ""

@@ -43,6 +43,7 @@ def test_graph_of_an_encoder_is_written_once(tiny_vision, tmp_path):
     assert (again.path, again.path.stat().st_mtime_ns) == (first.path, written)
     inputs = {"pixel_values": torch.rand(2, 3, 32, 32)}
     expected, output = encoder(**inputs), run_encoder(again, inputs, "fp32", window=2)
+    assert again.batch_size(128) == 32, "it runs on the CPU also of a machine with GPUs"
     assert output.grid == (1, 1), "squares of 2 x 2 tokens were averaged"
     torch.testing.assert_close(output.pooled, expected.pooled, rtol=0, atol=1e-5)
 

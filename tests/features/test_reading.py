@@ -5,7 +5,7 @@ import os
 import pytest
 
 from edge_lib.config import FeaturesConfig, FeatureSpec
-from edge_lib.features import reading, store_writer
+from edge_lib.features import encoder, reading
 from edge_lib.features.encoder import load_encoder
 from edge_lib.features.store_writer import StoreWriter
 from edge_lib.features.text import TextEncoder
@@ -58,12 +58,20 @@ def test_forward_passes_on_a_cpu_take_a_few_captions_of_like_length(write_store,
         return prepare(self, texts)
 
     monkeypatch.setattr(TextEncoder, "prepare", record)
-    monkeypatch.setattr(store_writer, "UNIT", 4)
+    monkeypatch.setattr(encoder, "UNIT", 4)
     write_store("store", "text", batch_size=24, shard_rows=24)
     assert max(map(len, batches)) == 4
     shard = [length for batch in batches[:6] for length in batch]
     assert len(shard) == 24
     assert shard == sorted(shard)
+
+
+@pytest.mark.parametrize(
+    ("device", "limit", "size"), [("cpu", 128, 32), ("cpu", 8, 8), ("meta", 128, 128)]
+)
+def test_batch_size_of_an_encoder_depends_on_its_device(small_align, device, limit, size):
+    config = small_align().modalities["vision"].encoder_config
+    assert load_encoder("vision", config).to(device).batch_size(limit) == size
 
 
 def test_processes_live_for_all_shards_of_a_store(write_store, monkeypatch, tmp_path):

@@ -126,6 +126,24 @@ def test_aligner_refuses_features_of_encoder_weights_that_changed(moved, config)
     assert aligner.feature_spec(*options, ["text"]).modalities == {"text": config.text}
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_for_an_aligner_have_its_precision(config, aligner, tmp_path, precision):
+    aligner.precision = precision
+    features = config.features.model_copy(update={"precision": "fp16"})
+    spec = aligner.feature_spec(features, tmp_path)
+    assert spec.features.precision == precision
+    onnx = features.model_copy(update={"backend": "onnx"})
+    assert aligner.feature_spec(onnx, tmp_path).features.precision == "fp32"
+    write_features(config.data, spec, ["val"])
+    table = load_table(config.data, "val")
+    for modality, items in (("vision", table.images(range(6))), ("text", table.captions[:6])):
+        stored = open_stores(spec, table)[modality].gather(range(6)).pooled
+        encoded = aligner.encode(modality, items).pooled
+        torch.testing.assert_close(
+            stored, encoded, atol=1e-2 if precision == "bf16" else 1e-5, rtol=0
+        )
+
+
 def test_aligner_takes_copied_and_touched_encoder_weights(moved, aligner):
     expected = aligner.embed("vision", image())
     (moved / "encoder").rename(moved / "elsewhere")

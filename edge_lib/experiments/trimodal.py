@@ -257,6 +257,11 @@ def gate_shifts(weights: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def plus_minus(sd: float, places: int) -> str:
+    """ "± sd", the standard deviation over seeds; empty for one seed, of which it is NaN."""
+    return "" if np.isnan(sd) else f" ± {sd:.{places}f}"
+
+
 def _presence(sequences: dict[str, Tensor], names: Container[str]) -> dict[str, Tensor]:
     """(N,) bool for each modality: that all rows have those of `names` alone."""
     return {

@@ -1,5 +1,6 @@
 """Run a function over many jobs on all cores, with results that do not depend on their number."""
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -26,5 +27,7 @@ def run_in_parallel(function: Callable, jobs: Iterable[tuple], chunk_size: int =
 
 def _run_in_new_process(function: Callable, jobs: list[tuple]) -> list:
     load_handwriting(), scipy_signal()  # loaded before the fork, so that no child loads them again
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    # objects of this process are not collected in its fork: threads that they would end, such as
+    # those of an onnxruntime session, are not there, and the fork would wait for them for ever
+    with multiprocessing.get_context("fork").Pool(1, initializer=gc.freeze) as pool:
         return pool.starmap(function, jobs, chunksize=len(jobs))

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from datasets import Dataset
 from fake_hub import TOKEN, FakeHub
 from PIL import Image
@@ -95,6 +96,14 @@ def _threads_stay_the_same():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps the state of a training run for the process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from line_targets import fit_line
 from pickles import write_touch
 
@@ -115,12 +114,10 @@ def test_library_and_notebooks_unpickle_no_file():
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, fresh_accelerate):
     for part in ("checkpoints", "logs"):
         (tmp_path / part).mkdir()
-    yield Run(tmp_path)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    return Run(tmp_path)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -3,11 +3,12 @@
 import os
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 import torch
+
+from edge_lib.runs.environment import package_version
 
 PACKAGES = (
     "torch",
@@ -32,7 +33,7 @@ def describe_machine() -> dict[str, str]:
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
     }
-    return machine | {name: own for name in PACKAGES if (own := _version(name))}
+    return machine | {name: own for name in PACKAGES if (own := package_version(name))}
 
 
 def processor() -> str:
@@ -40,10 +41,3 @@ def processor() -> str:
     path = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.+)$", path.read_text() if path.exists() else "", re.M)
     return names[0] if names else platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,7 +1,6 @@
 """Notebook 09: several benchmarks, each in a process of its own, whose results are kept."""
 
 import inspect
-import json
 import os
 from collections.abc import Iterator
 from importlib import import_module
@@ -13,7 +12,7 @@ from edge_lib.bench.comparisons import LIMIT, VARIANT, Comparison, comparisons
 from edge_lib.bench.tools import measure_apart
 from edge_lib.config import BenchConfig, ConfigError
 from edge_lib.config.base import did_you_mean
-from edge_lib.runs.files import write_json
+from edge_lib.runs.files import read_json, write_json
 
 Numbers = dict[str, float | str]
 
@@ -38,7 +37,7 @@ def run_benchmarks(config: BenchConfig, folder: Path) -> Iterator[tuple[str, Num
     folder.mkdir(exist_ok=True)
     for name, arguments in config.chosen.items():
         path = folder / f"{name}.json"
-        numbers = json.loads(path.read_text()) if path.exists() else {"error": "not measured"}
+        numbers = read_json(path) if path.exists() else {"error": "not measured"}
         if "error" in numbers:
             load = os.getloadavg()[0]
             measured = measure_apart(name, name, timeout=config.timeout, **arguments)

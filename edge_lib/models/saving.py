@@ -14,7 +14,7 @@ from torch import Tensor
 from edge_lib.config import ConfigError
 from edge_lib.models.card import CARD, Backbone, write_card
 from edge_lib.models.hub import find_model, upload_model
-from edge_lib.runs.files import read_saved, sha256_of, whole_folder, write_json
+from edge_lib.runs.files import file_digests, read_saved, sha256_of, whole_folder, write_json
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -67,7 +67,9 @@ class PretrainedModel:
         """
         with whole_folder(folder) as temporary:
             metadata = self._write(temporary)
-            digests = {self.FILE: _metadata_digest(metadata), **_digests(temporary)}
+            # models inside have digests of their own
+            inside = [card.parent for card in temporary.rglob(CARD)]
+            digests = {self.FILE: _metadata_digest(metadata), **file_digests(temporary, inside)}
             write_json(temporary / self.FILE, metadata | {DIGESTS: digests})
             write_card(self, temporary, model_digest(temporary))
 
@@ -165,14 +167,6 @@ def _check_file(path: Path, digest: str) -> None:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     reason = "run `git lfs pull`" if is_pointer else "its content is not what was saved"
     raise ConfigError(f"{path} is damaged: {reason}")
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """Of all files but those of models inside, which have digests of their own."""
-    inside = {card.parent for card in folder.rglob(CARD)}
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    own = sorted(path for path in paths if inside.isdisjoint(path.parents))
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in own}
 
 
 def load_saved(folder: Path, name: str, build: Callable[[dict[str, Any]], T]) -> T:

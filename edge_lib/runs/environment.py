@@ -24,11 +24,12 @@ def describe_environment(seed: int) -> dict:
         "cpu_count": os.cpu_count(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "device_count": torch.cuda.device_count(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: package_version(name) for name in PACKAGES},
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

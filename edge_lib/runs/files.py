@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ def has_digest(path: Path, digest: str) -> bool:
     return path.is_file() and sha256_of(path) == digest
 
 
-def file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file below a folder."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+def file_digests(folder: Path, without: Collection[Path] = ()) -> dict[str, str]:
+    """SHA-256 of each file below a folder; of none below the folders `without`."""
+    left_out, paths = {*without}, (path for path in sorted(folder.rglob("*")) if path.is_file())
+    own = (path for path in paths if left_out.isdisjoint(path.parents))
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in own}
 
 
 def read_json(path: Path) -> Any:

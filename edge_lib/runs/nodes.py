@@ -12,7 +12,7 @@ import pickle
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from itertools import count
@@ -22,6 +22,7 @@ from torch.distributed import DistError, TCPStore
 
 from edge_lib.config import ConfigError
 from edge_lib.runs.allocation import JOINED, Allocation, check_host, find_allocation
+from edge_lib.runs.threads import background_thread
 
 SECONDS = 0.3  # between two looks at the store
 WAIT_SECONDS, REPORT_SECONDS = 5, 60  # before a line on tasks that are missing, and between two
@@ -133,7 +134,8 @@ class Nodes:
 
     def follow(self) -> None:
         """Run what the first node sends, until its process has ended."""
-        with contextlib.suppress(DistError), self._signs_of_life():  # its process was killed
+        # the first one's process may be killed
+        with contextlib.suppress(DistError), background_thread(self._count_signs):
             for number in self.launches:
                 while not self.store.check([f"launch-{number}"]):
                     if self.store.check(["end"]):
@@ -141,23 +143,11 @@ class Nodes:
                     time.sleep(SECONDS)
                 self._run(number, self.store.get(f"launch-{number}"))
 
-    @contextlib.contextmanager
-    def _signs_of_life(self) -> Iterator[None]:
+    def _count_signs(self, ended: threading.Event) -> None:
         """Count in the store, so that the first node sees that this process lives."""
-        ended = threading.Event()
-
-        def count() -> None:
-            with contextlib.suppress(DistError):
-                while not ended.wait(SECONDS):
-                    self.store.add(f"signs-{self.rank}", 1)
-
-        thread = threading.Thread(target=count, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        with contextlib.suppress(DistError):
+            while not ended.wait(SECONDS):
+                self.store.add(f"signs-{self.rank}", 1)
 
     def lost(self) -> str:
         """On the first node: the others that have joined and now give no sign of life, in words."""

@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 
 from edge_lib.runs.progress import in_open_notebook, progress_bar
 from edge_lib.runs.relay import draw_bars
+from edge_lib.runs.threads import background_thread
 
 log = logging.getLogger(__name__)
 
@@ -104,16 +105,9 @@ def bars_drawn(file: Path) -> Iterator[None]:
         yield
         return
     file.touch()
-    ended = threading.Event()
     # the context holds the cell in which the thread's widgets appear
-    draw = partial(copy_context().run, draw_bars, file, progress_bar, ended)
-    thread = threading.Thread(target=draw, daemon=True)
-    thread.start()
-    try:
+    with background_thread(partial(copy_context().run, draw_bars, file, progress_bar)):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ the end, each row accounted for, and scores as without them.
 import csv
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 from campaign import broken_chats, broken_questions
 from campaign.broken_cells import pictures
 
@@ -24,7 +23,7 @@ from edge_lib.models.vlm import VLM
 from edge_lib.runs import Run
 from edge_lib.sources import load_table
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.usefixtures("fresh_accelerate")]
 
 SIZES = {"train": 1000, "val": 40, "test": 150}
 QA = (
@@ -45,13 +44,6 @@ CONVERSATIONS = {
     name: getattr(broken_chats, f"write_{name}")
     for name in ("llava", "messages", "parquet", "saved", "instructions")
 }
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import csv
 from functools import cache
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 from campaign import broken_sources
 from campaign.broken_cells import clips, pictures
 
@@ -17,7 +16,7 @@ from edge_lib.features.store import open_stores
 from edge_lib.runs import Run
 from edge_lib.sources import load_table
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.usefixtures("fresh_accelerate")]
 
 SIZES = {"train": 1000, "val": 50, "test": 150}
 SMALL = (
@@ -42,13 +41,6 @@ SOURCES = {  # name: data.source, writer, other overrides
     "common_voice": ("common_voice", broken_sources.write_common_voice, AUDIO),
     "sounds": ("parquet", broken_sources.write_sounds, AUDIO + SPEECH),
 }
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.fixture(scope="module")

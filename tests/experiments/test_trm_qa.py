@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 from small_configs import qa_config
 
@@ -36,12 +35,7 @@ from edge_lib.sources import load_table
 from edge_lib.training.checkpoints import newest_checkpoint
 from edge_lib.training.launch import launch
 
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

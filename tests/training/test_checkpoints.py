@@ -4,7 +4,6 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 from line_targets import fit_line
 from safetensors.torch import load_file
 
@@ -13,14 +12,9 @@ from edge_lib.runs import Run
 from edge_lib.runs.files import has_digest, read_json
 from edge_lib.training.checkpoints import DIGESTS, newest_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 STEPS = {"checkpoint_every": 10, "keep_checkpoints": 2, "log_every": 5}
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.fixture

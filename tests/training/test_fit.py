@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from align_targets import train_and_die
 from line_targets import Line, Points, fit_line, train_config
 from safetensors.torch import load_file, save_file
@@ -20,12 +19,7 @@ from edge_lib.training.fit import NonFiniteLossError
 from edge_lib.training.launch import WorkerError, launch
 from edge_lib.training.optimizer import make_optimizer, rate_factor
 
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture
